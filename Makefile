@@ -1,0 +1,44 @@
+# Everything a fresh machine needs besides Python 3.11+ and make is installed by these targets into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: venv run test quick check format release bench clean
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	mkdir -p build/ns/shrivenq
+	for folder in shm stages pipeline configs; do ln -sfn ../../../$$folder build/ns/shrivenq/$$folder; done
+	touch $(STAMP)
+
+run: venv
+	$(BIN)/shrivenq run $(ARGS)
+
+test: check release
+	$(BIN)/python -m pytest $(ARGS)
+
+quick: venv
+	$(BIN)/python -m pytest -q -x -m 'not slow' $(ARGS)
+
+check: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+release: venv
+	$(BIN)/python tests/wheel.py
+
+bench: venv
+	$(BIN)/python bench/all.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Annotated configurations shipped with the package."""

@@ -1,0 +1,1 @@
+"""Run the stages: configuration, placement, supervision, replay and the command line."""

@@ -1,0 +1,1 @@
+"""Shared memory that knows nothing of trading: rings, boards, pools and what they stand on."""

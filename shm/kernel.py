@@ -1,0 +1,110 @@
+"""The one compile decorator.
+
+`kernel` compiles a function with Numba and caches the machine code on disk. Numba notices only edits to the file
+that holds a kernel, never edits to the kernels it inlines from other files, so each module's cache lives in a folder
+named by a digest of that module's source and of every ShrivenQ source it imports, directly or not.
+
+`NUMBA_DISABLE_JIT=1` leaves every kernel an ordinary Python function, for debuggers and coverage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import numba
+import numba.extending
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+if not __debug__:
+    raise RuntimeError("shrivenq does not run under python -O: its kernels' assertions are part of its safety")
+
+COMPILED: bool = not numba.config.DISABLE_JIT
+"""False when kernels run as plain Python (`NUMBA_DISABLE_JIT=1`)."""
+
+_IMPORT = re.compile(r"^\s*from\s+(shrivenq[\w.]*)\s+import\s+(\([^)]*\)|[^\n]*)", re.MULTILINE)
+_closures: dict[Path, dict[Path, bytes]] = {}
+
+
+def _source(module: str) -> Path | None:
+    """Find the file of a ShrivenQ module; None for a name that is no module."""
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        return None
+    return Path(found.origin) if found and found.origin else None
+
+
+def _closure(path: Path) -> dict[Path, bytes]:
+    """Collect the sources that can end up inside a kernel of `path`: itself and its ShrivenQ imports, transitively."""
+    if path not in _closures:
+        text = path.read_bytes()
+        # Entered before recursing, so that an import cycle ends.
+        _closures[path] = sources = {path: text}
+        for package, names in _IMPORT.findall(text.decode()):
+            submodules = [f"{package}.{name}" for name in re.findall(r"(\w+)(?:\s+as\s+\w+)?", names)]
+            for module in (package, *submodules):
+                found = _source(module)
+                if found is not None and found not in sources:
+                    sources.update(_closure(found))
+    return _closures[path]
+
+
+def cache_folder(path: Path) -> Path:
+    """Name the folder that caches the kernels of the source file `path`.
+
+    `SHRIVENQ_CACHE` overrides the place, by default `~/.cache/shrivenq`.
+    """
+    digest = hashlib.sha256()
+    for source, text in sorted(_closure(path).items()):
+        digest.update(source.name.encode() + b"\0" + text)
+    base = os.environ.get("SHRIVENQ_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "shrivenq"
+    return Path(base).expanduser() / digest.hexdigest()[:20]
+
+
+def kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile `function` on first use, cached on disk.
+
+    Kernels take arrays, records and numbers, allocate nothing, and raise nothing: they return codes.
+    Integer arithmetic wraps silently; divisions by zero give 0 (`error_model="numpy"`).
+    """
+    return _compile(function, None)
+
+
+def kernel_of(signature: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Compile with one explicit Numba `signature`, at once: needed where a function is passed as a value."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        return _compile(function, signature)
+
+    return decorate
+
+
+def intrinsic(typed: Callable[..., Any]) -> Any:
+    """Register a function that emits LLVM; see `numba.extending.intrinsic`. Only where COMPILED."""
+    return numba.extending.intrinsic(typed)
+
+
+def _compile(function: Callable[P, R], signature: Any) -> Callable[P, R]:
+    if not COMPILED:
+        return function
+    previous = numba.config.CACHE_DIR
+    # Numba reads the setting while it decorates; the next module gets its own folder.
+    numba.config.CACHE_DIR = str(cache_folder(Path(function.__code__.co_filename)))
+    try:
+        options = {"cache": True, "nogil": True, "error_model": "numpy"}
+        compiled: Callable[P, R] = (
+            numba.njit(signature, **options)(function) if signature else numba.njit(**options)(function)
+        )
+    finally:
+        numba.config.CACHE_DIR = previous
+    return compiled

@@ -1,0 +1,1 @@
+"""Messages and trading: the five stages, the paper venue and what they are built of."""

@@ -1,0 +1,109 @@
+"""The shape all stages share: a context, a step, and the turn that paces the loop.
+
+A stage is free functions over preallocated arrays. `build` makes its context, a NamedTuple of ring ends and state
+arrays; the compiled `step(context, loop)` takes what waits in its input rings, in bounded batches, and returns how
+many messages that was; `run` repeats it until the turn is over:
+
+    @kernel
+    def run(context, loop):
+        work = 0
+        while turn(loop, work):
+            work = step(context, loop)
+
+`fused` placement calls the very same steps one after the other. `loop` is the stage's page of the control segment:
+its owner writes it, everybody else reads it, even when the stage hangs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from shrivenq.shm.atomics import store_release
+from shrivenq.shm.clock import monotonic_ns
+from shrivenq.shm.kernel import kernel
+from shrivenq.shm.wait import idle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from shrivenq.shm.ring import Consumer, Producer
+
+# Words of `loop` (int64).
+NOW_NS = 0  # CLOCK_MONOTONIC at the last turn: the heartbeat
+TURNS = 1
+WORK = 2  # messages handled
+DEADLINE_NS = 3  # CLOCK_MONOTONIC at which `run` returns to Python
+WAIT = 4  # shm.wait: SPIN, YIELD, PARK
+VIRTUAL = 5  # 1: time comes from the messages (replay, backtest); 0: it is the clock's
+OFFSET_NS = 6  # live and paper: time_ns = CLOCK_MONOTONIC + this
+STATE = 7  # STARTING … STOPPED below
+FAULT = 8  # what made the stage stop, FAULTS below
+FAULT_DETAIL = 9
+EPOCH = 10  # of the rings in use
+PID = 11
+
+STARTING, READY, RUNNING, STOPPING, STOPPED, FAILED = 0, 1, 2, 3, 4, 5
+STATES = ("starting", "ready", "running", "stopping", "stopped", "failed")
+
+FAULTS = ("none", "sequence", "ring_full", "strategy", "journal", "config", "exception")
+FAULT_SEQUENCE, FAULT_RING_FULL, FAULT_STRATEGY, FAULT_JOURNAL, FAULT_CONFIG, FAULT_EXCEPTION = 1, 2, 3, 4, 5, 6
+
+
+@kernel
+def turn(loop: Any, work: int) -> bool:
+    """Begin the next turn: wait if the last one found no work, note the time; False when `run` is to return."""
+    if work == 0:
+        idle(loop[WAIT])
+    now = monotonic_ns()
+    store_release(loop, NOW_NS, now)
+    loop[TURNS] += 1
+    loop[WORK] += work
+    return now < loop[DEADLINE_NS] and loop[FAULT] == 0
+
+
+@kernel
+def fault(loop: Any, code: int, detail: int) -> None:
+    """Stop the stage: `run` returns, the supervisor reads why."""
+    loop[FAULT] = code
+    loop[FAULT_DETAIL] = detail
+
+
+@kernel
+def time_of(loop: Any, message_ns: int) -> int:
+    """Tell the time to reason with now: the message's own in replay, the clock's otherwise."""
+    if loop[VIRTUAL] != 0:
+        return message_ns
+    return monotonic_ns() + loop[OFFSET_NS]
+
+
+@kernel
+def stamp(loop: Any) -> int:
+    """Read the clock for a trace."""
+    return monotonic_ns()
+
+
+@dataclass
+class Setup:
+    """What a stage is built from: its configuration, the shared tables, its ring ends and its loop page."""
+
+    config: Any
+    instruments: Any  # INSTRUMENT array
+    currencies: Any  # CURRENCY array
+    producers: Mapping[str, Producer]
+    consumers: Mapping[str, Consumer]
+    loop: Any
+    shared: Mapping[str, Any] = field(default_factory=dict)  # other arrays by name: kill word, order slots …
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage as data: what it reads and writes, and how it is built and run."""
+
+    name: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    build: Callable[[Setup], Any]
+    step: Callable[[Any, Any], int]
+    run: Callable[[Any, Any], None]
+    poll: Callable[[Any, Any], None] | None = None  # Python-level edge, between two runs

@@ -1,0 +1,1 @@
+"""Worked example strategies; a user's own live in any importable module."""

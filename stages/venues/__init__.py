@@ -1,0 +1,1 @@
+"""Venue codecs without I/O: bytes to messages and messages to bytes."""
