@@ -1,0 +1,41 @@
+"""Frames: raw venue messages in memory, waiting to be decoded.
+
+Every source of market data (a capture, the simulated market, a socket) fills the same thing: a byte buffer, and an
+index that says where each frame lies and when it was received. Decoders and the recorder read it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+COUNT = 0  # frames in the index
+TAKEN = 1  # of those, frames already decoded
+USED = 2  # bytes of `data` in use
+ENDED = 3  # 1 when the source has nothing more, ever
+
+FRAME = np.dtype(
+    [
+        ("time_ns", "<i8"),  # ns since 1970: when it was received
+        ("wire_ns", "<i8"),  # stamp: last byte in memory, CLOCK_MONOTONIC; 0 where the source did not take one
+        ("offset", "<i8"),  # of its first byte in `data`
+        ("length", "<i4"),  # bytes
+        ("flags", "<i4"),  # TEXT, LOST
+    ],
+    align=True,
+)
+TEXT, LOST = 1, 2  # LOST: what should be here is damaged or missing; the frame carries no bytes
+
+
+class Frames(NamedTuple):
+    """Bytes, their index, and the words above."""
+
+    data: Any  # uint8
+    index: Any  # FRAME
+    words: Any  # int64, 16 of them
+
+
+def make_frames(size: int, count: int) -> Frames:
+    """Allocate room for `size` bytes and `count` frames."""
+    return Frames(np.zeros(size, np.uint8), np.zeros(count, FRAME), np.zeros(16, np.int64))
