@@ -1,0 +1,347 @@
+"""Matching: price-time priority in integers, several instruments, nothing allocated after `make_matching`.
+
+    ladders[i]  ── levels[i × LEVELS + k]  one per tick: total quantity, first and last order
+                        │ head … tail       intrusive list: first in, first out
+                   orders[i × slots + s]    preallocated slots, free ones chained through `next`
+
+Bids and asks share a ladder: they never rest at the same price. A price outside the ladder is refused, as a venue's
+price band does. `blocks` counts the occupied levels of 64 ticks, so that the next best price is found quickly across
+any gap. Each command leaves its trades in `trades` (`words[TRADES]` of them) and every level it changed in `changed`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from shrivenq.shm.kernel import kernel
+from shrivenq.stages.messages import BUY, GTC, MARKET, REASON
+
+LEVELS = 1 << 17
+"""Ticks in a ladder."""
+BLOCK_SHIFT = 6
+
+TRADES = 0  # words: trades of the last command
+HANDLE = 1  # words: handle of the order that rests after the last `place`, 0 for none
+LEAVES = 2  # words: quantity that neither traded nor rests after the last `place`
+
+SLOT_BITS = 24
+SLOT_MASK = (1 << SLOT_BITS) - 1
+
+PLACED = 0
+NO_SLOT = REASON["no_slot"]
+TICK_SIZE = REASON["tick_size"]
+PRICE_RANGE = REASON["price_range"]
+QUANTITY_RANGE = REASON["quantity_range"]
+
+LADDER = np.dtype(
+    [
+        ("base", "<i8"),  # price of level 0
+        ("tick", "<i8"),  # price between two levels
+        ("best_bid", "<i8"),  # level, -1 for none
+        ("best_ask", "<i8"),  # level, LEVELS for none
+        ("bid_levels", "<i8"),  # occupied
+        ("ask_levels", "<i8"),  # occupied
+        ("update_id", "<i8"),  # counts changes of levels
+        ("trade_id", "<i8"),  # of the last trade
+        ("free", "<i8"),  # first free slot, -1 for none
+        ("resting", "<i8"),  # orders in the book
+        ("changed", "<i8"),  # entries of this instrument in `changed`
+    ],
+    align=True,
+)
+
+LEVEL = np.dtype(
+    [
+        ("quantity", "<i8"),
+        ("head", "<i4"),  # first order, -1 for none
+        ("tail", "<i4"),  # last order
+        ("orders", "<i4"),
+        ("marked", "<i4"),  # 1 while in `changed`
+    ],
+    align=True,
+)
+
+ORDER = np.dtype(
+    [
+        ("handle", "<i8"),  # generation << SLOT_BITS | slot; the generation grows when the slot is freed
+        ("owner", "<i8"),  # the caller's own word
+        ("leaves", "<i8"),  # quantity still open, 0 for a free slot
+        ("level", "<i4"),
+        ("next", "<i4"),  # behind it in the level; the next free slot
+        ("previous", "<i4"),  # before it in the level, -1 for the first
+        ("side", "<i4"),  # BUY or SELL
+    ],
+    align=True,
+)
+
+TRADE = np.dtype(
+    [
+        ("trade_id", "<i8"),
+        ("price", "<i8"),
+        ("quantity", "<i8"),
+        ("maker", "<i8"),  # handle of the resting order
+        ("maker_owner", "<i8"),
+        ("maker_leaves", "<i8"),  # what the resting order has left
+        ("taker_owner", "<i8"),
+        ("instrument", "<i4"),
+        ("side", "<i4"),  # the aggressor's: BUY or SELL
+    ],
+    align=True,
+)
+
+
+class Matching(NamedTuple):
+    """The matching core of several instruments."""
+
+    ladders: Any  # LADDER, one per instrument
+    levels: Any  # LEVEL, LEVELS per instrument
+    blocks: Any  # int64, occupied levels of each 64
+    orders: Any  # ORDER, the same number per instrument
+    changed: Any  # int64, levels changed since `clear_changed`, LEVELS per instrument
+    trades: Any  # TRADE: of the last command; as many as an instrument has slots, so it cannot overflow
+    words: Any  # int64: TRADES, HANDLE, LEAVES
+
+
+def make_matching(bases: list[int], ticks: list[int], slots: int) -> Matching:
+    """Allocate empty books whose ladders begin at price `bases[i]` with a step of `ticks[i]`, `slots` orders each.
+
+    Raises ValueError unless bases are positive, ticks positive and every slot has an index of SLOT_BITS.
+    """
+    count = len(bases)
+    if min(*bases, *ticks, 1) <= 0 or slots * count > SLOT_MASK:
+        raise ValueError(f"ladders from {bases} by {ticks} with {slots} slots each")
+    ladders = np.zeros(count, LADDER)
+    ladders["base"], ladders["tick"] = bases, ticks
+    ladders["best_bid"], ladders["best_ask"] = -1, LEVELS
+    ladders["free"] = np.arange(count) * slots
+    levels = np.zeros(count * LEVELS, LEVEL)
+    levels["head"] = levels["tail"] = -1
+    orders = np.zeros(count * slots, ORDER)
+    indices = np.arange(count * slots)
+    orders["handle"] = 1 << SLOT_BITS | indices
+    orders["next"] = np.where(indices % slots == slots - 1, -1, indices + 1)
+    return Matching(
+        ladders,
+        levels,
+        np.zeros(count * LEVELS >> BLOCK_SHIFT, np.int64),
+        orders,
+        np.zeros(count * LEVELS, np.int64),
+        np.zeros(slots, TRADE),
+        np.zeros(3, np.int64),
+    )
+
+
+@kernel
+def price_of(core: Matching, instrument: int, level: int) -> int:
+    """Price of a level."""
+    return core.ladders[instrument]["base"] + level * core.ladders[instrument]["tick"]
+
+
+@kernel
+def side_of(core: Matching, instrument: int, level: int) -> int:
+    """Tell who rests at a level: BUY, SELL, 0 for nobody."""
+    if core.levels[instrument * LEVELS + level]["orders"] == 0:
+        return 0
+    return BUY if level <= core.ladders[instrument]["best_bid"] else -BUY
+
+
+@kernel
+def occupied_below(core: Matching, instrument: int, level: int) -> int:
+    """Find the highest occupied level at or below `level`, -1 for none."""
+    first = instrument * LEVELS
+    while level >= 0:
+        if core.blocks[first + level >> BLOCK_SHIFT] == 0:
+            level = (level >> BLOCK_SHIFT << BLOCK_SHIFT) - 1
+        elif core.levels[first + level]["orders"] != 0:
+            return level
+        else:
+            level -= 1
+    return -1
+
+
+@kernel
+def occupied_above(core: Matching, instrument: int, level: int) -> int:
+    """Find the lowest occupied level at or above `level`, LEVELS for none."""
+    first = instrument * LEVELS
+    while level < LEVELS:
+        if core.blocks[first + level >> BLOCK_SHIFT] == 0:
+            level = (level >> BLOCK_SHIFT) + 1 << BLOCK_SHIFT
+        elif core.levels[first + level]["orders"] != 0:
+            return level
+        else:
+            level += 1
+    return LEVELS
+
+
+@kernel
+def clear_changed(core: Matching, instrument: int) -> None:
+    """Forget which levels of an instrument changed."""
+    first = instrument * LEVELS
+    for position in range(core.ladders[instrument]["changed"]):
+        core.levels[first + core.changed[first + position]]["marked"] = 0
+    core.ladders[instrument]["changed"] = 0
+
+
+@kernel
+def _mark(core: Matching, instrument: int, level: int) -> None:
+    """Note that a level changed."""
+    core.ladders[instrument]["update_id"] += 1
+    first = instrument * LEVELS
+    if core.levels[first + level]["marked"] == 0:
+        core.levels[first + level]["marked"] = 1
+        core.changed[first + core.ladders[instrument]["changed"]] = level
+        core.ladders[instrument]["changed"] += 1
+
+
+@kernel
+def _remove(core: Matching, instrument: int, slot: int) -> None:
+    """Take an order with nothing left out of its level and free its slot; the level's quantity is already right."""
+    level = core.orders[slot]["level"]
+    row = instrument * LEVELS + level
+    before, behind = core.orders[slot]["previous"], core.orders[slot]["next"]
+    if before >= 0:
+        core.orders[before]["next"] = behind
+    else:
+        core.levels[row]["head"] = behind
+    if behind >= 0:
+        core.orders[behind]["previous"] = before
+    else:
+        core.levels[row]["tail"] = before
+    core.levels[row]["orders"] -= 1
+    if core.levels[row]["orders"] == 0:
+        core.blocks[row >> BLOCK_SHIFT] -= 1
+        if core.orders[slot]["side"] == BUY:
+            core.ladders[instrument]["bid_levels"] -= 1
+            if level == core.ladders[instrument]["best_bid"]:
+                core.ladders[instrument]["best_bid"] = occupied_below(core, instrument, level - 1)
+        else:
+            core.ladders[instrument]["ask_levels"] -= 1
+            if level == core.ladders[instrument]["best_ask"]:
+                core.ladders[instrument]["best_ask"] = occupied_above(core, instrument, level + 1)
+    core.orders[slot]["leaves"] = 0
+    core.orders[slot]["handle"] += 1 << SLOT_BITS
+    core.orders[slot]["next"] = core.ladders[instrument]["free"]
+    core.ladders[instrument]["free"] = slot
+    core.ladders[instrument]["resting"] -= 1
+
+
+@kernel
+def _rest(core: Matching, instrument: int, side: int, level: int, quantity: int, owner: int) -> int:
+    """Append an order to its level; return its handle. The caller knows that a slot is free and nothing crosses."""
+    slot = core.ladders[instrument]["free"]
+    core.ladders[instrument]["free"] = core.orders[slot]["next"]
+    core.ladders[instrument]["resting"] += 1
+    row = instrument * LEVELS + level
+    tail = core.levels[row]["tail"]
+    core.orders[slot]["owner"] = owner
+    core.orders[slot]["leaves"] = quantity
+    core.orders[slot]["level"] = level
+    core.orders[slot]["next"] = -1
+    core.orders[slot]["previous"] = tail
+    core.orders[slot]["side"] = side
+    if tail >= 0:
+        core.orders[tail]["next"] = slot
+    else:
+        core.levels[row]["head"] = slot
+        core.levels[row]["quantity"] = 0
+        core.blocks[row >> BLOCK_SHIFT] += 1
+        if side == BUY:
+            core.ladders[instrument]["bid_levels"] += 1
+            core.ladders[instrument]["best_bid"] = max(core.ladders[instrument]["best_bid"], level)
+        else:
+            core.ladders[instrument]["ask_levels"] += 1
+            core.ladders[instrument]["best_ask"] = min(core.ladders[instrument]["best_ask"], level)
+    core.levels[row]["tail"] = slot
+    core.levels[row]["orders"] += 1
+    core.levels[row]["quantity"] += quantity
+    _mark(core, instrument, level)
+    return core.orders[slot]["handle"]
+
+
+@kernel
+def _trade(core: Matching, instrument: int, side: int, level: int, quantity: int, owner: int) -> int:
+    """Trade up to `quantity` with the first order of a level; return how much."""
+    row = instrument * LEVELS + level
+    slot = core.levels[row]["head"]
+    traded = min(quantity, core.orders[slot]["leaves"])
+    core.ladders[instrument]["trade_id"] += 1
+    position = core.words[TRADES]
+    core.words[TRADES] = position + 1
+    core.trades[position]["trade_id"] = core.ladders[instrument]["trade_id"]
+    core.trades[position]["price"] = price_of(core, instrument, level)
+    core.trades[position]["quantity"] = traded
+    core.trades[position]["maker"] = core.orders[slot]["handle"]
+    core.trades[position]["maker_owner"] = core.orders[slot]["owner"]
+    core.trades[position]["maker_leaves"] = core.orders[slot]["leaves"] - traded
+    core.trades[position]["taker_owner"] = owner
+    core.trades[position]["instrument"] = instrument
+    core.trades[position]["side"] = side
+    core.levels[row]["quantity"] -= traded
+    core.orders[slot]["leaves"] -= traded
+    _mark(core, instrument, level)
+    if core.orders[slot]["leaves"] == 0:
+        _remove(core, instrument, slot)
+    return traded
+
+
+@kernel
+def place(
+    core: Matching,
+    instrument: int,
+    side: int,
+    order_type: int,
+    time_in_force: int,
+    price: int,
+    quantity: int,
+    owner: int,
+) -> int:
+    """Match an order against the book; rest what is left of a limit order that is GTC.
+
+    `price` is ignored for MARKET. Returns PLACED, or the reason code of a refusal: TICK_SIZE, PRICE_RANGE,
+    QUANTITY_RANGE, or NO_SLOT for a GTC limit order while the instrument has no free slot.
+    """
+    core.words[TRADES] = core.words[HANDLE] = core.words[LEAVES] = 0
+    # The bound keeps the sum over a full level in 64 bits.
+    if quantity <= 0 or quantity > (1 << 62) // core.trades.shape[0]:
+        return QUANTITY_RANGE
+    rests = order_type != MARKET and time_in_force == GTC
+    limit = LEVELS - 1 if side == BUY else 0
+    if order_type != MARKET:
+        distance = price - core.ladders[instrument]["base"]
+        limit = distance // core.ladders[instrument]["tick"]
+        if limit < 0 or limit >= LEVELS:
+            return PRICE_RANGE
+        if limit * core.ladders[instrument]["tick"] != distance:
+            return TICK_SIZE
+        if rests and core.ladders[instrument]["free"] < 0:
+            return NO_SLOT
+    leaves = quantity
+    while leaves > 0:
+        best = core.ladders[instrument]["best_ask"] if side == BUY else core.ladders[instrument]["best_bid"]
+        if best < 0 or best == LEVELS or (best > limit if side == BUY else best < limit):
+            break
+        leaves -= _trade(core, instrument, side, best, leaves, owner)
+    if leaves > 0 and rests:
+        core.words[HANDLE] = _rest(core, instrument, side, limit, leaves, owner)
+        leaves = 0
+    core.words[LEAVES] = leaves
+    return PLACED
+
+
+@kernel
+def cancel(core: Matching, handle: int) -> int:
+    """Take a resting order out of the book; return what it had left, 0 if the handle names no resting order."""
+    core.words[TRADES] = 0
+    slot = handle & SLOT_MASK
+    if handle < 0 or slot >= core.orders.shape[0] or core.orders[slot]["handle"] != handle:
+        return 0
+    leaves = core.orders[slot]["leaves"]
+    if leaves == 0:
+        return 0
+    instrument = slot // (core.orders.shape[0] // core.ladders.shape[0])
+    level = core.orders[slot]["level"]
+    core.levels[instrument * LEVELS + level]["quantity"] -= leaves
+    _mark(core, instrument, level)
+    _remove(core, instrument, slot)
+    return leaves
