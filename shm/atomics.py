@@ -13,6 +13,7 @@ With `NUMBA_DISABLE_JIT=1` the same names are plain Python, atomic within one pr
 
 from __future__ import annotations
 
+import ctypes
 import platform
 from typing import Any
 
@@ -54,6 +55,19 @@ if COMPILED:
             return builder.load_atomic(pointer, "acquire", _bytes(word))
 
         return word(array, index), emit
+
+    @intrinsic
+    def load_address(typingctx: Any, address: Any) -> Any:
+        """Load the int64 word at a raw address with acquire order; the caller keeps its mapping alive.
+
+        For code that watches many words of the same kind: one array of addresses instead of as many arguments.
+        """
+
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            word = context.cast(builder, args[0], signature.args[0], types.int64)
+            return builder.load_atomic(builder.inttoptr(word, ir.IntType(64).as_pointer()), "acquire", 8)
+
+        return types.int64(address), emit
 
     @intrinsic
     def store_release(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
@@ -133,6 +147,9 @@ else:
 
     def load_acquire(array: Any, index: int) -> Any:  # noqa: D103 - documented above
         return array[index]
+
+    def load_address(address: int) -> int:  # noqa: D103 - documented above
+        return ctypes.c_int64.from_address(int(address)).value
 
     def store_release(array: Any, index: int, value: int) -> None:  # noqa: D103 - documented above
         array[index] = value

@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from shrivenq.shm.atomics import store_release
 from shrivenq.shm.clock import monotonic_ns
 from shrivenq.shm.kernel import kernel
@@ -94,6 +95,9 @@ class Setup:
     consumers: Mapping[str, Consumer]
     loop: Any
     shared: Mapping[str, Any] = field(default_factory=dict)  # other arrays by name: kill word, order slots …
+    cursors: list[tuple[Any, Any]] = field(default_factory=list)  # (producer's, consumer's) words of every ring
+    polls: list[Callable[[], None]] = field(default_factory=list)  # `build` adds what runs in Python between turns
+    log: Any = field(default_factory=structlog.get_logger)
 
 
 @dataclass(frozen=True)
@@ -106,4 +110,3 @@ class Stage:
     build: Callable[[Setup], Any]
     step: Callable[[Any, Any], int]
     run: Callable[[Any, Any], None]
-    poll: Callable[[Any, Any], None] | None = None  # Python-level edge, between two runs

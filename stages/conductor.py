@@ -1,0 +1,74 @@
+"""The conductor: lock-step replay, one event at a time through the whole pipeline.
+
+It releases the next thing that happens (a venue event, a timer, a report that is due at the paper venue) only when the
+pipeline is quiescent: every ring empty, and no cursor moved between two readings. Cursors never go back, and a stage
+publishes before it releases its input, so two equal readings with every ring empty mean that nothing was on its way.
+What happens next is therefore decided by (virtual time, kind, sequence) alone, never by the speed of a process.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from shrivenq.shm import ring
+from shrivenq.shm.atomics import load_acquire, load_address, store_release
+from shrivenq.shm.kernel import kernel
+
+# Words of the `venue` array shared with the paper venue (int64). The venue writes its own, the conductor its own.
+NEXT_DUE_NS = 0  # venue: time of the next thing scheduled there, NEVER for none
+DONE = 1  # venue: grants served
+GRANTED_NS = 16  # conductor: act on everything scheduled up to this time
+GRANTS = 17  # conductor: grants given
+VENUE_WORDS = 32
+
+NEVER = 1 << 62
+
+
+class Conductor(NamedTuple):
+    """Addresses of every ring's HEAD and TAIL, the last reading, and the words shared with the venue."""
+
+    heads: Any
+    tails: Any
+    seen: Any
+    venue: Any
+
+
+def make_conductor(cursors: list[tuple[Any, Any]], venue: Any) -> Conductor:
+    """Watch rings given as (producer's cursors, consumer's cursors); the caller keeps the arrays alive."""
+    heads = np.array([head.ctypes.data + 8 * ring.HEAD for head, _ in cursors], np.int64)
+    tails = np.array([tail.ctypes.data + 8 * ring.TAIL for _, tail in cursors], np.int64)
+    return Conductor(heads, tails, np.full(len(cursors), -1, np.int64), venue)
+
+
+@kernel
+def quiescent(conductor: Any) -> bool:
+    """Tell whether nothing is on its way: two equal readings with every ring empty and every grant served."""
+    return _reading(conductor) and _reading(conductor)
+
+
+@kernel
+def _reading(conductor: Any) -> bool:
+    """Read all cursors; True if all rings are empty and nothing moved since the reading before."""
+    same = load_acquire(conductor.venue, DONE) == conductor.venue[GRANTS]
+    for i in range(conductor.heads.shape[0]):
+        head = load_address(conductor.heads[i])
+        if head != load_address(conductor.tails[i]):
+            return False
+        if conductor.seen[i] != head:
+            conductor.seen[i] = head
+            same = False
+    return same
+
+
+@kernel
+def next_due(conductor: Any) -> int:
+    """Tell when the venue has something to do next; only meaningful while quiescent."""
+    return load_acquire(conductor.venue, NEXT_DUE_NS)
+
+
+@kernel
+def grant(conductor: Any, time_ns: int) -> None:
+    """Let the venue act on everything scheduled up to `time_ns`."""
+    conductor.venue[GRANTED_NS] = time_ns
+    store_release(conductor.venue, GRANTS, conductor.venue[GRANTS] + 1)

@@ -1,0 +1,389 @@
+"""Market data: raw frames → TICK.
+
+Takes frames from a source (a capture, the simulated market, later a socket), decodes each with the venue's compiled
+scanner and puts the records of its event on the `tick` ring. What the scanner does not recognise goes to the strict
+slow path in `poll`; what that refuses is counted, sampled to the log and dropped. A full ring drops whole events, with
+GAP on the next one, and never part of one; a snapshot, and every event in virtual time, waits for room instead.
+
+In lock-step replay this stage is the conductor: it decides what happens next, see `conductor`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+from shrivenq.shm import ring
+from shrivenq.shm.kernel import kernel
+from shrivenq.stages import conductor as lockstep
+from shrivenq.stages import frames as f
+from shrivenq.stages import messages as m
+from shrivenq.stages.capture import Capture
+from shrivenq.stages.conductor import Conductor
+from shrivenq.stages.frames import Frames
+from shrivenq.stages.simulated_market import SimulatedMarket
+from shrivenq.stages.stage import DEADLINE_NS, OFFSET_NS, VIRTUAL, Setup, Stage, stamp, time_of, turn
+from shrivenq.stages.venues import binance
+from shrivenq.stages.venues.binance_slow import Refused, decode_slow
+
+if TYPE_CHECKING:
+    from shrivenq.shm.ring import Producer
+
+EVENT_MAX = binance.EVENT_MAX
+CHUNK = 1024
+"""Records of a waiting event sent at a time."""
+FRAME_BYTES = 8 << 20
+FRAME_COUNT = 1 << 14
+
+# Words (int64).
+NUMBER = 0  # frames taken: the `cause` of their ticks
+PENDING = 1  # records of the event in hand
+SENT = 2  # of those, already published
+LAST_NS = 3  # virtual time
+TIMER_PERIOD_NS = 4  # 0: no timer
+TIMER_NEXT_NS = 5
+UNRECOGNISED = 6  # 1: the frame in hand waits for the slow path
+REFUSED = 7  # frames refused by the slow path
+SLOW = 8  # frames decoded by the slow path
+DROPPED = 9  # events dropped for want of room
+DROPPED_NOW = 10  # 1: the next event must say GAP
+LOCKSTEP = 11
+SPEED_PPM = 12  # replay speed: 1,000,000 is as recorded, 0 flat out
+START_MONO_NS = 13  # of the paced replay
+START_TIME_NS = 14
+DRAIN_NS = 15  # after the last frame the venue is served this long
+ENDED = 16  # 1: everything has been sent and the pipeline is quiescent
+EAGER = 17  # 1: the source can refill at any time (a file), so an empty buffer ends the turn
+EVENTS = 18  # events published
+END_NS = 19  # virtual time up to which the venue is served, known once the source has ended
+WORDS = 32
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[market_data]`: where market data comes from, and how fast."""
+
+    source: Literal["simulated", "capture"]
+    path: str = ""
+    """Capture: a file, or a folder whose files are read in name order."""
+    pace: Literal["flat", "recorded"] | float = "flat"
+    """Replay: `recorded`, a multiple of it such as 1000.0, or `flat` out."""
+    seed: int = 1
+    """Simulated market: the same seed gives the same market."""
+    drain_ms: float = 1000.0
+    """Replay: virtual time the paper venue is still served after the last frame."""
+
+
+class Source(Protocol):
+    """Whatever fills frames: sets COUNT, TAKEN and USED anew, and ENDED when there will be nothing more."""
+
+    eager: bool
+
+    def fill(self, frames: Frames) -> None:
+        """Put the next frames into the buffer, from its beginning."""
+
+
+class MarketData(NamedTuple):
+    """Context of the stage."""
+
+    frames: Frames
+    symbols: Any
+    instruments: Any
+    event: Any  # TICK records of the frame in hand
+    tick: Producer
+    words: Any
+    conductor: Conductor
+
+
+@kernel
+def _send(context: Any, loop: Any) -> int:
+    """Publish the event in hand, or as much of it as there is room for; return the records sent."""
+    words = context.words
+    tick = context.tick
+    waiting = words[PENDING] - words[SENT]
+    whole = loop[VIRTUAL] == 0 and context.event[0]["kind"] != m.SNAPSHOT
+    if whole and not ring.claim(tick, waiting):
+        words[PENDING] = 0
+        words[DROPPED] += 1
+        words[DROPPED_NOW] = 1
+        return 0
+    count = waiting
+    if not whole and not ring.claim(tick, waiting):
+        count = min(waiting, CHUNK)
+        if not ring.claim(tick, count):
+            return 0
+    if words[SENT] == 0 and words[DROPPED_NOW] != 0:
+        context.event[0]["flags"] |= m.GAP
+        words[DROPPED_NOW] = 0
+    for i in range(words[SENT], words[SENT] + count):
+        position = tick.own[ring.NEXT]
+        slot = ring.next_slot(tick)
+        tick.slots[slot] = context.event[i]
+        tick.slots[slot]["sequence"] = position
+    ring.publish(tick)
+    words[SENT] += count
+    if words[SENT] == words[PENDING]:
+        words[PENDING] = 0
+        words[EVENTS] += 1
+    return count
+
+
+@kernel
+def _finish(context: Any, loop: Any, count: int, wire_ns: int) -> None:
+    """Make the `count` decoded records of the frame in hand ready to send."""
+    event = context.event
+    now = stamp(loop)
+    event[count - 1]["wire_ns"] = wire_ns if wire_ns != 0 else now
+    event[count - 1]["decoded_ns"] = now
+    context.words[PENDING] = count
+    context.words[SENT] = 0
+
+
+@kernel
+def _marker(context: Any, kind: int) -> int:
+    """Fill in an event without content (TIMER, LOST); return its records."""
+    event = context.event
+    for i in range(2):
+        event[i] = event[-1]  # the last record of the buffer is kept zero
+        event[i]["cause"] = context.words[NUMBER]
+        event[i]["time_ns"] = context.words[LAST_NS]
+    event[0]["kind"] = kind
+    event[1]["kind"] = m.END
+    event[1]["count"] = 1
+    return 2
+
+
+@kernel
+def take_frame(context: Any, loop: Any) -> None:
+    """Decode the next frame; when the scanner does not recognise it, leave it to `poll`."""
+    words, frames = context.words, context.frames
+    i = frames.words[f.TAKEN]
+    frame = frames.index[i]
+    words[LAST_NS] = max(words[LAST_NS], time_of(loop, frame["time_ns"]))
+    words[NUMBER] += 1
+    wire_ns = frame["wire_ns"] if frame["wire_ns"] != 0 else stamp(loop)
+    if frame["flags"] & f.LOST:
+        count = _marker(context, m.LOST)
+    else:
+        start = frame["offset"]
+        count = binance.decode(
+            frames.data,
+            start,
+            start + frame["length"],
+            context.symbols,
+            context.instruments,
+            context.event,
+            words[LAST_NS],
+            words[NUMBER],
+        )
+        if count == 0:
+            words[UNRECOGNISED] = 1
+            loop[DEADLINE_NS] = 0
+            return
+    frames.words[f.TAKEN] = i + 1
+    _finish(context, loop, count, wire_ns)
+
+
+@kernel
+def _timer(context: Any, loop: Any) -> None:
+    """Make the timer event that is due."""
+    words = context.words
+    words[LAST_NS] = max(words[LAST_NS], words[TIMER_NEXT_NS])
+    words[TIMER_NEXT_NS] += words[TIMER_PERIOD_NS]
+    _finish(context, loop, _marker(context, m.TIMER), stamp(loop))
+
+
+@kernel
+def _due(context: Any, loop: Any, time_ns: int) -> bool:
+    """Tell whether something of virtual or recorded time `time_ns` may happen now."""
+    words = context.words
+    if loop[VIRTUAL] == 0:
+        return time_ns <= time_of(loop, 0)
+    if words[SPEED_PPM] == 0:
+        return True
+    if words[START_MONO_NS] == 0:
+        words[START_MONO_NS] = stamp(loop)
+        words[START_TIME_NS] = time_ns
+    passed = stamp(loop) - words[START_MONO_NS]
+    return (time_ns - words[START_TIME_NS]) // 1000 * 1_000_000_000 <= passed * words[SPEED_PPM]
+
+
+@kernel
+def _waiting_frame(context: Any, loop: Any) -> int:
+    """Tell the time of the next frame, NEVER if there is none; asks for a refill where that can help."""
+    frames = context.frames
+    if frames.words[f.TAKEN] == frames.words[f.COUNT]:
+        if context.words[EAGER] != 0 and frames.words[f.ENDED] == 0:
+            loop[DEADLINE_NS] = 0
+        return lockstep.NEVER
+    return max(frames.index[frames.words[f.TAKEN]]["time_ns"], context.words[LAST_NS])
+
+
+@kernel
+def _refill_pending(context: Any) -> bool:
+    """Tell whether the source may still have an earlier event than anything known."""
+    frames = context.frames
+    return frames.words[f.ENDED] == 0 and frames.words[f.TAKEN] == frames.words[f.COUNT]
+
+
+@kernel
+def _conduct(context: Any, loop: Any) -> int:
+    """Release the next thing that happens, if the pipeline is quiescent; return 1 if something was released."""
+    words, venue = context.words, context.conductor
+    if not lockstep.quiescent(venue):
+        return 0
+    frame_ns = _waiting_frame(context, loop)
+    if _refill_pending(context):
+        return 0
+    ended = frame_ns == lockstep.NEVER
+    timer_ns = words[TIMER_NEXT_NS] if words[TIMER_PERIOD_NS] != 0 and not ended else lockstep.NEVER
+    venue_ns = lockstep.next_due(venue)
+    if ended:
+        if words[END_NS] == 0:
+            words[END_NS] = words[LAST_NS] + words[DRAIN_NS]
+        if venue_ns > words[END_NS]:
+            words[ENDED] = 1
+            return 0
+    first = min(frame_ns, venue_ns, timer_ns)
+    if not _due(context, loop, first):
+        return 0
+    # At one instant: market data first, so that an order meets the market of its time; then the venue; then timers.
+    if frame_ns == first:
+        _start_timer(context, first)
+        take_frame(context, loop)
+    elif venue_ns == first:
+        words[LAST_NS] = max(words[LAST_NS], first)
+        lockstep.grant(venue, first)
+    else:
+        _timer(context, loop)
+    return 1
+
+
+@kernel
+def _start_timer(context: Any, time_ns: int) -> None:
+    """Count the timer's periods from the first frame."""
+    words = context.words
+    if words[TIMER_PERIOD_NS] != 0 and words[TIMER_NEXT_NS] == 0:
+        words[TIMER_NEXT_NS] = time_ns + words[TIMER_PERIOD_NS]
+
+
+@kernel
+def _free(context: Any, loop: Any) -> int:
+    """Release the next frame or timer that is due, whatever the stages behind are doing."""
+    words = context.words
+    frame_ns = _waiting_frame(context, loop)
+    if words[TIMER_PERIOD_NS] != 0 and words[TIMER_NEXT_NS] != 0 and frame_ns != lockstep.NEVER:
+        now = time_of(loop, frame_ns)
+        if words[TIMER_NEXT_NS] <= now and words[TIMER_NEXT_NS] < frame_ns:
+            _timer(context, loop)
+            return 1
+    if frame_ns == lockstep.NEVER:
+        if context.frames.words[f.ENDED] != 0:
+            words[ENDED] = 1
+        return 0
+    if not _due(context, loop, frame_ns):
+        return 0
+    _start_timer(context, frame_ns)
+    take_frame(context, loop)
+    return 1
+
+
+@kernel
+def step(context: Any, loop: Any) -> int:
+    """Send what waits, else release what is next; return the work done."""
+    words = context.words
+    if words[PENDING] != 0:
+        return _send(context, loop)
+    if words[UNRECOGNISED] != 0 or words[ENDED] != 0:
+        return 0
+    work = _conduct(context, loop) if words[LOCKSTEP] != 0 else _free(context, loop)
+    if words[PENDING] != 0:
+        work += _send(context, loop)
+    return work
+
+
+@kernel
+def run(context: Any, loop: Any) -> None:
+    """Run until the turn is over."""
+    work = 0
+    while turn(loop, work):
+        work = step(context, loop)
+
+
+class Feed:
+    """The Python-level edge: refills the frames and takes the slow path."""
+
+    def __init__(self, context: MarketData, source: Source, loop: Any, log: Any) -> None:
+        self.context = context
+        self.source = source
+        self.loop = loop
+        self.log = log
+
+    def poll(self) -> None:
+        """Do what the compiled loop cannot; called between two of its turns."""
+        words, frames = self.context.words, self.context.frames
+        if words[UNRECOGNISED]:
+            self._slow_path()
+        if frames.words[f.TAKEN] == frames.words[f.COUNT] and not frames.words[f.ENDED]:
+            self.source.fill(frames)
+
+    def _slow_path(self) -> None:
+        """Decode the frame in hand strictly, or refuse it: counted, the first ones and then every 1000th logged."""
+        context, words = self.context, self.context.words
+        index = int(context.frames.words[f.TAKEN])
+        frame = context.frames.index[index]
+        start = int(frame["offset"])
+        text = context.frames.data[start : start + int(frame["length"])].tobytes()
+        count = 0
+        try:
+            count = decode_slow(
+                text, context.symbols, context.instruments, context.event, int(words[LAST_NS]), int(words[NUMBER])
+            )
+            words[SLOW] += 1
+        except Refused as reason:
+            words[REFUSED] += 1
+            if words[REFUSED] <= 10 or words[REFUSED] % 1000 == 0:
+                self.log.warning(
+                    "frame refused",
+                    reason=str(reason),
+                    frame=int(words[NUMBER]),
+                    text=text[:200].decode("utf-8", "replace"),
+                )
+        context.frames.words[f.TAKEN] = index + 1
+        words[UNRECOGNISED] = 0
+        if count:
+            _finish(context, self.loop, count, int(frame["wire_ns"]))
+
+
+def build(setup: Setup) -> MarketData:
+    """Open the source and make the context. Raises CaptureError for a capture that cannot be read."""
+    config: Config = setup.config
+    words = np.zeros(WORDS, np.int64)
+    virtual = bool(setup.loop[VIRTUAL])
+    source: Source
+    if config.source == "capture":
+        source = Capture(config.path)
+    else:
+        source = SimulatedMarket(
+            setup.instruments, config.seed, offset_ns=None if virtual else int(setup.loop[OFFSET_NS])
+        )
+    words[EAGER] = source.eager
+    words[LOCKSTEP] = virtual
+    words[TIMER_PERIOD_NS] = int(setup.shared["timer_ns"][0])
+    words[DRAIN_NS] = int(config.drain_ms * 1e6)
+    if config.pace != "flat":
+        words[SPEED_PPM] = 1_000_000 if config.pace == "recorded" else round(config.pace * 1_000_000)
+    context = MarketData(
+        frames=f.make_frames(FRAME_BYTES, FRAME_COUNT),
+        symbols=binance.make_symbols(setup.instruments),
+        instruments=setup.instruments,
+        event=np.zeros(EVENT_MAX + 1, m.TICK),
+        tick=setup.producers["tick"],
+        words=words,
+        conductor=lockstep.make_conductor(setup.cursors, setup.shared["venue"]),
+    )
+    setup.polls.append(Feed(context, source, setup.loop, setup.log).poll)
+    return context
+
+
+STAGE = Stage(name="market_data", reads=(), writes=("tick",), build=build, step=step, run=run)
