@@ -106,7 +106,7 @@ class Layout:
 
     def digest(self) -> int:
         """Hash the description to 64 bits."""
-        return int.from_bytes(hashlib.sha256(self.describe()).digest()[:8], "little")
+        return digest_of(self.describe())
 
     def offset(self, name: str) -> int:
         """Find where the region `name` begins, in bytes. Raises KeyError for an unknown one."""
@@ -128,6 +128,11 @@ class Layout:
             if one.name == name:
                 return one
         raise KeyError(name)
+
+
+def digest_of(description: bytes) -> int:
+    """Hash what `Layout.describe` wrote to 64 bits."""
+    return int.from_bytes(hashlib.sha256(description).digest()[:8], "little")
 
 
 def layout_of(description: bytes) -> Layout:

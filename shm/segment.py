@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 import posix_ipc
-from shrivenq.shm import layout
+from shrivenq.shm import layout, numa
 from shrivenq.shm.layout import HEADER, HEADER_SIZE, Layout
 
 PREFIX = "shrivenq."
 FOLDER = Path("/dev/shm")  # noqa: S108 - where Linux shows POSIX shared memory
+
+_MADV_POPULATE_READ, _MADV_POPULATE_WRITE = 22, 23
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -75,14 +77,15 @@ class Segment:
         return start_time(pid) == start
 
     def lock(self) -> None:
-        """Lock the mapped regions in memory, so that no access ever waits for a page; note it where that fails."""
+        """Bring in and lock every mapped page, so that no access ever waits for one; note what could not be had."""
         for (region, writable), mapped in self._maps.items():
             view = np.frombuffer(mapped, dtype=np.uint8)
-            if _libc.mlock(ctypes.c_void_p(view.ctypes.data), ctypes.c_size_t(len(mapped))):
+            start, size = ctypes.c_void_p(view.ctypes.data), ctypes.c_size_t(view.nbytes)
+            if _libc.madvise(start, size, _MADV_POPULATE_WRITE if writable else _MADV_POPULATE_READ):
+                view[:: layout.PAGE].max()  # before Linux 5.14: a read of each page; a shared page comes in writable
+            if _libc.mlock(start, size):
                 reason = os.strerror(ctypes.get_errno())
                 self.shortfalls.append(f"{self.name}: {region} is not locked in memory: {reason}")
-                break
-            del view, writable
 
     def close(self) -> None:
         """Give the descriptor back; arrays already handed out stay valid until they are dropped."""
@@ -124,14 +127,15 @@ def create(name: str, shape: Layout, *, epoch: int = 1, node: int = -1) -> Segme
     except (OSError, posix_ipc.Error) as error:
         raise SegmentError(f"{name}: cannot create shared memory: {error}") from None
     try:
+        os.ftruncate(memory.fd, shape.size)
+        segment = Segment(name, shape, _map_header(memory.fd, writable=True), memory.fd)
+        if node >= 0:
+            _bind(segment, node)  # before there are pages: what is allocated next obeys it
         os.posix_fallocate(memory.fd, 0, shape.size)
     except OSError as error:
         os.close(memory.fd)
         unlink(name)
         raise SegmentError(f"{name}: no room for {shape.size:,} bytes in {FOLDER}: {error.strerror}") from None
-    segment = Segment(name, shape, _map_header(memory.fd, writable=True), memory.fd)
-    if node >= 0:
-        _bind(segment, node)
     _write_header(segment, description, epoch, node)
     return segment
 
@@ -197,14 +201,14 @@ def _checked(name: str, descriptor: int) -> tuple[Layout, Any]:
         raise SegmentError(f"{name}: layout version {header['version'][0]}, expected {layout.VERSION}")
     if header["size"][0] != status.st_size:
         raise SegmentError(f"{name}: {status.st_size} bytes, but its header says {header['size'][0]}")
-    try:
-        found = layout.layout_of(bytes(header["words"][0]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise SegmentError(f"{name}: its description is damaged: {error}") from None
-    if found.digest() != int(header["layout_hash"][0]) or found.size != status.st_size:
+    description, promised = bytes(header["words"][0]), int(header["layout_hash"][0])
+    if layout.digest_of(description) != promised:  # before it is read: damaged words are not parsed
         raise SegmentError(
-            f"{name}: header says layout {int(header['layout_hash'][0]):#018x}, its description {found.digest():#018x}"
+            f"{name}: header says layout {promised:#018x}, its description is {layout.digest_of(description):#018x}"
         )
+    found = layout.layout_of(description)
+    if found.size != status.st_size:
+        raise SegmentError(f"{name}: {status.st_size} bytes, but its description needs {found.size}")
     return found, header
 
 
@@ -221,11 +225,18 @@ def _difference(found: Layout, expected: Layout) -> str:
 
 
 def _bind(segment: Segment, node: int) -> None:
-    """Ask for every page of the segment on one NUMA node; note it where that fails."""
-    from shrivenq.shm import numa  # noqa: PLC0415 - numa reads topology; a segment without a node needs none
-
-    for region in segment.layout.regions:
-        problem = numa.bind(segment.array(region.name, writable=True), node)
-        if problem:
-            segment.shortfalls.append(f"{segment.name}: {region.name} is not bound to node {node}: {problem}")
-            return
+    """Ask for the whole segment on one NUMA node, or the nearest that has room; note it where that fails."""
+    try:
+        chosen = numa.topology().nearest_with_room(node, segment.layout.size)
+    except KeyError as error:
+        segment.shortfalls.append(f"{segment.name}: {error.args[0]}")
+        return
+    if chosen is None:
+        segment.shortfalls.append(f"{segment.name}: no NUMA node has {segment.layout.size:,} bytes free")
+        return
+    if chosen != node:
+        segment.shortfalls.append(f"{segment.name}: node {node} has no room, placed on node {chosen}")
+    whole = np.frombuffer(mmap.mmap(segment._descriptor, segment.layout.size), dtype=np.uint8)  # noqa: SLF001 - its own
+    problem = numa.bind(whole, chosen)
+    if problem:
+        segment.shortfalls.append(f"{segment.name}: not bound to node {chosen}: {problem}")

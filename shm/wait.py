@@ -22,7 +22,7 @@ if COMPILED:
     from llvmlite import ir
     from numba.core import cgutils, types
 
-    sched_yield = types.ExternalFunction("sched_yield", types.int32())
+    sched_yield: Any = types.ExternalFunction("sched_yield", types.int32())
 
     @intrinsic
     def _sleep(typingctx: Any, duration_ns: Any) -> Any:
