@@ -23,7 +23,7 @@ from shrivenq.stages.capture import Capture
 from shrivenq.stages.conductor import Conductor
 from shrivenq.stages.frames import Frames
 from shrivenq.stages.simulated_market import SimulatedMarket
-from shrivenq.stages.stage import DEADLINE_NS, OFFSET_NS, VIRTUAL, Setup, Stage, stamp, time_of, turn
+from shrivenq.stages.stage import DEADLINE_NS, FINISHED, OFFSET_NS, VIRTUAL, Setup, Stage, stamp, time_of, turn
 from shrivenq.stages.venues import binance
 from shrivenq.stages.venues.binance_slow import Refused, decode_slow
 
@@ -243,6 +243,7 @@ def _conduct(context: Any, loop: Any) -> int:
             words[END_NS] = words[LAST_NS] + words[DRAIN_NS]
         if venue_ns > words[END_NS]:
             words[ENDED] = 1
+            loop[FINISHED] = 1
             return 0
     first = min(frame_ns, venue_ns, timer_ns)
     if not _due(context, loop, first):
@@ -280,6 +281,7 @@ def _free(context: Any, loop: Any) -> int:
     if frame_ns == lockstep.NEVER:
         if context.frames.words[f.ENDED] != 0:
             words[ENDED] = 1
+            loop[FINISHED] = 1
         return 0
     if not _due(context, loop, frame_ns):
         return 0

@@ -43,6 +43,7 @@ FAULT = 8  # what made the stage stop, FAULTS below
 FAULT_DETAIL = 9
 EPOCH = 10  # of the rings in use
 PID = 11
+FINISHED = 12  # market_data in replay: 1 when everything was sent and nothing is on its way
 
 STARTING, READY, RUNNING, STOPPING, STOPPED, FAILED = 0, 1, 2, 3, 4, 5
 STATES = ("starting", "ready", "running", "stopping", "stopped", "failed")
@@ -95,7 +96,7 @@ class Setup:
     consumers: Mapping[str, Consumer]
     loop: Any
     shared: Mapping[str, Any] = field(default_factory=dict)  # other arrays by name: kill word, order slots …
-    cursors: list[tuple[Any, Any]] = field(default_factory=list)  # (producer's, consumer's) words of every ring
+    cursors: list[tuple[Any, Any, int]] = field(default_factory=list)  # of every ring, for `conductor`
     polls: list[Callable[[], None]] = field(default_factory=list)  # `build` adds what runs in Python between turns
     log: Any = field(default_factory=structlog.get_logger)
 

@@ -1,0 +1,68 @@
+"""The pipeline as data: its stages, its rings, and the shared words beside them.
+
+    market_data ─tick▶ book ─book▶ signal ─intent▶ risk ─order▶ gateway ─to_venue▶ paper_venue
+                        ├──touch──────────────────▶ ▲ │           ▲ └─report▶ risk ─feedback▶ signal
+                        └──fill_feed──────────────────┼───────────┴─from_venue── paper_venue
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shrivenq.shm.layout import PAGE, Layout, Region
+from shrivenq.stages import book, gateway, market_data, paper_venue, risk, signal
+from shrivenq.stages import messages as m
+
+if TYPE_CHECKING:
+    from shrivenq.stages.stage import Stage
+
+
+@dataclass(frozen=True)
+class RingSpec:
+    """A ring as data: what it carries, how much of it, from which stage to which."""
+
+    name: str
+    dtype: np.dtype[Any]
+    count: int
+    source: str
+    target: str
+
+
+RINGS = (
+    RingSpec("tick", m.TICK, 1 << 14, "market_data", "book"),
+    RingSpec("book", m.BOOK, 1 << 10, "book", "signal"),
+    RingSpec("touch", m.TOUCH, 1 << 12, "book", "risk"),
+    RingSpec("fill_feed", m.TICK, 1 << 15, "book", "paper_venue"),
+    RingSpec("intent", m.INTENT, 1 << 10, "signal", "risk"),
+    RingSpec("order", m.ORDER, 1 << 12, "risk", "gateway"),
+    RingSpec("to_venue", m.ORDER, 1 << 12, "gateway", "paper_venue"),
+    RingSpec("from_venue", m.REPORT, 1 << 13, "paper_venue", "gateway"),
+    RingSpec("report", m.REPORT, 1 << 13, "gateway", "risk"),
+    RingSpec("feedback", m.REPORT, 1 << 13, "risk", "signal"),
+)
+RING = {one.name: one for one in RINGS}
+
+STAGES: dict[str, Stage] = {
+    one.name: one
+    for one in (market_data.STAGE, book.STAGE, signal.STAGE, risk.STAGE, gateway.STAGE, paper_venue.STAGE)
+}
+"""Stages in path order; `paper_venue` stands beside the path."""
+
+WORDS_PER_PAGE = PAGE // 8
+CONTROL = Layout(
+    "control",
+    (
+        Region("kill", np.dtype("<i8"), WORDS_PER_PAGE),
+        Region("hold", np.dtype("<i8"), WORDS_PER_PAGE),
+        Region("venue", np.dtype("<i8"), WORDS_PER_PAGE),
+        *(Region(f"loop.{name}", np.dtype("<i8"), WORDS_PER_PAGE) for name in STAGES),
+    ),
+)
+"""The control segment: kill and hold words, what conductor and paper venue tell each other, a page for each stage."""
+
+POOL_COUNT = 1 << 12
+"""Order slots: the most orders open at once."""
+JOURNAL_BYTES = 1 << 24
