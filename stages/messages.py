@@ -231,7 +231,7 @@ INSTRUMENT_FIELDS = (
     ("quantity_max", "<i8", 56, "largest quantity of our own orders"),
     ("notional_min", "<i8", 64, "smallest price × quantity, quote currency at its exponent"),
     ("notional_max", "<i8", 72, "largest price × quantity, 0 for none"),
-    ("contract_size", "<i8", 80, "base units a contract (linear, at quantity_decimals) or quote units (inverse)"),
+    ("contract_size", "<i8", 80, "a contract: base at quantity_decimals (linear), quote at its exponent (inverse)"),
     ("maker_fee", "<i8", 88, "1e-8 of the notional, negative is a rebate"),
     ("taker_fee", "<i8", 96, "1e-8 of the notional"),
     ("price_decimals", "<i4", 104, "decimal exponent of prices"),
