@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from shrivenq.shm.kernel import kernel
 
 NEW, SENT, ACCEPTED, PARTLY_FILLED, FILLED, CANCEL_SENT = 0, 1, 2, 3, 4, 5
