@@ -1,8 +1,8 @@
 """The pipeline as data: its stages, its rings, and the shared words beside them.
 
-    market_data ─tick▶ book ─book▶ signal ─intent▶ risk ─order▶ gateway ─to_venue▶ paper_venue
-                        ├──touch──────────────────▶ ▲ │           ▲ └─report▶ risk ─feedback▶ signal
-                        └──fill_feed──────────────────┼───────────┴─from_venue── paper_venue
+market_data ─tick▶ book ─book▶ signal ─intent▶ risk ─order▶ gateway ─to_venue▶ paper_venue
+├──touch──────────────────▶ ▲ │           ▲ └─report▶ risk ─feedback▶ signal
+└──fill_feed──────────────────┼───────────┴─from_venue── paper_venue
 """
 
 from __future__ import annotations
@@ -46,8 +46,7 @@ RINGS = (
 RING = {one.name: one for one in RINGS}
 
 STAGES: dict[str, Stage] = {
-    one.name: one
-    for one in (market_data.STAGE, book.STAGE, signal.STAGE, risk.STAGE, gateway.STAGE, paper_venue.STAGE)
+    one.name: one for one in (market_data.STAGE, book.STAGE, signal.STAGE, risk.STAGE, gateway.STAGE, paper_venue.STAGE)
 }
 """Stages in path order; `paper_venue` stands beside the path."""
 
@@ -58,10 +57,17 @@ CONTROL = Layout(
         Region("kill", np.dtype("<i8"), WORDS_PER_PAGE),
         Region("hold", np.dtype("<i8"), WORDS_PER_PAGE),
         Region("venue", np.dtype("<i8"), WORDS_PER_PAGE),
+        Region("supervisor", np.dtype("<i8"), WORDS_PER_PAGE),
         *(Region(f"loop.{name}", np.dtype("<i8"), WORDS_PER_PAGE) for name in STAGES),
     ),
 )
 """The control segment: kill and hold words, what conductor and paper venue tell each other, a page for each stage."""
+
+# Words of the `supervisor` region, written by the supervisor only.
+GO = 0  # 1: stages leave READY and run
+STOP = 1  # 1: stages end their loops
+HEARTBEAT_NS = 2
+SUPERVISOR_PID = 3
 
 POOL_COUNT = 1 << 12
 """Order slots: the most orders open at once."""

@@ -1,0 +1,142 @@
+"""The shared memory of one run: made by the supervisor, handed to each stage as its Setup.
+
+A stage maps what it owns for writing and everything else read-only. Names are `shrivenq.NAME.RUN.PART`; a ring that
+was replaced after a death carries the next epoch, `shrivenq.NAME.RUN.tick.2`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shrivenq.pipeline import topology
+from shrivenq.pipeline.topology import CONTROL, RING, RINGS, STAGES
+from shrivenq.shm import byte_ring, pool, ring, segment
+from shrivenq.shm.clock import monotonic_ns
+from shrivenq.shm.kernel import kernel
+from shrivenq.shm.layout import Layout, Region
+from shrivenq.stages import orders, stage
+from shrivenq.stages.stage import Setup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from shrivenq.shm.segment import Segment
+
+OBSERVER_SLACK = 2
+"""In lock-step replay an observer may be behind by 1 / OBSERVER_SLACK of its ring before the conductor waits."""
+
+
+@kernel
+def clock_ns() -> int:
+    """Read CLOCK_MONOTONIC from Python through the very function the kernels use."""
+    return monotonic_ns()
+
+
+@dataclass
+class Assembly:
+    """Segments of one run."""
+
+    name: str
+    run: str  # random, hexadecimal: one for each start
+    instruments: Any
+    currencies: Any
+    virtual: bool
+    segments: dict[str, Segment] = field(default_factory=dict)
+    epochs: dict[str, int] = field(default_factory=dict)
+    observers: dict[str, Any] = field(default_factory=dict)  # ring name → its observer's cursor words
+
+    @classmethod
+    def create(cls, name: str, run: str, instruments: Any, currencies: Any, *, virtual: bool) -> Assembly:
+        """Make every segment of a run. Raises SegmentError, leaving nothing behind."""
+        made = cls(name, run, instruments, currencies, virtual)
+        try:
+            made._add("control", CONTROL)
+            made._add("orders", pool.pool_layout(orders.ORDER_SLOT, topology.POOL_COUNT))
+            pool.create_end(made.segments["orders"])
+            for spec in RINGS:
+                made._add(spec.name, ring.ring_layout(spec.dtype, spec.count))
+            made._add("journal", byte_ring.byte_ring_layout(topology.JOURNAL_BYTES))
+        except segment.SegmentError:
+            made.unlink()
+            raise
+        return made
+
+    def _add(self, part: str, layout: Layout) -> None:
+        epoch = self.epochs[part] = self.epochs.get(part, 0) + 1
+        suffix = "" if epoch == 1 else f".{epoch}"
+        self.segments[part] = segment.create(
+            f"{segment.PREFIX}{self.name}.{self.run}.{part}{suffix}", layout, epoch=epoch
+        )
+
+    def observe(self, names: Iterable[str]) -> dict[str, ring.Tap]:
+        """Make observers that a lock-step replay waits for, so that they miss nothing. Call before any `setup`."""
+        taps = {}
+        for name in names:
+            self._add(f"{name}.observer", Layout("observer", (Region("consumer", np.dtype("<i8"), 512),)))
+            words = self.segments[f"{name}.observer"].array("consumer", writable=True)
+            self.observers[name] = words
+            source = self.segments[name]
+            taps[name] = ring.Tap(words, source.array("producer"), source.array("slots"))
+        return taps
+
+    def control(self, region: str) -> Any:
+        """Map a region of the control segment for writing."""
+        return self.segments["control"].array(region, writable=True)
+
+    def loop(self, name: str) -> Any:
+        """Map a stage's page, read-only."""
+        return self.segments["control"].array(f"loop.{name}")
+
+    def cursors(self) -> list[tuple[Any, Any, int]]:
+        """Collect every ring's cursors for the conductor, read-only."""
+        found = [
+            (self.segments[spec.name].array("producer"), self.segments[spec.name].array("consumer"), 0)
+            for spec in RINGS
+        ]
+        found += [
+            (self.segments[name].array("producer"), words, RING[name].count // OBSERVER_SLACK)
+            for name, words in self.observers.items()
+        ]
+        return found
+
+    def setup(self, name: str, config: Any, *, epoch: int, timer_ns: int, log: Any) -> Setup:
+        """Map what stage `name` needs; `epoch` is the order-id epoch made durable for this start."""
+        made = STAGES[name]
+        loop = self.control(f"loop.{name}")
+        loop[stage.VIRTUAL] = self.virtual
+        shared = {
+            "kill": self._words("kill", writable=name in ("risk", "gateway")),
+            "hold": self._words("hold", writable=name in ("risk", "gateway", "book")),
+            "venue": self._words("venue", writable=name in ("market_data", "paper_venue")),
+            "epoch": np.array([epoch], np.int64),
+            "timer_ns": np.array([timer_ns], np.int64),
+            "run": np.frombuffer(self.run.encode(), np.uint8),
+        }
+        if name in ("risk", "gateway"):
+            shared["orders"] = pool.attach_end(self.segments["orders"])
+        producers: dict[str, Any] = {part: ring.producer(self.segments[part]) for part in made.writes if part in RING}
+        if name == "gateway":
+            producers["journal"] = byte_ring.producer(self.segments["journal"])
+        return Setup(
+            config=config,
+            instruments=self.instruments,
+            currencies=self.currencies,
+            producers=producers,
+            consumers={part: ring.consumer(self.segments[part]) for part in made.reads},
+            loop=loop,
+            shared=shared,
+            cursors=self.cursors() if name == "market_data" else [],
+            log=log,
+        )
+
+    def _words(self, region: str, *, writable: bool) -> Any:
+        return self.segments["control"].array(region, writable=writable)
+
+    def unlink(self) -> None:
+        """Remove every segment's name; memory goes with its last user."""
+        for one in self.segments.values():
+            one.unlink()
+            one.close()

@@ -1,0 +1,97 @@
+"""Run stages in this process: one of them, or all fused.
+
+The compiled loop runs for a millisecond at a time; between two of those this module does what needs Python: refills
+and slow paths, the supervisor's orders, faults.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from shrivenq.pipeline import fused
+from shrivenq.pipeline.assembly import clock_ns
+from shrivenq.pipeline.topology import STAGES
+from shrivenq.stages import stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from shrivenq.pipeline.assembly import Assembly
+
+TURN_NS = 1_000_000
+"""How long the compiled loop runs before Python has a look: signals, heartbeats and refills wait no longer."""
+
+
+class StageError(Exception):
+    """A stage stopped itself; one line says which and why."""
+
+
+@dataclass
+class Runner:
+    """The stages of one process, built and ready to turn."""
+
+    names: Sequence[str]
+    loops: list[Any]
+    polls: list[Callable[[], None]]
+    _run: Callable[..., None]
+    _arguments: tuple[Any, ...]
+    keep: list[Any] = field(default_factory=list)
+
+    def turn(self, duration_ns: int = TURN_NS) -> None:
+        """Run the compiled loop once, then the Python-level edges. Raises StageError when a stage faults."""
+        loop = self.loops[0]
+        loop[stage.DEADLINE_NS] = clock_ns() + duration_ns
+        self._run(*self._arguments, loop)
+        if loop[stage.FAULT]:
+            fault = stage.FAULTS[int(loop[stage.FAULT])]
+            raise StageError(f"{'+'.join(self.names)}: stopped: {fault} fault at {int(loop[stage.FAULT_DETAIL])}")
+        for poll in self.polls:
+            poll()
+        for other in self.loops[1:]:
+            other[: stage.DEADLINE_NS] = loop[: stage.DEADLINE_NS]
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether a replay has sent everything and nothing is on its way."""
+        return bool(self.loops[0][stage.FINISHED])
+
+    def set_state(self, state: int) -> None:
+        """Say on every stage's page what it is doing."""
+        for loop in self.loops:
+            loop[stage.STATE] = state
+
+
+def build(
+    assembly: Assembly,
+    names: Sequence[str],
+    configs: Mapping[str, Any],
+    *,
+    epoch: int,
+    timer_ns: int,
+    wait: int,
+    offset_ns: int,
+    log: Any,
+) -> Runner:
+    """Build the stages `names` in this process: one, or all of them in path order to run fused."""
+    setups, contexts = [], []
+    for name in names:
+        loop = assembly.control(f"loop.{name}")
+        loop[stage.WAIT] = wait
+        loop[stage.OFFSET_NS] = offset_ns
+        loop[stage.VIRTUAL] = assembly.virtual
+        loop[stage.PID] = os.getpid()
+        loop[stage.STATE] = stage.STARTING
+        setup = assembly.setup(name, configs[name], epoch=epoch, timer_ns=timer_ns, log=log)
+        setups.append(setup)
+        contexts.append(STAGES[name].build(setup))
+    run = STAGES[names[0]].run if len(names) == 1 else fused.run
+    return Runner(
+        names=names,
+        loops=[setup.loop for setup in setups],
+        polls=[poll for setup in setups for poll in setup.polls],
+        _run=run,
+        _arguments=tuple(contexts),
+        keep=setups,
+    )
