@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages.messages import BUY, GTC, MARKET, REASON
 

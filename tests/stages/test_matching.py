@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pytest
+
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages import matching
 from shrivenq.stages.matching import LEVELS, cancel, make_matching, place
