@@ -1,0 +1,111 @@
+"""What a name keeps between runs: its folder, its lock, its armed file. Standard library only: the kill switch uses it.
+
+~/.local/state/shrivenq/NAME/
+    lock        held by the supervisor while it runs
+    operator    held by `kill` and `arm` while they write
+    armed       "armed NAME WHO WHY": anything else, or no file, means killed
+    journal     what we did, see `stages.journal`
+    epoch       the last epoch used in order ids
+    log.jsonl
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import getpass
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class StateError(Exception):
+    """The state of a name cannot be used; one line says why."""
+
+
+def folder(name: str) -> Path:
+    """Name the state folder of `name`: under $SHRIVENQ_STATE, $XDG_STATE_HOME/shrivenq or ~/.local/state/shrivenq."""
+    base = os.environ.get("SHRIVENQ_STATE")
+    if base:
+        return Path(base) / name
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "shrivenq" / name
+
+
+def make_folder(name: str) -> Path:
+    """Make the state folder, private to its owner. Raises StateError."""
+    path = folder(name)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateError(f"{path}: cannot make the state folder: {error.strerror}") from None
+    return path
+
+
+@contextlib.contextmanager
+def locked(name: str, file: str, *, wait: bool) -> Iterator[None]:
+    """Hold one of the name's locks; without `wait` a lock held elsewhere raises StateError."""
+    path = make_folder(name) / file
+    with path.open("a") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise StateError(f"{name}: is running already (another process holds {path})") from None
+        yield
+
+
+def armed(name: str) -> str | None:
+    """Read who armed the name and why; None, and so killed, for anything but a whole and readable `armed` line."""
+    try:
+        words = (folder(name) / "armed").read_text().rstrip("\n").split(" ", 3)
+    except (OSError, UnicodeDecodeError):
+        return None
+    if len(words) != 4 or words[0] != "armed" or words[1] != name or not words[2] or not words[3].strip():
+        return None
+    return f"{words[2]}: {words[3]}"
+
+
+def write_armed(name: str, why: str) -> None:
+    """Make the name armed, durably; `why` is the person's reason."""
+    _write(name, f"armed {name} {getpass.getuser()} {' '.join(why.split())}\n")
+
+
+def write_killed(name: str, level: str, why: str) -> None:
+    """Make the name killed, durably."""
+    _write(name, f"killed {name} {getpass.getuser()} {level} {' '.join(why.split())}\n")
+
+
+def _write(name: str, line: str) -> None:
+    """Replace the armed file in one step; a crash leaves the old one or the new one, never half of one."""
+    path = make_folder(name) / "armed"
+    new = path.with_suffix(".new")
+    with new.open("w") as opened:
+        opened.write(line)
+        opened.flush()
+        os.fsync(opened.fileno())
+    new.replace(path)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def next_epoch(name: str) -> int:
+    """Take the next epoch for order ids, durable before it is returned: a restarted run never repeats an id."""
+    path = make_folder(name) / "epoch"
+    try:
+        last = int(path.read_text())
+    except FileNotFoundError:
+        last = 0
+    except (OSError, ValueError):
+        raise StateError(f"{path}: expected the last epoch as a number; restore it from the journal") from None
+    new = path.with_suffix(".new")
+    with new.open("w") as opened:
+        opened.write(f"{last + 1}\n")
+        opened.flush()
+        os.fsync(opened.fileno())
+    new.replace(path)
+    return last + 1
