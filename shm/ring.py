@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from shrivenq.shm import segment
 from shrivenq.shm.atomics import fence_acquire, load_acquire, store_release
-from shrivenq.shm.kernel import kernel
+from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.shm.layout import LINE_WORDS, PAGE, Layout, Region
 from shrivenq.shm.segment import Segment, SegmentError
 
@@ -94,7 +94,7 @@ def tap(ring: Segment) -> Tap:
     return Tap(own, cursors, ring.array("slots"))
 
 
-@kernel
+@inlined
 def claim(ring: Any, count: int) -> bool:
     """Tell the producer whether `count` slots from NEXT on may be written; looks at the consumer only if it must."""
     end = ring.own[NEXT] + count
@@ -104,7 +104,7 @@ def claim(ring: Any, count: int) -> bool:
     return bool(end - ring.own[CACHED] <= ring.slots.shape[0])
 
 
-@kernel
+@inlined
 def next_slot(ring: Any) -> int:
     """Take the index of the next slot to fill and advance NEXT; the caller has claimed it."""
     position = ring.own[NEXT]
@@ -112,19 +112,19 @@ def next_slot(ring: Any) -> int:
     return position & (ring.slots.shape[0] - 1)
 
 
-@kernel
+@inlined
 def publish(ring: Any) -> None:
     """Commit every slot filled since the last commit."""
     store_release(ring.own, HEAD, ring.own[NEXT])
 
 
-@kernel
+@inlined
 def abandon(ring: Any) -> None:
     """Forget slots filled since the last commit."""
     ring.own[NEXT] = ring.own[HEAD]
 
 
-@kernel
+@inlined
 def available(ring: Any) -> int:
     """Count the slots the consumer may read from TAIL on; looks at the producer only when its copy says none."""
     waiting = ring.own[CACHED] - ring.own[TAIL]
@@ -136,13 +136,13 @@ def available(ring: Any) -> int:
     return waiting
 
 
-@kernel
+@inlined
 def slot_at(ring: Any, ahead: int) -> int:
     """Index of the slot `ahead` of TAIL."""
     return (ring.own[TAIL] + ahead) & (ring.slots.shape[0] - 1)
 
 
-@kernel
+@inlined
 def release(ring: Any, count: int) -> None:
     """Give `count` slots back to the producer."""
     store_release(ring.own, TAIL, ring.own[TAIL] + count)

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from shrivenq.shm.atomics import pause
-from shrivenq.shm.kernel import COMPILED, intrinsic, kernel
+from shrivenq.shm.kernel import COMPILED, inlined, intrinsic
 
 SPIN, YIELD, PARK = 0, 1, 2
 NAMES = {"spin": SPIN, "yield": YIELD, "park": PARK}
@@ -46,7 +46,7 @@ else:
         time.sleep(duration_ns / 1e9)
 
 
-@kernel
+@inlined
 def idle(wait: int) -> None:
     """Wait once, in the way `wait` (SPIN, YIELD or PARK) says."""
     if wait == SPIN:
