@@ -1,0 +1,547 @@
+"""Binance: market-data text → TICK records, compiled.
+
+The scanner knows the venue's own spelling of each message: spot, USD-M and COIN-M, combined (`{"stream":…,"data":…}`)
+and raw. It verifies every byte of a frame against that spelling, so that a frame is either decoded exactly or not
+recognised at all; what it does not recognise goes to `binance_slow`, which decides. It never raises and never reads
+outside the frame and the PADDING bytes behind it.
+
+An event is one record that opens it (SNAPSHOT or DIFF, then LEVELs in the frame's order, bids first), one TRADE, or two
+QUOTEs (bid, then ask), closed by END. `venue_ns` is the venue's event time `E`, 0 where it sends none (spot
+bookTicker and snapshots). A side of bookTicker without orders is price 0 and quantity 0.
+
+Source: Binance spot API, WebSocket streams; captured USD-M and COIN-M frames for the futures' spelling.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from shrivenq.shm.kernel import kernel
+from shrivenq.stages.messages import DIFF, END, LEVEL, QUOTE, SELLER_AGGRESSED, SIDE_ASK, SNAPSHOT, TRADE
+from shrivenq.stages.venues.text import PADDING, POWERS, before, digits, fraction, load, matches, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["EVENT_MAX", "PADDING", "Symbols", "decode", "make_symbols"]
+
+EVENT_MAX = 16_384
+"""Records `target` must hold: a 5,000-level snapshot makes 10,002."""
+
+MS_MAX = 9_223_372_036_854
+"""Latest event time whose nanoseconds fit in int64."""
+
+DECIMALS_MAX = 8
+"""Most decimals of an instrument that this scanner reads; more go to the slow path."""
+
+AT, QUOTE_MARK, DOT, ZERO, CLOSE = 64, 34, 46, 48, 93  # @ " . 0 ]
+
+SYMBOL = np.dtype(
+    [
+        ("upper", "<i8", 2),  # the symbol as `s` spells it, zero-padded to 16 bytes
+        ("lower", "<i8", 2),  # as stream names spell it
+        ("mask", "<i8", 2),  # ones over its bytes
+        ("length", "<i8"),
+        ("pair_mask", "<i8", 2),  # COIN-M `ps`: the symbol up to the underscore
+        ("pair_length", "<i8"),
+    ],
+    align=True,
+)
+
+
+class Symbols(NamedTuple):
+    """Which instrument a frame speaks of."""
+
+    table: Any  # SYMBOL, one row per instrument
+    upper: Any  # int64 hash table of rows + 1, found by `s`
+    lower: Any  # int64 hash table of rows + 1, found by stream name
+    snapshot_row: Any  # int64[1]: whose book a snapshot without a symbol is
+
+
+def make_symbols(instruments: Any, rows: Iterable[int] | None = None, snapshot_instrument: int | None = None) -> Symbols:
+    """Index the symbols of the INSTRUMENT `rows` that one source speaks of, by default all.
+
+    `snapshot_instrument` is the row that REST snapshots without a symbol belong to, by default the first.
+    Raises ValueError for a symbol that is empty or stands for two rows: spot and USD-M use the same names, so each
+    source has its own Symbols.
+    """
+    chosen = list(range(len(instruments)) if rows is None else rows)
+    table = np.zeros(len(instruments), SYMBOL)
+    spelled: dict[bytes, int] = {}
+    for row in chosen:
+        upper = bytes(instruments[row]["symbol"])
+        if not upper or upper in spelled:
+            raise ValueError(f"instrument {row}: symbol {upper.decode()!r} is empty or taken by another row")
+        spelled[upper] = row
+        lower, pair = upper.decode().lower().encode(), upper.partition(b"_")[0]
+        table[row]["upper"], table[row]["lower"] = _words(upper), _words(lower)
+        table[row]["mask"], table[row]["length"] = _words(b"\xff" * len(upper)), len(upper)
+        table[row]["pair_mask"], table[row]["pair_length"] = _words(b"\xff" * len(pair)), len(pair)
+    first = chosen[0] if snapshot_instrument is None else snapshot_instrument
+    return Symbols(table, _index(table, chosen, "upper"), _index(table, chosen, "lower"), np.array([first], np.int64))
+
+
+def _words(text: bytes) -> Any:
+    return np.frombuffer(text.ljust(16, b"\0"), np.int64)
+
+
+def _index(table: Any, rows: list[int], spelling: str) -> Any:
+    """Fill a hash table, at most a quarter full, with linear probing."""
+    size = 8
+    while size < 4 * len(rows):
+        size *= 2
+    slots = np.zeros(size, np.int64)
+    for row in rows:
+        slot = int(_slot(int(table[row][spelling][0]), int(table[row][spelling][1]), size))
+        while slots[slot]:
+            slot = (slot + 1) & (size - 1)
+        slots[slot] = row + 1
+    return slots
+
+
+@kernel
+def _slot(first: int, second: int, size: int) -> int:
+    """Hash a symbol's two words. Shifts and xors only: products would wrap when compiled and grow when not."""
+    mixed = first ^ (second << 3)
+    mixed ^= mixed >> 32
+    mixed ^= mixed >> 15
+    mixed ^= mixed >> 6
+    return mixed & (size - 1)
+
+
+@kernel
+def _find(data: Any, at: int, end: int, symbols: Symbols, is_upper: bool) -> int:
+    """Find the row of the name at `at` that ends before the character `end`; -1 if there is none."""
+    first = load(data, at)
+    second = 0
+    length = before(first, end)
+    if length == 8:
+        second = load(data, at + 8)
+        length += before(second, end)
+        if length < 16:
+            second &= (1 << (8 * (length - 8))) - 1
+        elif data[at + 16] != end:
+            return -1
+    else:
+        first &= (1 << (8 * length)) - 1
+    slots = symbols.upper if is_upper else symbols.lower
+    slot = _slot(first, second, len(slots))
+    while slots[slot] != 0:
+        row = slots[slot] - 1
+        words = symbols.table[row]["upper"] if is_upper else symbols.table[row]["lower"]
+        if words[0] == first and words[1] == second:
+            return row
+        slot = (slot + 1) & (len(slots) - 1)
+    return -1
+
+
+@kernel
+def _symbol(data: Any, at: int, stop: int, symbols: Symbols, row: int) -> tuple[int, int]:
+    """Read the value of `s`: it must be the stream's instrument `row`, or with row -1 is looked up."""
+    if at > stop:
+        return -1, -1
+    if row < 0:
+        row = _find(data, at, QUOTE_MARK, symbols, True)
+        if row < 0:
+            return -1, -1
+    entry = symbols.table[row]
+    end = at + entry["length"]
+    if (
+        (load(data, at) & entry["mask"][0]) != entry["upper"][0]
+        or (load(data, at + 8) & entry["mask"][1]) != entry["upper"][1]
+        or data[end] != QUOTE_MARK
+    ):
+        return -1, -1
+    return row, end + 1
+
+
+@kernel
+def _pair(data: Any, at: int, symbols: Symbols, row: int) -> int:
+    """Read the value of `ps` or `pair`; return where it ends, -1 if it is not the instrument's."""
+    entry = symbols.table[row]
+    end = at + entry["pair_length"]
+    if (
+        (load(data, at) & entry["pair_mask"][0]) != (entry["upper"][0] & entry["pair_mask"][0])
+        or (load(data, at + 8) & entry["pair_mask"][1]) != (entry["upper"][1] & entry["pair_mask"][1])
+        or data[end] != QUOTE_MARK
+    ):
+        return -1
+    return end + 1
+
+
+@kernel
+def _integer(data: Any, at: int, stop: int) -> tuple[int, int]:
+    """Read a JSON integer of 1 to 16 digits; return it and where it ends, (0, -1) for anything else."""
+    word = load(data, at)
+    count = digits(word)
+    if count == 0 or at > stop or (data[at] == ZERO and count > 1):
+        return 0, -1
+    value = whole(word, count)
+    if count < 8:
+        return value, at + count
+    word = load(data, at + 8)
+    count = digits(word)
+    if count == 8:
+        return 0, -1
+    return value * POWERS[count] + whole(word, count), at + 8 + count
+
+
+@kernel
+def _decimal(data: Any, at: int, stop: int, decimals: int, power: int) -> tuple[int, int]:
+    """Read a decimal at an exponent (`power` is 10**decimals); return it and where it ends, (-1, -1) for anything else.
+
+    More digits than the exponent must be zeros. The result is below 10**18.
+    """
+    word = load(data, at)
+    count = digits(word)
+    if count == 0 or at > stop:
+        return -1, -1
+    value = whole(word, count)
+    at += count
+    if count == 8:
+        word = load(data, at)
+        count = digits(word)
+        value = value * POWERS[count] + whole(word, count)
+        at += count
+        if count == 8 or value >= POWERS[18 - decimals]:
+            return -1, -1
+    if data[at] != DOT:
+        return value * power, at
+    word = load(data, at + 1)
+    count = digits(word)
+    part = fraction(word, count, decimals)
+    if count == 0 or part < 0:
+        return -1, -1
+    return value * power + part, at + 1 + count
+
+
+@kernel
+def _header(target: Any, index: int, kind: int, flags: int, row: int, time_ns: int, cause: int) -> None:
+    target[index]["cause"] = cause
+    target[index]["time_ns"] = time_ns
+    target[index]["instrument"] = row
+    target[index]["kind"] = kind
+    target[index]["flags"] = flags
+
+
+@kernel
+def _entry(target: Any, index: int, price: int, quantity: int, identity: int, venue_ns: int) -> None:
+    target[index]["price"] = price
+    target[index]["quantity"] = quantity
+    target[index]["id"] = identity
+    target[index]["venue_ns"] = venue_ns
+
+
+@kernel
+def _levels(
+    data: Any, at: int, stop: int, instruments: Any, row: int, target: Any, index: int, flags: int, time_ns: int, cause: int
+) -> tuple[int, int]:
+    """Read `["price","quantity"],…]` into LEVELs from `index` on; return the next index and where the list ends."""
+    if data[at] == CLOSE:
+        return index, at + 1
+    price_decimals, quantity_decimals = instruments[row]["price_decimals"], instruments[row]["quantity_decimals"]
+    price_power, quantity_power = POWERS[price_decimals], POWERS[quantity_decimals]
+    room = len(target) - 1
+    while index < room and matches(data, at, '["'):
+        price, at = _decimal(data, at + 2, stop, price_decimals, price_power)
+        if price <= 0 or not matches(data, at, '","'):
+            return 0, -1
+        quantity, at = _decimal(data, at + 3, stop, quantity_decimals, quantity_power)
+        if quantity < 0:
+            return 0, -1
+        _header(target, index, LEVEL, flags, row, time_ns, cause)
+        _entry(target, index, price, quantity, 0, 0)
+        index += 1
+        if not matches(data, at, '"],'):
+            return (index, at + 3) if matches(data, at, '"]]') else (0, -1)
+        at += 3
+    return 0, -1
+
+
+@kernel
+def _sides(
+    data: Any, at: int, stop: int, instruments: Any, row: int, target: Any, time_ns: int, cause: int, is_snapshot: bool
+) -> tuple[int, int]:
+    """Read both lists of levels, from the comma before the first key on, behind the opening record."""
+    if is_snapshot:
+        if not matches(data, at, ',"bids":['):
+            return 0, -1
+        at += 9
+    else:
+        if not matches(data, at, ',"b":['):
+            return 0, -1
+        at += 6
+    index, at = _levels(data, at, stop, instruments, row, target, 1, 0, time_ns, cause)
+    if at < 0 or at > stop:
+        return 0, -1
+    if is_snapshot:
+        if not matches(data, at, ',"asks":['):
+            return 0, -1
+        at += 9
+    else:
+        if not matches(data, at, ',"a":['):
+            return 0, -1
+        at += 6
+    return _levels(data, at, stop, instruments, row, target, index, SIDE_ASK, time_ns, cause)
+
+
+@kernel
+def _depth(
+    data: Any, at: int, stop: int, symbols: Symbols, instruments: Any, row: int, target: Any, time_ns: int, cause: int
+) -> tuple[int, int]:
+    """Read a depthUpdate from the value of `E` on."""
+    event_ms, at = _integer(data, at, stop)
+    if at < 0 or event_ms > MS_MAX:
+        return 0, -1
+    futures = 0
+    if matches(data, at, ',"T":'):
+        futures = 1
+        _, at = _integer(data, at + 5, stop)
+        if at < 0:
+            return 0, -1
+    if not matches(data, at, ',"s":"'):
+        return 0, -1
+    row, at = _symbol(data, at + 6, stop, symbols, row)
+    if row < 0 or instruments[row]["futures"] != futures:
+        return 0, -1
+    if futures == 1 and matches(data, at, ',"ps":"'):
+        at = _pair(data, at + 7, symbols, row)
+        if at < 0:
+            return 0, -1
+    if not matches(data, at, ',"U":'):
+        return 0, -1
+    first_id, at = _integer(data, at + 5, stop)
+    if at < 0 or not matches(data, at, ',"u":'):
+        return 0, -1
+    last_id, at = _integer(data, at + 5, stop)
+    previous_id = -1
+    if futures == 1:
+        if at < 0 or not matches(data, at, ',"pu":'):
+            return 0, -1
+        previous_id, at = _integer(data, at + 6, stop)
+    if at < 0 or first_id > last_id:
+        return 0, -1
+    _header(target, 0, DIFF, 0, row, time_ns, cause)
+    _entry(target, 0, first_id, last_id, previous_id, event_ms * 1_000_000)
+    return _sides(data, at, stop, instruments, row, target, time_ns, cause, False)
+
+
+@kernel
+def _snapshot(
+    data: Any, at: int, stop: int, symbols: Symbols, instruments: Any, target: Any, time_ns: int, cause: int
+) -> tuple[int, int]:
+    """Read a REST snapshot from the value of `lastUpdateId` on."""
+    last_id, at = _integer(data, at, stop)
+    event_ms, futures, row = 0, 0, symbols.snapshot_row[0]
+    if at >= 0 and matches(data, at, ',"E":'):
+        futures = 1
+        event_ms, at = _integer(data, at + 5, stop)
+        if at < 0 or event_ms > MS_MAX or not matches(data, at, ',"T":'):
+            return 0, -1
+        _, at = _integer(data, at + 5, stop)
+        if at >= 0 and matches(data, at, ',"symbol":"'):
+            row, at = _symbol(data, at + 11, stop, symbols, -1)
+            if row < 0 or not matches(data, at, ',"pair":"'):
+                return 0, -1
+            at = _pair(data, at + 9, symbols, row)
+    if at < 0 or instruments[row]["futures"] != futures:
+        return 0, -1
+    _header(target, 0, SNAPSHOT, 0, row, time_ns, cause)
+    _entry(target, 0, 0, last_id, 0, event_ms * 1_000_000)
+    return _sides(data, at, stop, instruments, row, target, time_ns, cause, True)
+
+
+@kernel
+def _trade(
+    data: Any, at: int, stop: int, symbols: Symbols, instruments: Any, row: int, target: Any, time_ns: int, cause: int
+) -> tuple[int, int]:
+    """Read a trade from the value of `E` on."""
+    event_ms, at = _integer(data, at, stop)
+    if at < 0 or event_ms > MS_MAX:
+        return 0, -1
+    futures = 0
+    if matches(data, at, ',"T":'):
+        futures = 1
+        _, at = _integer(data, at + 5, stop)
+    if at < 0 or not matches(data, at, ',"s":"'):
+        return 0, -1
+    row, at = _symbol(data, at + 6, stop, symbols, row)
+    if row < 0 or instruments[row]["futures"] != futures or not matches(data, at, ',"t":'):
+        return 0, -1
+    trade_id, at = _integer(data, at + 5, stop)
+    if at < 0 or not matches(data, at, ',"p":"'):
+        return 0, -1
+    decimals = instruments[row]["price_decimals"]
+    price, at = _decimal(data, at + 6, stop, decimals, POWERS[decimals])
+    if price <= 0 or not matches(data, at, '","q":"'):
+        return 0, -1
+    decimals = instruments[row]["quantity_decimals"]
+    quantity, at = _decimal(data, at + 7, stop, decimals, POWERS[decimals])
+    if quantity <= 0:
+        return 0, -1
+    if futures == 1:
+        if not matches(data, at, '","X":"MARKET"'):
+            return 0, -1
+        at += 14
+    else:
+        if not matches(data, at, '","T":'):
+            return 0, -1
+        _, at = _integer(data, at + 6, stop)
+        if at < 0:
+            return 0, -1
+    flags = 0
+    if matches(data, at, ',"m":true'):
+        flags = SELLER_AGGRESSED
+        at += 9
+    elif matches(data, at, ',"m":false'):
+        at += 10
+    else:
+        return 0, -1
+    if futures == 0:
+        if matches(data, at, ',"M":true'):
+            at += 9
+        elif matches(data, at, ',"M":false'):
+            at += 10
+        else:
+            return 0, -1
+    _header(target, 0, TRADE, flags, row, time_ns, cause)
+    _entry(target, 0, price, quantity, trade_id, event_ms * 1_000_000)
+    return 1, at
+
+
+@kernel
+def _quote(data: Any, at: int, stop: int, instruments: Any, row: int, target: Any, index: int) -> int:
+    """Read `price","X":"quantity` of one side of a bookTicker into QUOTE `index`; return where it ends, or -1."""
+    decimals = instruments[row]["price_decimals"]
+    price, at = _decimal(data, at, stop, decimals, POWERS[decimals])
+    if price < 0:
+        return -1
+    if not (matches(data, at, '","B":"') if index == 0 else matches(data, at, '","A":"')):
+        return -1
+    decimals = instruments[row]["quantity_decimals"]
+    quantity, at = _decimal(data, at + 7, stop, decimals, POWERS[decimals])
+    if quantity < 0 or (price == 0) != (quantity == 0):
+        return -1
+    target[index]["price"] = price
+    target[index]["quantity"] = quantity
+    return at
+
+
+@kernel
+def _ticker(
+    data: Any, at: int, stop: int, symbols: Symbols, instruments: Any, row: int, target: Any, time_ns: int, cause: int
+) -> tuple[int, int]:
+    """Read a bookTicker from its opening brace on: each market orders the keys in its own way."""
+    futures, coin = 0, False
+    if matches(data, at, '{"e":"bookTicker","u":'):
+        futures = 1
+        at += 22
+    elif matches(data, at, '{"u":'):
+        at += 5
+    else:
+        return 0, -1
+    update_id, at = _integer(data, at, stop)
+    if at < 0:
+        return 0, -1
+    if futures == 0 and matches(data, at, ',"e":"bookTicker"'):
+        futures, coin = 1, True
+        at += 17
+    if not matches(data, at, ',"s":"'):
+        return 0, -1
+    row, at = _symbol(data, at + 6, stop, symbols, row)
+    if row < 0 or instruments[row]["futures"] != futures:
+        return 0, -1
+    if coin:
+        if not matches(data, at, ',"ps":"'):
+            return 0, -1
+        at = _pair(data, at + 7, symbols, row)
+    if at < 0 or not matches(data, at, ',"b":"'):
+        return 0, -1
+    at = _quote(data, at + 6, stop, instruments, row, target, 0)
+    if at < 0 or not matches(data, at, '","a":"'):
+        return 0, -1
+    at = _quote(data, at + 7, stop, instruments, row, target, 1)
+    if at < 0 or data[at] != QUOTE_MARK:
+        return 0, -1
+    at += 1
+    event_ms = 0
+    if futures == 1:
+        if not matches(data, at, ',"T":'):
+            return 0, -1
+        _, at = _integer(data, at + 5, stop)
+        if at < 0 or not matches(data, at, ',"E":'):
+            return 0, -1
+        event_ms, at = _integer(data, at + 5, stop)
+        if at < 0 or event_ms > MS_MAX:
+            return 0, -1
+    for side in range(2):
+        _header(target, side, QUOTE, side * SIDE_ASK, row, time_ns, cause)
+        target[side]["id"] = update_id
+        target[side]["venue_ns"] = event_ms * 1_000_000
+    return 2, at
+
+
+@kernel
+def _stream(data: Any, at: int, symbols: Symbols) -> tuple[int, int, int]:
+    """Read a stream name and `","data":`; return the instrument, the kind of event promised, and where it begins."""
+    row = _find(data, at, AT, symbols, False)
+    if row < 0:
+        return -1, 0, -1
+    at += symbols.table[row]["length"]
+    if matches(data, at, '@bookTicker","data":'):
+        return row, QUOTE, at + 20
+    if matches(data, at, '@trade","data":'):
+        return row, TRADE, at + 15
+    if not matches(data, at, "@depth"):
+        return -1, 0, -1
+    at += 6
+    if data[at] == AT:
+        count = digits(load(data, at + 1))
+        if count == 0 or count == 8 or not matches(data, at + 1 + count, "ms"):
+            return -1, 0, -1
+        at += count + 3
+    if not matches(data, at, '","data":'):
+        return -1, 0, -1
+    return row, DIFF, at + 9
+
+
+@kernel
+def decode(
+    data: Any, start: int, stop: int, symbols: Symbols, instruments: Any, target: Any, time_ns: int, cause: int
+) -> int:
+    """Decode the frame `data[start:stop]` into an event in `target`; return its records, 0 if it is not recognised.
+
+    `data` is a uint8 array with PADDING readable bytes behind `stop`; `target` a private TICK array of EVENT_MAX
+    records, of which a frame that is not recognised may have overwritten any. `time_ns` (ns since 1970) and `cause`
+    (the frame's number) go into every header; `sequence` and END's stamps are left to the caller (stamps are 0).
+    """
+    if stop - start < 40:  # no message is shorter
+        return 0
+    row, promised, at, closing = -1, 0, start, 1
+    if matches(data, at, '{"stream":"'):
+        row, promised, at = _stream(data, at + 11, symbols)
+        if row < 0 or at > stop:
+            return 0
+        closing = 2
+    if matches(data, at, '{"e":"depthUpdate","E":'):
+        kind = DIFF
+        count, at = _depth(data, at + 23, stop, symbols, instruments, row, target, time_ns, cause)
+    elif matches(data, at, '{"e":"trade","E":'):
+        kind = TRADE
+        count, at = _trade(data, at + 17, stop, symbols, instruments, row, target, time_ns, cause)
+    elif matches(data, at, '{"lastUpdateId":'):
+        kind = SNAPSHOT
+        count, at = _snapshot(data, at + 16, stop, symbols, instruments, target, time_ns, cause)
+    else:
+        kind = QUOTE
+        count, at = _ticker(data, at, stop, symbols, instruments, row, target, time_ns, cause)
+    if at < 0 or at + closing != stop or (closing == 2 and promised != kind):
+        return 0
+    if not (matches(data, at, "}}") if closing == 2 else matches(data, at, "}")):
+        return 0
+    row = target[0]["instrument"]
+    _header(target, count, END, 0, row, time_ns, cause)
+    _entry(target, count, 0, 0, count, 0)
+    return count + 1
