@@ -32,7 +32,7 @@ OBSERVER_SLACK = 2
 @kernel
 def clock_ns() -> int:
     """Read CLOCK_MONOTONIC from Python through the very function the kernels use."""
-    return monotonic_ns()
+    return int(monotonic_ns())
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Assembly:
         try:
             made._add("control", CONTROL)
             made._add("orders", pool.pool_layout(orders.ORDER_SLOT, topology.POOL_COUNT))
-            pool.create_end(made.segments["orders"])
+            pool.reset(pool.attach(made.segments["orders"]))
             for spec in RINGS:
                 made._add(spec.name, ring.ring_layout(spec.dtype, spec.count))
             made._add("journal", byte_ring.byte_ring_layout(topology.JOURNAL_BYTES))
@@ -116,7 +116,7 @@ class Assembly:
             "run": np.frombuffer(self.run.encode(), np.uint8),
         }
         if name in ("risk", "gateway"):
-            shared["orders"] = pool.attach_end(self.segments["orders"])
+            shared["orders"] = pool.attach(self.segments["orders"])
         producers: dict[str, Any] = {part: ring.producer(self.segments[part]) for part in made.writes if part in RING}
         if name == "gateway":
             producers["journal"] = byte_ring.producer(self.segments["journal"])

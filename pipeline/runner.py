@@ -13,19 +13,27 @@ from typing import TYPE_CHECKING, Any
 from shrivenq.pipeline import fused
 from shrivenq.pipeline.assembly import clock_ns
 from shrivenq.pipeline.topology import STAGES
+from shrivenq.shm.segment import SegmentError
 from shrivenq.stages import stage
+from shrivenq.stages.capture import CaptureError
+from shrivenq.stages.journal import JournalError
+from shrivenq.stages.signal import StrategyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from shrivenq.pipeline.assembly import Assembly
 
-TURN_NS = 1_000_000
-"""How long the compiled loop runs before Python has a look: signals, heartbeats and refills wait no longer."""
-
 
 class StageError(Exception):
     """A stage stopped itself; one line says which and why."""
+
+
+STOPPING_ERRORS = (StageError, SegmentError, StrategyError, CaptureError, JournalError)
+"""What ends a stage with one line instead of a traceback."""
+
+TURN_NS = 1_000_000
+"""How long the compiled loop runs before Python has a look: signals, heartbeats and refills wait no longer."""
 
 
 @dataclass
@@ -51,6 +59,11 @@ class Runner:
             poll()
         for other in self.loops[1:]:
             other[: stage.DEADLINE_NS] = loop[: stage.DEADLINE_NS]
+
+    def warm(self) -> None:
+        """Compile or load the loop without letting it do anything: a deadline that has passed ends it at once."""
+        self.loops[0][stage.DEADLINE_NS] = 0
+        self._run(*self._arguments, self.loops[0])
 
     @property
     def finished(self) -> bool:

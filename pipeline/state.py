@@ -91,21 +91,3 @@ def _write(name: str, line: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def next_epoch(name: str) -> int:
-    """Take the next epoch for order ids, durable before it is returned: a restarted run never repeats an id."""
-    path = make_folder(name) / "epoch"
-    try:
-        last = int(path.read_text())
-    except FileNotFoundError:
-        last = 0
-    except (OSError, ValueError):
-        raise StateError(f"{path}: expected the last epoch as a number; restore it from the journal") from None
-    new = path.with_suffix(".new")
-    with new.open("w") as opened:
-        opened.write(f"{last + 1}\n")
-        opened.flush()
-        os.fsync(opened.fileno())
-    new.replace(path)
-    return last + 1

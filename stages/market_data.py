@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
+
 from shrivenq.shm import ring
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages import conductor as lockstep
@@ -23,7 +24,7 @@ from shrivenq.stages.capture import Capture
 from shrivenq.stages.conductor import Conductor
 from shrivenq.stages.frames import Frames
 from shrivenq.stages.simulated_market import SimulatedMarket
-from shrivenq.stages.stage import DEADLINE_NS, FINISHED, OFFSET_NS, VIRTUAL, Setup, Stage, stamp, time_of, turn
+from shrivenq.stages.stage import DEADLINE_NS, FINISHED, FRAMES, OFFSET_NS, VIRTUAL, Setup, Stage, stamp, time_of, turn
 from shrivenq.stages.venues import binance
 from shrivenq.stages.venues.binance_slow import Refused, decode_slow
 
@@ -161,6 +162,7 @@ def take_frame(context: Any, loop: Any) -> None:
     frame = frames.index[i]
     words[LAST_NS] = max(words[LAST_NS], time_of(loop, frame["time_ns"]))
     words[NUMBER] += 1
+    loop[FRAMES] = words[NUMBER]
     wire_ns = frame["wire_ns"] if frame["wire_ns"] != 0 else stamp(loop)
     if frame["flags"] & f.LOST:
         count = _marker(context, m.LOST)

@@ -1,0 +1,209 @@
+"""Replay: a capture through the five stages, one event at a time, in virtual time.
+
+`fused` runs every stage in this process; `split` gives each its own. Either way the conductor in `market_data` decides
+what happens next, so the orders are the same, byte for byte. This process drains the journal and the dumps; the
+conductor waits for it, so that nothing is missed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shrivenq.pipeline import dump as dumps
+from shrivenq.pipeline import placement, processes, runner, topology
+from shrivenq.pipeline.assembly import Assembly
+from shrivenq.pipeline.runner import StageError
+from shrivenq.shm import byte_ring
+from shrivenq.shm.atomics import load_word, store_word
+from shrivenq.stages import control, journal, messages, stage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shrivenq.pipeline.config import Config
+    from shrivenq.pipeline.processes import Process
+
+
+@dataclass
+class Result:
+    """What a replay did."""
+
+    digest: str  # SHA-256 over the orders, see `journal.DIGEST_FIELDS`
+    orders: int
+    reports: int
+    fills: int
+    seconds: float
+    counters: dict[str, int] = field(default_factory=dict)
+    dumped: dict[str, int] = field(default_factory=dict)
+
+
+def replay(
+    config: Config,
+    *,
+    split: bool,
+    dump: Sequence[str] = (),
+    journal_path: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+    log: Any,
+) -> Result:
+    """Replay the capture that `config` names; `progress` is told the number of frames taken, now and then.
+
+    Raises StageError when a stage faults or dies, DumpError, SegmentError, CaptureError, StrategyError, JournalError.
+    """
+    requests = [dumps.parse(one) for one in dump]
+    tables = config.tables()
+    run = uuid.uuid4().hex[:8]
+    assembly = Assembly.create(config.name, run, tables.instruments, tables.currencies, virtual=True)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="shrivenq-") as folder:
+        path = journal_path or Path(folder) / "journal"
+        try:
+            taps = assembly.observe(name for name, _ in requests)
+            written = [dumps.Dump(name, file, taps[name], tables.instruments) for name, file in requests]
+            one = _Replay(config, assembly, path, written, log, progress)
+            if split:
+                one.run_split()
+            else:
+                one.run_fused()
+        finally:
+            assembly.unlink()
+        return one.result(time.monotonic() - started)
+
+
+class _Replay:
+    """A replay under way."""
+
+    def __init__(
+        self,
+        config: Config,
+        assembly: Assembly,
+        path: Path,
+        written: list[dumps.Dump],
+        log: Any,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        self.config = config
+        self.assembly = assembly
+        self.path = path
+        self.dumps = written
+        self.log = log
+        self.progress = progress or (lambda frames: None)
+        self.writer = journal.JournalWriter(path, sync_every_ms=1000.0)
+        self.epoch = self.writer.begin_run(assembly.run.encode(), time.time_ns())
+        self.ring = byte_ring.consumer(assembly.segments["journal"])
+        self.frames = assembly.loop("market_data")
+        store_word(assembly.control("kill"), control.OPERATOR, control.ARMED)
+
+    def _build(self, names: Sequence[str], wait: int) -> runner.Runner:
+        return runner.build(
+            self.assembly,
+            names,
+            self.config.stage_configs(),
+            epoch=self.epoch,
+            timer_ns=self.config.timer_ns(),
+            wait=wait,
+            offset_ns=0,
+            log=self.log,
+        )
+
+    def drain(self) -> int:
+        """Take what waits in the journal ring and the dumps; return how much that was."""
+        records = [payload for _, _, payload in byte_ring.drain(self.ring)]
+        if records:
+            self.writer.append(records)
+        self.progress(int(self.frames[stage.FRAMES]))
+        return len(records) + sum(one.drain() for one in self.dumps)
+
+    def run_fused(self) -> None:
+        """Run every stage here."""
+        plan = placement.plan(self.config, topology.STAGES, fused=True)
+        held = self._build(list(topology.STAGES), plan.wait_of("market_data"))
+        while not held.finished:
+            held.turn()
+            self.drain()
+        self._close()
+
+    def run_split(self) -> None:
+        """Run each stage in a process of its own."""
+        plan = placement.plan(self.config, topology.STAGES, fused=False)
+        supervisor = self.assembly.control("supervisor")
+        children = [
+            processes.start(name, lambda name=name: self._stage_main(name, plan))  # type: ignore[misc]
+            for name in topology.STAGES
+        ]
+        try:
+            self._wait_ready(children)
+            store_word(supervisor, topology.GO, 1)
+            pages = [self.assembly.loop(name) for name in topology.STAGES]
+            while not load_word(pages[0], stage.FINISHED):
+                self._check(children)
+                if self.drain() == 0:
+                    time.sleep(0.0005)
+        finally:
+            store_word(supervisor, topology.STOP, 1)
+            processes.stop(children, 5.0)
+        self._check(children, ended=True)
+        self._close()
+
+    def _stage_main(self, name: str, plan: Any) -> int:
+        """Be one stage until the replay is over."""
+        plan.apply(name)
+        supervisor = self.assembly.control("supervisor")
+        try:
+            held = self._build([name], plan.wait_of(name))
+            held.warm()
+            held.set_state(stage.READY)
+            while not load_word(supervisor, topology.GO) and not load_word(supervisor, topology.STOP):
+                time.sleep(0.0005)
+            while not load_word(supervisor, topology.STOP):
+                held.turn()
+        except runner.STOPPING_ERRORS as error:
+            self.log.error("stage stopped", stage=name, reason=str(error))
+            return 1
+        return 0
+
+    def _wait_ready(self, children: list[Process]) -> None:
+        pages = {name: self.assembly.loop(name) for name in topology.STAGES}
+        while any(load_word(page, stage.STATE) != stage.READY for page in pages.values()):
+            self._check(children)
+            time.sleep(0.001)
+
+    def _check(self, children: list[Process], *, ended: bool = False) -> None:
+        """Raise StageError if a stage has died, or (at the end) did not stop cleanly."""
+        for child in children:
+            if not child.alive() and (child.status or not ended):
+                how = f"exit code {child.status}" if (child.status or 0) >= 0 else f"signal {-(child.status or 0)}"
+                raise StageError(f"{child.name}: died during the replay ({how})")
+
+    def _close(self) -> None:
+        while self.drain():
+            pass
+        for one in self.dumps:
+            one.close()
+        self.writer.close()
+
+    def result(self, seconds: float) -> Result:
+        """Sum up from the journal."""
+        contents = journal.read_journal(self.path)
+        orders = sum(record.kind == journal.ORDER_SENT for record in contents.records)
+        reports = [record for record in contents.records if record.kind == journal.REPORT_SEEN]
+        fills = sum(int(record.row()["kind"]) == messages.FILL for record in reports)
+        return Result(
+            digest=journal.digest(self.path),
+            orders=orders,
+            reports=len(reports),
+            fills=fills,
+            seconds=seconds,
+            counters=self.counters(),
+            dumped={one.name: one.rows for one in self.dumps},
+        )
+
+    def counters(self) -> dict[str, int]:
+        """Collect what the stages counted."""
+        return {"frames": int(self.frames[stage.FRAMES])}
