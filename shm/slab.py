@@ -1,13 +1,14 @@
 """The slab: fixed-size slots of one owner, taken and given back in constant time.
 
-    words: FREE ──▶ 3 ──▶ 1 ──▶ 4 ──▶ none          links[i]: the free slot after i, or TAKEN
-    ┌────────┬────────┬────────┬────────┬────────┐
-    │ taken  │ free   │ taken  │ free   │ free   │  slots
-    └────────┴────────┴────────┴────────┴────────┘
+    FREE ──▶ 3 ──▶ 0 ──▶ none            FRESH
+    ┌────────┬────────┬────────┬────────┬─▼──────┬────────┐
+    │ free   │ taken  │ taken  │ free   │ never  │ never  │  slots, and beside them links: the free slot after this
+    └────────┴────────┴────────┴────────┴────────┴────────┘  one plus one (0 for none), or TAKEN
 
-The list is last in, first out, so the slot handed out is the one most likely in cache. Links live beside the slots and
-not in them: a link says whether its slot is taken, so a slot freed twice is found out, and a stray write into a freed
-slot cannot break the list.
+Slots given back form a list, last in, first out: the slot handed out is the one most likely in cache. Only when the
+list is empty is a slot taken that never was before, so FRESH *is* the high-water mark, and an empty slab is all zeros.
+Links live beside the slots and not in them: a link says whether its slot is taken, so a slot freed twice is found out,
+and a stray write into a freed slot cannot break the list.
 
 One process owns a slab and is its only writer; in a segment (`create`, `owner`) others can look on, and `private` makes
 one that nobody else sees. Slots shared between processes live in a pool (`pool.py`).
@@ -23,14 +24,12 @@ import numpy as np
 
 from shrivenq.shm import segment
 from shrivenq.shm.kernel import kernel
-from shrivenq.shm.layout import PAGE, Layout, Region
+from shrivenq.shm.layout import LINE_WORDS, PAGE, Layout, Region
 from shrivenq.shm.segment import Segment, SegmentError
 
-FREE = 0  # first free slot, NONE for none
-USED = 1  # slots taken now
-HIGH_WATER = 2  # most slots ever taken at once
-NONE = -1
-TAKEN = -2
+FREE = 0  # first slot of the list plus one, 0 for none
+FRESH = LINE_WORDS  # first slot never taken; on a line of its own, or the compiler would fuse loads of both words
+TAKEN = -1
 
 
 class Slab(NamedTuple):
@@ -54,9 +53,7 @@ def slab_layout(dtype: np.dtype[Any], count: int) -> Layout:
 
 def create(name: str, dtype: np.dtype[Any], count: int, *, epoch: int = 1, node: int = -1) -> Segment:
     """Create the segment of a slab, all slots free; see `segment.create`."""
-    made = segment.create(name, slab_layout(dtype, count), epoch=epoch, node=node)
-    reset(owner(made))
-    return made
+    return segment.create(name, slab_layout(dtype, count), epoch=epoch, node=node)
 
 
 def owner(slab: Segment) -> Slab:
@@ -66,43 +63,60 @@ def owner(slab: Segment) -> Slab:
 
 def private(dtype: np.dtype[Any], count: int) -> Slab:
     """Make a slab in private memory."""
-    slab = Slab(*(np.zeros(region.count, region.dtype) for region in slab_layout(dtype, count).regions))
-    reset(slab)
-    return slab
-
-
-@kernel
-def reset(slab: Any) -> None:
-    """Free every slot; the lowest are handed out first. The high-water mark stays."""
-    count = slab.links.shape[0]
-    for index in range(count):
-        slab.links[index] = index + 1
-    slab.links[count - 1] = NONE
-    slab.words[FREE] = 0
-    slab.words[USED] = 0
+    return Slab(*(np.zeros(region.count, region.dtype) for region in slab_layout(dtype, count).regions))
 
 
 @kernel
 def allocate(slab: Any) -> int:
     """Take a slot: its index, or -1 if all are taken. Its contents are whatever they were."""
-    index = slab.words[FREE]
-    if index == NONE:
+    words, links = slab.words, slab.links
+    first = words[FREE]
+    if first != 0:
+        words[FREE] = links[first - 1]
+        links[first - 1] = TAKEN
+        return first - 1
+    fresh = words[FRESH]
+    if fresh == links.shape[0]:
         return -1
-    slab.words[FREE] = slab.links[index]
-    slab.links[index] = TAKEN
-    used = slab.words[USED] + 1
-    slab.words[USED] = used
-    if used > slab.words[HIGH_WATER]:
-        slab.words[HIGH_WATER] = used
-    return index
+    words[FRESH] = fresh + 1
+    links[fresh] = TAKEN
+    return fresh
 
 
 @kernel
 def free(slab: Any, index: int) -> bool:
     """Give slot `index` back; False, and nothing changed, if it is not taken or there is no such slot."""
-    if index < 0 or index >= slab.links.shape[0] or slab.links[index] != TAKEN:
-        return False
-    slab.links[index] = slab.words[FREE]
-    slab.words[FREE] = index
-    slab.words[USED] -= 1
-    return True
+    words, links = slab.words, slab.links
+    taken = 0 <= index < links.shape[0]
+    # One way out: with an early return Numba keeps counting references to the arrays, at 20 ns a call.
+    if taken:
+        taken = links[index] == TAKEN
+    if taken:
+        links[index] = words[FREE]
+        words[FREE] = index + 1
+    return taken
+
+
+@kernel
+def reset(slab: Any) -> None:
+    """Free every slot and forget the high-water mark."""
+    for index in range(slab.words[FRESH]):
+        slab.links[index] = 0
+    slab.words[FREE] = 0
+    slab.words[FRESH] = 0
+
+
+@kernel
+def used(slab: Any) -> int:
+    """Count the slots taken now: one pass over the links, for status views."""
+    count = 0
+    for index in range(slab.words[FRESH]):
+        if slab.links[index] == TAKEN:
+            count += 1
+    return count
+
+
+@kernel
+def high_water(slab: Any) -> int:
+    """Count the most slots ever taken at once."""
+    return slab.words[FRESH]
