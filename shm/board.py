@@ -24,7 +24,7 @@ import numpy as np
 
 from shrivenq.shm import segment
 from shrivenq.shm.atomics import fence_acquire, fence_release, load_acquire, store_release
-from shrivenq.shm.kernel import kernel
+from shrivenq.shm.kernel import inlined
 from shrivenq.shm.layout import Layout, Region
 from shrivenq.shm.segment import Segment, SegmentError
 
@@ -68,7 +68,7 @@ def reader(board: Segment) -> BoardReader:
     return BoardReader(board.array("sequences"), board.array("copies"))
 
 
-@kernel
+@inlined
 def write(board: Any, row: int, value: Any) -> None:
     """Make `value[0]` the latest value of `row`."""
     sequence = board.sequences[row] + 1
@@ -78,7 +78,7 @@ def write(board: Any, row: int, value: Any) -> None:
     store_release(board.sequences, row, sequence)
 
 
-@kernel
+@inlined
 def read(board: Any, row: int, target: Any) -> bool:
     """Copy the latest value of `row` to `target[0]`; False, and `target` without meaning, if there is no valid one."""
     for _ in range(RETRIES):

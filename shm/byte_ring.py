@@ -27,7 +27,7 @@ import numpy as np
 
 from shrivenq.shm import segment
 from shrivenq.shm.atomics import load_acquire, load_word, store_release, store_word
-from shrivenq.shm.kernel import kernel
+from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.shm.layout import PAGE, Layout, Region
 from shrivenq.shm.ring import CACHED, HEAD, HIGH_WATER, NEXT, TAIL
 from shrivenq.shm.segment import Segment, SegmentError
@@ -100,7 +100,7 @@ def length_max(size: int) -> int:
     return size // 2 - RECORD_SIZE
 
 
-@kernel
+@inlined
 def reserve(ring: Any, kind: int, length: int, time_ns: int) -> int:
     """Begin a record of `length` payload bytes: the payload's offset in `data`, or -1 if there is no room (now).
 
@@ -129,13 +129,13 @@ def reserve(ring: Any, kind: int, length: int, time_ns: int) -> int:
     return offset + RECORD_SIZE
 
 
-@kernel
+@inlined
 def commit(ring: Any) -> None:
     """Make every record reserved since the last commit visible."""
     store_release(ring.own, HEAD, ring.own[NEXT])
 
 
-@kernel
+@inlined
 def abandon(ring: Any) -> None:
     """Forget the records reserved since the last commit."""
     ring.own[NEXT] = ring.own[HEAD]
@@ -153,7 +153,7 @@ def append(ring: Any, kind: int, data: Any, start: int, length: int, time_ns: in
     return True
 
 
-@kernel
+@inlined
 def peek(ring: Any) -> int:
     """Find the payload of the oldest record: its offset in `data`, or -1 if there is none."""
     while True:
@@ -172,25 +172,25 @@ def peek(ring: Any) -> int:
         store_release(ring.own, TAIL, tail + 8 + (first & LENGTH_MASK))
 
 
-@kernel
+@inlined
 def length_of(ring: Any, offset: int) -> int:
     """Bytes of the payload that `peek` found at `offset`."""
     return ring.words[(offset >> 3) - 2] & LENGTH_MASK
 
 
-@kernel
+@inlined
 def kind_of(ring: Any, offset: int) -> int:
     """Kind of the record whose payload `peek` found at `offset`."""
     return ring.words[(offset >> 3) - 2] >> KIND_SHIFT
 
 
-@kernel
+@inlined
 def time_of(ring: Any, offset: int) -> int:
     """Time in ns of the record whose payload `peek` found at `offset`."""
     return ring.words[(offset >> 3) - 1]
 
 
-@kernel
+@inlined
 def consume(ring: Any) -> None:
     """Give the record that `peek` found back to the producer."""
     tail = ring.own[TAIL]

@@ -20,7 +20,7 @@ import numpy as np
 
 from shrivenq.shm import segment
 from shrivenq.shm.atomics import load_word, store_release
-from shrivenq.shm.kernel import kernel
+from shrivenq.shm.kernel import inlined
 from shrivenq.shm.layout import LINE_WORDS, Layout, Region
 from shrivenq.shm.segment import Segment, SegmentError
 
@@ -78,13 +78,13 @@ def read(held: Segment) -> dict[str, int]:
     return {name: int(load_word(words, index * LINE_WORDS)) for name, index in indices(held).items()}
 
 
-@kernel
+@inlined
 def add(words: Any, index: int, amount: int) -> None:
     """Add to counter `index`; its one writer calls this."""
     store_release(words, index * LINE_WORDS, words[index * LINE_WORDS] + amount)
 
 
-@kernel
+@inlined
 def put(words: Any, index: int, value: int) -> None:
     """Set counter `index`, for gauges; its one writer calls this."""
     store_release(words, index * LINE_WORDS, value)

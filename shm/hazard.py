@@ -29,7 +29,7 @@ import numpy as np
 
 from shrivenq.shm import segment
 from shrivenq.shm.atomics import exchange_word, fence, load_acquire, load_word, store_release, store_word
-from shrivenq.shm.kernel import kernel
+from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.shm.layout import LINE_WORDS, PAGE, Layout, Region
 from shrivenq.shm.segment import Segment, SegmentError
 
@@ -135,16 +135,23 @@ def clear_dead(lines: Any) -> int:
     return cleared
 
 
-@kernel
+@inlined
 def enter(held: Any) -> int:
     """Protect the current version: the index of its first row in `versions`, or -1 if there is none.
 
     The version stays as it is until the next `enter` or `leave`. (-1 too if the publisher outran RETRIES attempts.)
     """
+    current = load_acquire(held.page, CURRENT)
+    if current == held.line[HAZARD] and current != 0:
+        return (current - 1) * held.rows
+    return _protect(held)
+
+
+@kernel
+def _protect(held: Any) -> int:
+    """Move the hazard to the current version."""
     for _ in range(RETRIES):
         current = load_acquire(held.page, CURRENT)
-        if current == held.line[HAZARD] and current != 0:
-            return (current - 1) * held.rows
         store_release(held.line, HAZARD, current)
         if current == 0:
             return -1
@@ -155,7 +162,7 @@ def enter(held: Any) -> int:
     return -1
 
 
-@kernel
+@inlined
 def leave(held: Any) -> None:
     """Stop reading: the publisher may reuse the version."""
     store_release(held.line, HAZARD, 0)

@@ -26,7 +26,7 @@ import numpy as np
 from shrivenq.shm import segment
 from shrivenq.shm.atomics import load_word, store_release
 from shrivenq.shm.counters import NAME, name_array, name_list
-from shrivenq.shm.kernel import COMPILED, intrinsic, kernel
+from shrivenq.shm.kernel import COMPILED, inlined, intrinsic
 from shrivenq.shm.layout import LINE_WORDS, Layout, Region
 from shrivenq.shm.segment import Segment, SegmentError
 
@@ -60,7 +60,7 @@ else:
         return int(value).bit_length()
 
 
-@kernel
+@inlined
 def bucket_of(value: int) -> int:
     """Find the bucket of a value of 0 … TOP_NS."""
     shift = _bit_length(value) - (BITS + 1)
@@ -75,7 +75,7 @@ def upper_of(bucket: int) -> int:
     return ((bucket - (shift << BITS) + 1) << shift) - 1
 
 
-@kernel
+@inlined
 def record(histogram: Any, value: int) -> None:
     """Count one value in ns; below 0 counts as 0 and above TOP_NS as TOP_NS, but for MIN, MAX and SUM."""
     total = histogram[TOTAL]

@@ -33,7 +33,7 @@ import numpy as np
 
 from shrivenq.shm import segment
 from shrivenq.shm.atomics import compare_exchange, load_acquire, store_release
-from shrivenq.shm.kernel import kernel
+from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.shm.layout import PAGE, Layout, Region
 from shrivenq.shm.segment import Segment, SegmentError
 
@@ -89,14 +89,14 @@ def private(dtype: np.dtype[Any], count: int) -> Pool:
     return pool
 
 
-@kernel
+@inlined
 def _head(before: int, index: int) -> int:
     """Make the head that follows `before` and points at `index`."""
     tag = ((before >> INDEX_BITS) + 1) & TAG_MASK
     return (tag << INDEX_BITS) | index
 
 
-@kernel
+@inlined
 def allocate(pool: Any) -> int:
     """Take a slot: its index, or -1 if all are taken. Its contents are whatever they were."""
     while True:
@@ -112,7 +112,7 @@ def allocate(pool: Any) -> int:
             return index
 
 
-@kernel
+@inlined
 def give_back(pool: Any, index: int, generation: int) -> bool:
     """Return slot `index`, taken as `generation`; False, and nothing changed, if that taking is over or never was."""
     if index < 0 or index >= pool.next.shape[0] or generation & 1 == 0:
@@ -126,7 +126,7 @@ def give_back(pool: Any, index: int, generation: int) -> bool:
             return True
 
 
-@kernel
+@inlined
 def generation_of(pool: Any, index: int) -> int:
     """Read the generation of slot `index`: odd while it is taken."""
     return load_acquire(pool.generation, index)
