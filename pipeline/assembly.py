@@ -13,11 +13,11 @@ import numpy as np
 
 from shrivenq.pipeline import topology
 from shrivenq.pipeline.topology import CONTROL, RING, RINGS, STAGES
-from shrivenq.shm import byte_ring, pool, ring, segment
+from shrivenq.shm import byte_ring, counters, histogram, pool, ring, segment
 from shrivenq.shm.clock import monotonic_ns
 from shrivenq.shm.kernel import kernel
 from shrivenq.shm.layout import Layout, Region
-from shrivenq.stages import orders, stage
+from shrivenq.stages import hops, orders, stage
 from shrivenq.stages.stage import Setup
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Assembly:
     virtual: bool
     segments: dict[str, Segment] = field(default_factory=dict)
     epochs: dict[str, int] = field(default_factory=dict)
+    _pool: Any = None
     observers: dict[str, Any] = field(default_factory=dict)  # ring name → its observer's cursor words
 
     @classmethod
@@ -55,9 +56,12 @@ class Assembly:
         try:
             made._add("control", CONTROL)
             made._add("orders", pool.pool_layout(orders.ORDER_SLOT, topology.POOL_COUNT))
-            pool.reset(pool.attach(made.segments["orders"]))
+            made._pool = pool.attach(made.segments["orders"])
+            pool.reset(made._pool)
             for spec in RINGS:
                 made._add(spec.name, ring.ring_layout(spec.dtype, spec.count))
+            made._add("latency", histogram.histogram_layout(len(hops.NAMES)))
+            made.segments["latency"].array("names", writable=True)[:] = counters.name_array(hops.NAMES)
             made._add("journal", byte_ring.byte_ring_layout(topology.JOURNAL_BYTES))
         except segment.SegmentError:
             made.unlink()
@@ -86,9 +90,21 @@ class Assembly:
         """Map a region of the control segment for writing."""
         return self.segments["control"].array(region, writable=True)
 
+    def control_read(self, region: str) -> Any:
+        """Map a region of the control segment, read-only."""
+        return self.segments["control"].array(region)
+
     def loop(self, name: str) -> Any:
         """Map a stage's page, read-only."""
-        return self.segments["control"].array(f"loop.{name}")
+        return self.control_read(f"loop.{name}")
+
+    def open_orders(self) -> int:
+        """Count the order slots in use."""
+        return int(pool.used(self._pool))
+
+    def shortfalls(self) -> list[str]:
+        """Collect what could not be had: memory that is not locked or not on its node."""
+        return [problem for one in self.segments.values() for problem in one.shortfalls]
 
     def cursors(self) -> list[tuple[Any, Any, int]]:
         """Collect every ring's cursors for the conductor, read-only."""
@@ -120,6 +136,7 @@ class Assembly:
         producers: dict[str, Any] = {part: ring.producer(self.segments[part]) for part in made.writes if part in RING}
         if name == "gateway":
             producers["journal"] = byte_ring.producer(self.segments["journal"])
+            shared["hops"] = hops.Hops(**histogram.histograms(self.segments["latency"], writable=True))
         return Setup(
             config=config,
             instruments=self.instruments,
@@ -133,7 +150,7 @@ class Assembly:
         )
 
     def _words(self, region: str, *, writable: bool) -> Any:
-        return self.segments["control"].array(region, writable=writable)
+        return self.control(region) if writable else self.control_read(region)
 
     def unlink(self) -> None:
         """Remove every segment's name; memory goes with its last user."""

@@ -64,10 +64,11 @@ CONTROL = Layout(
 """The control segment: kill and hold words, what conductor and paper venue tell each other, a page for each stage."""
 
 # Words of the `supervisor` region, written by the supervisor only.
-GO = 0  # 1: stages leave READY and run
-STOP = 1  # 1: stages end their loops
-HEARTBEAT_NS = 2
-SUPERVISOR_PID = 3
+GO = 0  # index; 1: stages leave READY and run
+STOP = 1  # index; 1: stages end their loops; STOP_JOURNAL: the journal writer too, once its ring is empty
+STOP_JOURNAL = 2
+HEARTBEAT_NS = 2  # index: CLOCK_MONOTONIC at the supervisor's last look
+SUPERVISOR_PID = 3  # index
 
 POOL_COUNT = 1 << 12
 """Order slots: the most orders open at once."""

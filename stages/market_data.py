@@ -24,7 +24,19 @@ from shrivenq.stages.capture import Capture
 from shrivenq.stages.conductor import Conductor
 from shrivenq.stages.frames import Frames
 from shrivenq.stages.simulated_market import SimulatedMarket
-from shrivenq.stages.stage import DEADLINE_NS, FINISHED, FRAMES, OFFSET_NS, VIRTUAL, Setup, Stage, stamp, time_of, turn
+from shrivenq.stages.stage import (
+    DEADLINE_NS,
+    DROPS,
+    FINISHED,
+    FRAMES,
+    OFFSET_NS,
+    VIRTUAL,
+    Setup,
+    Stage,
+    stamp,
+    time_of,
+    turn,
+)
 from shrivenq.stages.venues import binance
 from shrivenq.stages.venues.binance_slow import Refused, decode_slow
 
@@ -106,6 +118,7 @@ def _send(context: Any, loop: Any) -> int:
     if whole and not ring.claim(tick, waiting):
         words[PENDING] = 0
         words[DROPPED] += 1
+        loop[DROPS] = words[DROPPED]
         words[DROPPED_NOW] = 1
         return 0
     count = waiting

@@ -1,0 +1,223 @@
+"""The command line. Exit codes: 0 done, 1 it failed, 2 a mistake in the command or the configuration, 3 not confirmed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from shrivenq.pipeline import config as configuration
+from shrivenq.pipeline import inspection, latency, logs
+from shrivenq.pipeline.config import Config, ConfigError
+from shrivenq.pipeline.doctor import diagnose
+from shrivenq.pipeline.dump import DumpError
+from shrivenq.pipeline.replay import replay as run_replay
+from shrivenq.pipeline.runner import STOPPING_ERRORS
+from shrivenq.pipeline.state import StateError
+from shrivenq.pipeline.supervisor import Supervisor, SupervisorError
+
+FAILED, MISTAKE = 1, 2
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Low-latency trading in Python: five pinned processes over lock-free shared-memory rings.",
+    epilog="Also: shrivenq kill halt|cancel|flatten [NAME], the kill switch. "
+    "--uncompiled anywhere runs every kernel and strategy as plain Python, for a debugger.",
+)
+config_app = typer.Typer(no_args_is_help=True, help="Work with configuration files.")
+app.add_typer(config_app, name="config")
+
+terminal = Console()
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+ConfigPath = Annotated[str, typer.Argument(help="Configuration file, or the name of a shipped one.", show_default=True)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
+Name = Annotated[str, typer.Argument(help="Name of the pipeline; needed when several run.")]
+
+
+def _fail(code: int, lines: list[str]) -> typer.Exit:
+    for line in lines:
+        errors.print(f"shrivenq: {line}", markup=False)
+    return typer.Exit(code)
+
+
+def _load(path: str) -> Config:
+    try:
+        return configuration.load(path)
+    except ConfigError as error:
+        raise _fail(MISTAKE, error.lines) from None
+
+
+@app.command()
+def run(
+    config: ConfigPath = "default",
+    placement: Annotated[str, typer.Option(help="split or fused, instead of the configuration's.")] = "",
+) -> None:
+    """Start the supervised pipeline; Ctrl-C stops it in order."""
+    loaded = _load(config)
+    if placement:
+        loaded = _placed(loaded, placement)
+    with logs.session(loaded) as log:
+        try:
+            code = Supervisor(loaded, log).run()
+        except (SupervisorError, StateError, *STOPPING_ERRORS) as error:
+            raise _fail(FAILED, [str(error)]) from None
+    raise typer.Exit(code)
+
+
+def _placed(loaded: Config, placement: str) -> Config:
+    try:
+        return configuration.with_placement(loaded, placement)
+    except ConfigError as error:
+        raise _fail(MISTAKE, error.lines) from None
+
+
+@app.command()
+def replay(
+    config: ConfigPath = "replay_spot",
+    path: Annotated[str, typer.Option(help="Capture file or folder, instead of the configuration's.")] = "",
+    placement: Annotated[str, typer.Option(help="split or fused, instead of the configuration's.")] = "",
+    pace: Annotated[str, typer.Option(help="recorded, a multiple such as 1000, or flat (out).")] = "",
+    dump: Annotated[list[str] | None, typer.Option(help="RING=FILE.csv or RING=FILE.jsonl; may be repeated.")] = None,
+    journal: Annotated[Path | None, typer.Option(help="Keep the journal here.")] = None,
+    digest: Annotated[bool, typer.Option("--digest", help="Print only the digest of the orders.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Replay a capture through the pipeline, in virtual time."""
+    loaded = _load(config)
+    try:
+        loaded = configuration.for_replay(loaded, path=path, placement=placement, pace=pace)
+    except ConfigError as error:
+        raise _fail(MISTAKE, error.lines) from None
+    quiet = digest or as_json or not terminal.is_terminal
+    with logs.session(loaded) as log, latency.progress(terminal, quiet=quiet) as progress:
+        try:
+            result = run_replay(loaded, dump=dump or [], journal_path=journal, progress=progress, log=log)
+        except (DumpError, *STOPPING_ERRORS) as error:
+            raise _fail(FAILED, [str(error)]) from None
+    if digest:
+        print(result.digest)
+    elif as_json:
+        print(json.dumps(result.as_dict()))
+    else:
+        for name, value in result.as_dict().items():
+            print(f"{name}: {value}")
+
+
+@app.command()
+def status(name: Name = "", as_json: Json = False) -> None:
+    """Show stages, kill and hold, rings, orders and positions of a running pipeline."""
+    _show(inspection.status(_running(name)), as_json=as_json)
+
+
+@app.command("latency")
+def show_latency(
+    name: Name = "",
+    as_json: Json = False,
+    once: Annotated[bool, typer.Option("--once", help="Print the table once and end.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Write the distributions to FILE.png or FILE.svg.")] = None,
+) -> None:
+    """Show the latency of every hop, live, each against its budget."""
+    running = _running(name)
+    try:
+        if plot is not None:
+            latency.plot(running, plot)
+        elif as_json:
+            print(json.dumps(latency.table(running)))
+        else:
+            latency.watch(running, terminal, once=once or not terminal.is_terminal)
+    except latency.LatencyError as error:
+        raise _fail(MISTAKE, [str(error)]) from None
+
+
+@app.command()
+def tap(
+    ring: str, name: Name = "", limit: Annotated[int, typer.Option(help="End after so many; 0 for never.")] = 0
+) -> None:
+    """Follow a ring: one JSON line a message; messages lost to lapping are counted, never silently."""
+    try:
+        for row in inspection.tap(_running(name), ring, limit):
+            print(json.dumps(row), flush=True)
+    except inspection.InspectionError as error:
+        raise _fail(MISTAKE, [str(error)]) from None
+    except (KeyboardInterrupt, BrokenPipeError):
+        raise typer.Exit(0) from None
+
+
+@app.command()
+def inspect(
+    segment: Annotated[str, typer.Argument(help="Segment name; all when left out.")] = "", as_json: Json = False
+) -> None:
+    """Say what shared-memory segments are, from their own headers."""
+    try:
+        _show(inspection.segments(segment), as_json=as_json)
+    except inspection.InspectionError as error:
+        raise _fail(MISTAKE, [str(error)]) from None
+
+
+@app.command()
+def arm(name: Name, reason: Annotated[str, typer.Option(help="Why it may trade again.")] = "") -> None:
+    """Lift the kill: a person says why."""
+    if not reason.strip():
+        raise _fail(MISTAKE, ["arm: --reason TEXT is required: say why it may trade again"])
+    try:
+        print(inspection.arm(name, reason))
+    except (StateError, inspection.InspectionError) as error:
+        raise _fail(FAILED, [str(error)]) from None
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Look at this machine: what costs latency or safety, and its fix."""
+    findings = diagnose()
+    if as_json:
+        print(json.dumps([finding.as_dict() for finding in findings]))
+        return
+    for finding in findings:
+        print(finding.line())
+
+
+@app.command()
+def version(as_json: Json = False) -> None:
+    """Print the version."""
+    found = package_version("shrivenq")
+    print(json.dumps({"version": found}) if as_json else f"shrivenq {found}")
+
+
+@config_app.command("check")
+def config_check(config: ConfigPath = "default") -> None:
+    """Check a configuration file; all errors at once."""
+    loaded = _load(config)
+    print(
+        f"{config}: good: {loaded.name}, {loaded.mode}, {loaded.placement}, {len(loaded.tables().instruments)} instruments"
+    )
+
+
+def _running(name: str) -> inspection.Running:
+    try:
+        return inspection.attach(name)
+    except inspection.InspectionError as error:
+        raise _fail(FAILED, [str(error)]) from None
+
+
+def _show(found: Any, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(found))
+        return
+    for line in inspection.lines(found):
+        print(line)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,355 @@
+"""The supervisor: starts the stages, arms them, watches over them, and takes everything down in order.
+
+It is the warm template itself: it imports and compiles first, single-threaded, and forks each stage from there, so
+that a start takes milliseconds. It holds every child by a pidfd. A dead stage is never continued: everything is
+stopped, new segments are made under a new epoch, and the pipeline is rebuilt from the journal and a fresh snapshot,
+held until it has been; restart and recovery are one path. Deaths that repeat wait longer each time, and too many of
+them kill (latched).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from shrivenq.pipeline import placement, processes, recovery, runner, state, topology
+from shrivenq.pipeline.assembly import Assembly
+from shrivenq.shm import byte_ring, segment
+from shrivenq.shm.atomics import and_word, load_word, or_word, store_word
+from shrivenq.stages import control, journal, stage
+
+if TYPE_CHECKING:
+    from shrivenq.pipeline.config import Config
+    from shrivenq.pipeline.processes import Process
+
+READY_S = 120.0
+"""Longest wait for stages to be ready: on a cold cache they compile first."""
+STOP_S = 3.0
+ORPHAN_S = 5.0
+"""How long a stage whose supervisor has died stays, held and killed, so that `status` and `kill` still find it."""
+RESTARTS_MAX = 5
+"""Deaths within RESTART_WINDOW_S that are answered by a restart; one more kills."""
+RESTART_WINDOW_S = 60.0
+BACKOFF_S = 0.05
+BACKOFF_MAX_S = 5.0
+CYCLE_S = 0.02
+
+
+class SupervisorError(Exception):
+    """The pipeline cannot run; one line says why."""
+
+
+@dataclass
+class Supervisor:
+    """One name's pipeline, from start to stop."""
+
+    config: Config
+    log: Any
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    starts: int = 0
+
+    def __post_init__(self) -> None:
+        self.assembly: Assembly | None = None
+        self.children: list[Process] = []
+        self.stopping = False
+        self.deaths: list[float] = []
+        self.started_ns = time.time_ns()
+        self.armed_at_ns = 0
+        # fused: one process named after the first stage runs them all.
+        names = list(topology.STAGES)
+        self.groups = [names] if config_fused(self.config) else [[name] for name in names]
+
+    # ── the whole ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def run(self) -> int:
+        """Run until SIGINT or SIGTERM; return the exit code. Raises SupervisorError, StateError, SegmentError …"""
+        with state.locked(self.config.name, "lock", wait=False):
+            remove_orphans(self.config.name)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._on_signal)
+            try:
+                self.start()
+                while not self.stopping:
+                    self.watch()
+            finally:
+                self.stop()
+        return 0
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self.stopping = True
+
+    # ── start ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def start(self) -> None:
+        """Make the segments, recover, fork the stages, wait until they are ready, and let them go."""
+        tables = self.config.tables()
+        part = self.run_id if self.starts == 0 else f"{self.run_id}-{self.starts}"
+        self.starts += 1
+        self.assembly = Assembly.create(self.config.name, part, tables.instruments, tables.currencies, virtual=False)
+        store_word(self.assembly.control("kill"), control.OPERATOR, control.HALT)
+        or_word(self.assembly.control("hold"), control.HOLD, control.STARTING | control.RECONCILING)
+        self._words(topology.SUPERVISOR_PID, os.getpid())
+        path = state.make_folder(self.config.name) / "journal"
+        writer = journal.JournalWriter(path, sync_every_ms=self.config.journal.sync_ms)
+        if writer.quarantine:
+            self.log.warning("journal tail set aside", file=str(writer.quarantine), problem=writer.found.problem)
+        recovered = recovery.recover(writer.found, tables)
+        epoch = writer.begin_run(part.encode(), time.time_ns())
+        plan = placement.plan(self.config, topology.STAGES, fused=len(self.groups) == 1)
+        for problem in self.assembly.shortfalls():
+            self.log.warning("memory", problem=problem)
+        self.children = [processes.start("journal", lambda: self._journal_main(writer))]
+        writer.detach()
+        for names in self.groups:
+            self.children.append(processes.start(names[0], self._stage_target(names, plan, epoch, recovered)))
+        self._wait_ready()
+        self._words(topology.GO, 1)
+        and_word(self.assembly.control("hold"), control.HOLD, ~control.RECONCILING)
+        self._arm()
+        self.log.info(
+            "running",
+            name=self.config.name,
+            run=part,
+            placement="fused" if len(self.groups) == 1 else "split",
+            pids={child.name: child.pid for child in self.children},
+        )
+
+    def _words(self, index: int, value: int) -> None:
+        assert self.assembly is not None
+        store_word(self.assembly.control("supervisor"), index, value)
+
+    def _arm(self) -> None:
+        """Arm if the armed file says so; outside live a name without history is armed by its first start."""
+        assert self.assembly is not None
+        name = self.config.name
+        with state.locked(name, "operator", wait=True):
+            if self.starts == 1 and self.config.mode != "live" and not (state.folder(name) / "armed").exists():
+                state.write_armed(name, f"first start in mode {self.config.mode}")
+            who = state.armed(name)
+            if who is None:
+                self.log.warning("not armed", name=name, fix=f"shrivenq arm {name} --reason TEXT")
+            else:
+                generation = self.starts << control.GENERATION_SHIFT
+                store_word(self.assembly.control("kill"), control.OPERATOR, generation | control.ARMED)
+                self.log.info("armed", name=name, by=who)
+        self.armed_at_ns = time.monotonic_ns()
+        and_word(self.assembly.control("hold"), control.HOLD, ~control.STARTING)
+
+    def _wait_ready(self) -> None:
+        assert self.assembly is not None
+        deadline = time.monotonic() + READY_S
+        names = [name for names in self.groups for name in names]
+        while True:
+            waiting = [one for one in names if load_word(self.assembly.loop(one), stage.STATE) != stage.READY]
+            if not waiting:
+                return
+            for child in self.children:
+                if not child.alive():
+                    raise SupervisorError(f"{child.name}: did not start: {describe_exit(child.status)}")
+            if self.stopping:
+                raise SupervisorError("stopped during start-up")
+            if time.monotonic() > deadline:
+                raise SupervisorError(f"not ready after {READY_S:.0f} s: {', '.join(waiting)}")
+            time.sleep(0.001)
+
+    # ── children ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _stage_target(self, names: list[str], plan: Any, epoch: int, recovered: Any) -> Any:
+        assert self.assembly is not None
+        assembly = self.assembly
+
+        def target() -> int:
+            for problem in plan.apply(names[0]):
+                self.log.warning("placement", problem=problem)
+            try:
+                held = runner.build(
+                    assembly,
+                    names,
+                    self.config.stage_configs(),
+                    epoch=epoch,
+                    timer_ns=self.config.timer_ns(),
+                    wait=plan.wait_of(names[0]),
+                    offset_ns=time.time_ns() - time.monotonic_ns(),
+                    log=self.log,
+                )
+                held.warm()
+                recovery.restore(held, recovered)
+                held.set_state(stage.READY)
+                return self._serve(held, assembly)
+            except runner.STOPPING_ERRORS as error:
+                self.log.error("stage stopped", stage=names[0], reason=str(error))
+                return 1
+
+        return target
+
+    def _serve(self, held: runner.Runner, assembly: Assembly) -> int:
+        """Turn until the supervisor says stop, or is gone."""
+        supervisor = assembly.control_read("supervisor")
+        parent = int(load_word(supervisor, topology.SUPERVISOR_PID))
+        while not load_word(supervisor, topology.GO):
+            if load_word(supervisor, topology.STOP) or os.getppid() != parent:
+                return 0
+            time.sleep(0.0005)
+        held.set_state(stage.RUNNING)
+        while not load_word(supervisor, topology.STOP):
+            held.turn()
+            if os.getppid() != parent:
+                return self._orphaned(held, assembly)
+        held.set_state(stage.STOPPED)
+        return 0
+
+    def _orphaned(self, held: runner.Runner, assembly: Assembly) -> int:
+        """Hold and kill at once, stay a while so that orders are cancelled and `status` and `kill` work, then stop."""
+        if any(name in ("risk", "gateway") for name in held.names):
+            or_word(assembly.control("hold"), control.HOLD, control.NO_SUPERVISOR)
+            control.raise_kill(assembly.control("kill"), control.CANCEL)
+            state.write_killed(self.config.name, "cancel", "the supervisor died")
+        until = time.monotonic() + ORPHAN_S
+        while time.monotonic() < until:
+            held.turn()
+        held.set_state(stage.STOPPED)
+        return 3
+
+    def _journal_main(self, writer: journal.JournalWriter) -> int:
+        """Be the journal writer: move records from the ring to the file until everybody else is done."""
+        assert self.assembly is not None
+        placement.apply_side()
+        ring = byte_ring.consumer(self.assembly.segments["journal"])
+        supervisor = self.assembly.control_read("supervisor")
+        parent = os.getppid()
+        quiet_since = time.monotonic()
+        while True:
+            records = [payload for _, _, payload in byte_ring.drain(ring)]
+            if records:
+                writer.append(records)
+                quiet_since = time.monotonic()
+                continue
+            writer.sync_if_due()
+            stopping = load_word(supervisor, topology.STOP) == topology.STOP_JOURNAL
+            orphaned = os.getppid() != parent and time.monotonic() - quiet_since > 2 * ORPHAN_S
+            if stopping or orphaned:
+                writer.close()
+                return 0
+            time.sleep(0.001)
+
+    # ── watch ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def watch(self) -> None:
+        """Look after the children once: beat, notice deaths and silence."""
+        assert self.assembly is not None
+        self._words(topology.HEARTBEAT_NS, time.monotonic_ns())
+        dead = [child for child in self.children if not child.alive()]
+        if dead:
+            self._on_death(dead)
+            return
+        self._watch_silence()
+        time.sleep(CYCLE_S)
+
+    def _watch_silence(self) -> None:
+        """Hold while a stage has not turned for the configured time; kill the name after the longer one."""
+        assert self.assembly is not None
+        now = time.monotonic_ns()
+        late_ns = now - getattr(self, "_looked_ns", now) - int(2 * CYCLE_S * 1e9)
+        self._looked_ns = now
+        if late_ns > 0:
+            return  # we were not scheduled ourselves: nobody's silence can be told from ours
+        limits = self.config.supervisor
+        silent = {}
+        for names in self.groups:
+            age_ns = now - int(load_word(self.assembly.loop(names[0]), stage.NOW_NS))
+            if age_ns > limits.silence_hold_ms * 1e6:
+                silent[names[0]] = age_ns
+        hold = self.assembly.control("hold")
+        if not silent:
+            if load_word(hold, control.HOLD) & control.STAGE_SILENT:
+                and_word(hold, control.HOLD, ~control.STAGE_SILENT)
+                self.log.info("all stages answer again")
+            return
+        if not load_word(hold, control.HOLD) & control.STAGE_SILENT:
+            or_word(hold, control.HOLD, control.STAGE_SILENT)
+            self.log.warning("held: stage silent", stages=sorted(silent))
+        for name, age_ns in silent.items():
+            if age_ns > limits.silence_kill_ms * 1e6:
+                self.log.error("stage silent for too long: stopped", stage=name, ms=age_ns // 1_000_000)
+                next(child for child in self.children if child.name == name).send(signal.SIGKILL)
+
+    def _on_death(self, dead: list[Process]) -> None:
+        """Hold, take the rest down, and start anew from the journal; too many deaths kill."""
+        assert self.assembly is not None
+        or_word(self.assembly.control("hold"), control.HOLD, control.STAGE_DOWN)
+        for child in dead:
+            self.log.error("stage died", stage=child.name, how=describe_exit(child.status))
+        now = time.monotonic()
+        self.deaths = [at for at in self.deaths if now - at < RESTART_WINDOW_S] + [now]
+        self.stop()
+        if len(self.deaths) > RESTARTS_MAX:
+            state.write_killed(self.config.name, "halt", f"{len(self.deaths)} deaths in {RESTART_WINDOW_S:.0f} s")
+            raise SupervisorError(
+                f"{dead[0].name}: {len(self.deaths)} deaths in {RESTART_WINDOW_S:.0f} s: killed; "
+                f"arm again when the cause is known"
+            )
+        pause = 0.0 if len(self.deaths) == 1 else min(BACKOFF_MAX_S, BACKOFF_S * 2 ** len(self.deaths))
+        until = time.monotonic() + pause
+        while time.monotonic() < until and not self.stopping:
+            time.sleep(CYCLE_S)
+        if not self.stopping:
+            self.start()
+
+    # ── stop ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def stop(self) -> None:
+        """Stop trading, cancel, stop the stages in path order, then the journal writer; remove the segments."""
+        if self.assembly is None:
+            return
+        or_word(self.assembly.control("hold"), control.HOLD, control.STOPPING)
+        if all(child.alive() for child in self.children) and len(self.children) > 1:
+            self._cancel_all()
+        self._words(topology.STOP, 1)
+        writers = [child for child in self.children if child.name == "journal"]
+        killed = processes.stop([child for child in self.children if child.name != "journal"], STOP_S)
+        self._words(topology.STOP, topology.STOP_JOURNAL)
+        killed += processes.stop(writers, STOP_S)
+        if killed:
+            self.log.warning("had to be killed", stages=killed)
+        self.assembly.unlink()
+        self.assembly = None
+        self.children = []
+
+    def _cancel_all(self) -> None:
+        """Ask risk to cancel every open order and give it a moment; what stays open is for reconciliation."""
+        assert self.assembly is not None
+        control.raise_kill(self.assembly.control("kill"), control.CANCEL)
+        until = time.monotonic() + self.config.supervisor.stop_cancel_ms / 1e3
+        while time.monotonic() < until and self.assembly.open_orders():
+            time.sleep(0.001)
+
+
+def config_fused(config: Config) -> bool:
+    """Tell whether all stages share one process."""
+    return bool(config.placement == "fused")
+
+
+def describe_exit(status: int | None) -> str:
+    """Say how a process ended."""
+    if status is None:
+        return "still running"
+    return f"exit code {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
+
+
+def remove_orphans(name: str) -> None:
+    """Remove segments of `name` whose creator is dead. Raises SupervisorError if one belongs to a living process."""
+    for one in segment.names(f"{name}."):
+        try:
+            held = segment.attach(one)
+        except segment.SegmentError:
+            # Unfinished or foreign: no header says whose it is. The name's lock is ours, so no run is using it.
+            segment.unlink(one)
+            continue
+        if held.creator_alive() and int(held.header["creator_pid"][0]) != os.getpid():
+            raise SupervisorError(f"{one}: belongs to the living process {int(held.header['creator_pid'][0])}")
+        held.unlink()
+        held.close()
