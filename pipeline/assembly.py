@@ -127,6 +127,7 @@ class Assembly:
             "kill": self._words("kill", writable=name in ("risk", "gateway")),
             "hold": self._words("hold", writable=name in ("risk", "gateway", "book")),
             "venue": self._words("venue", writable=name in ("market_data", "paper_venue")),
+            "resync": self._words("resync", writable=name == "book"),
             "epoch": np.array([epoch], np.int64),
             "timer_ns": np.array([timer_ns], np.int64),
             "run": np.frombuffer(self.run.encode(), np.uint8),

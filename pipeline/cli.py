@@ -1,4 +1,7 @@
-"""The command line. Exit codes: 0 done, 1 it failed, 2 a mistake in the command or the configuration, 3 not confirmed."""
+"""The command line.
+
+Exit codes: 0 done, 1 it failed, 2 a mistake in the command or the configuration, 3 a kill that is not confirmed.
+"""
 
 from __future__ import annotations
 

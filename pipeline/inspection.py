@@ -146,7 +146,7 @@ def segments(name: str) -> list[dict[str, Any]]:
 
 
 def tap(running: Running, name: str, limit: int) -> Iterator[dict[str, Any]]:
-    """Follow a ring from now on: one dict a message, `{"lost": n}` where the ring was faster. Raises InspectionError."""
+    """Follow a ring from now on: a dict a message, `{"lost": n}` where the ring was faster. Raises InspectionError."""
     if name not in topology.RING:
         raise InspectionError(f"tap {name}: no such ring; expected one of {', '.join(topology.RING)}")
     held = running.part(name)

@@ -77,13 +77,13 @@ def watch(running: Running, terminal: Console, *, once: bool) -> None:
         terminal.print(render(running, 0.0))
         return
     before, at = sent(running), time.monotonic()
-    with Live(render(running, 0.0), console=terminal, auto_refresh=False) as live:
-        with contextlib.suppress(KeyboardInterrupt):
-            while running.control.creator_alive():
-                time.sleep(REFRESH_S)
-                now, count = time.monotonic(), sent(running)
-                live.update(render(running, (count - before) / (now - at)), refresh=True)
-                before, at = count, now
+    view = Live(render(running, 0.0), console=terminal, auto_refresh=False)
+    with view, contextlib.suppress(KeyboardInterrupt):
+        while running.control.creator_alive():
+            time.sleep(REFRESH_S)
+            now, count = time.monotonic(), sent(running)
+            view.update(render(running, (count - before) / (now - at)), refresh=True)
+            before, at = count, now
 
 
 def plot(running: Running, path: Path) -> None:

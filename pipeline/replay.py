@@ -11,7 +11,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,15 @@ class Result:
     counters: dict[str, int] = field(default_factory=dict)
     dumped: dict[str, int] = field(default_factory=dict)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Flatten for printing."""
+        found = asdict(self)
+        return {
+            **found.pop("counters"),
+            **{f"dumped_{ring}": rows for ring, rows in found.pop("dumped").items()},
+            **found,
+        }
+
 
 def replay(
     config: Config,
@@ -49,7 +58,7 @@ def replay(
     split: bool,
     dump: Sequence[str] = (),
     journal_path: Path | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None],
     log: Any,
 ) -> Result:
     """Replay the capture that `config` names; `progress` is told the number of frames taken, now and then.
@@ -86,14 +95,14 @@ class _Replay:
         path: Path,
         written: list[dumps.Dump],
         log: Any,
-        progress: Callable[[int], None] | None,
+        progress: Callable[[int], None],
     ) -> None:
         self.config = config
         self.assembly = assembly
         self.path = path
         self.dumps = written
         self.log = log
-        self.progress = progress or (lambda frames: None)
+        self.progress = progress
         self.writer = journal.JournalWriter(path, sync_every_ms=1000.0)
         self.epoch = self.writer.begin_run(assembly.run.encode(), time.time_ns())
         self.ring = byte_ring.consumer(assembly.segments["journal"])
@@ -164,7 +173,7 @@ class _Replay:
             while not load_word(supervisor, topology.STOP):
                 held.turn()
         except runner.STOPPING_ERRORS as error:
-            self.log.error("stage stopped", stage=name, reason=str(error))
+            self.log.warning("stage stopped", stage=name, reason=str(error))
             return 1
         return 0
 

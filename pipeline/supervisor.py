@@ -66,7 +66,7 @@ class Supervisor:
     # ── the whole ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def run(self) -> int:
-        """Run until SIGINT or SIGTERM; return the exit code. Raises SupervisorError, StateError, SegmentError …"""
+        """Run until SIGINT or SIGTERM; return the exit code. Raises SupervisorError, StateError and SegmentError."""
         with state.locked(self.config.name, "lock", wait=False):
             remove_orphans(self.config.name)
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -79,7 +79,7 @@ class Supervisor:
                 self.stop()
         return 0
 
-    def _on_signal(self, number: int, frame: object) -> None:
+    def _on_signal(self, _number: int, _frame: object) -> None:
         self.stopping = True
 
     # ── start ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -181,7 +181,7 @@ class Supervisor:
                 held.set_state(stage.READY)
                 return self._serve(held, assembly)
             except runner.STOPPING_ERRORS as error:
-                self.log.error("stage stopped", stage=names[0], reason=str(error))
+                self.log.warning("stage stopped", stage=names[0], reason=str(error))
                 return 1
 
         return target

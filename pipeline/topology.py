@@ -57,6 +57,7 @@ CONTROL = Layout(
         Region("kill", np.dtype("<i8"), WORDS_PER_PAGE),
         Region("hold", np.dtype("<i8"), WORDS_PER_PAGE),
         Region("venue", np.dtype("<i8"), WORDS_PER_PAGE),
+        Region("resync", np.dtype("<i8"), WORDS_PER_PAGE),  # book: requests for a snapshot, a word an instrument
         Region("supervisor", np.dtype("<i8"), WORDS_PER_PAGE),
         *(Region(f"loop.{name}", np.dtype("<i8"), WORDS_PER_PAGE) for name in STAGES),
     ),
@@ -70,6 +71,7 @@ STOP_JOURNAL = 2
 HEARTBEAT_NS = 2  # index: CLOCK_MONOTONIC at the supervisor's last look
 SUPERVISOR_PID = 3  # index
 
+INSTRUMENTS_MAX = WORDS_PER_PAGE
 POOL_COUNT = 1 << 12
 """Order slots: the most orders open at once."""
 JOURNAL_BYTES = 1 << 24

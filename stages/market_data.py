@@ -95,6 +95,9 @@ class Source(Protocol):
     def fill(self, frames: Frames) -> None:
         """Put the next frames into the buffer, from its beginning."""
 
+    def request_snapshot(self, instrument: int) -> None:
+        """Bring a fresh snapshot of an instrument, where the source can."""
+
 
 class MarketData(NamedTuple):
     """Context of the stage."""
@@ -330,17 +333,23 @@ def run(context: Any, loop: Any) -> None:
 class Feed:
     """The Python-level edge: refills the frames and takes the slow path."""
 
-    def __init__(self, context: MarketData, source: Source, loop: Any, log: Any) -> None:
+    def __init__(self, context: MarketData, source: Source, resync: Any, loop: Any, log: Any) -> None:
         self.context = context
         self.source = source
+        self.resync = resync
         self.loop = loop
         self.log = log
+        self._served = resync.copy()
 
     def poll(self) -> None:
         """Do what the compiled loop cannot; called between two of its turns."""
         words, frames = self.context.words, self.context.frames
         if words[UNRECOGNISED]:
             self._slow_path()
+        if not np.array_equal(self.resync, self._served):
+            for instrument in np.flatnonzero(self.resync != self._served):
+                self.source.request_snapshot(int(instrument))
+            self._served = self.resync.copy()
         if frames.words[f.TAKEN] == frames.words[f.COUNT] and not frames.words[f.ENDED]:
             self.source.fill(frames)
 
@@ -399,7 +408,7 @@ def build(setup: Setup) -> MarketData:
         words=words,
         conductor=lockstep.make_conductor(setup.cursors, setup.shared["venue"]),
     )
-    setup.polls.append(Feed(context, source, setup.loop, setup.log).poll)
+    setup.polls.append(Feed(context, source, setup.shared["resync"], setup.loop, setup.log).poll)
     return context
 
 
