@@ -1,0 +1,254 @@
+"""Risk: INTENT → ORDER, REPORT → feedback.
+
+Nothing leaves without passing every check in `risk_checks.py`; what does not comes back as a REPORT DENIED with its
+reason. An admitted order binds its worst case (position, value, a slot of the order pool) until the report that ends
+it. Positions, profit and exposure follow from REPORTs alone. The strategy is a user's code: every field of an INTENT is
+taken for rubbish until it is checked, and its flags are never looked at.
+
+A turn takes touches first (all there were when the intents were counted), then reports, then intents, and publishes
+once per ring before it releases what it read. Killed to `cancel`, risk cancels every open order once; killed to
+`flatten`, it also closes positions at market, while the touch is valid and fresh.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from shrivenq.shm import board, ring, slab
+from shrivenq.shm.atomics import store_release
+from shrivenq.shm.kernel import kernel
+from shrivenq.stages import control, id_map, open_orders
+from shrivenq.stages import messages as m
+from shrivenq.stages import positions as p
+from shrivenq.stages import risk_checks as c
+from shrivenq.stages import risk_state as state
+from shrivenq.stages import stage as s
+from shrivenq.stages.money import CEIL, OVERFLOW, notional
+from shrivenq.stages.risk_intents import name_target, on_intent, place, write_order
+from shrivenq.stages.risk_limits import NS_PER_MS, Config, check_instruments, limit_rows
+from shrivenq.stages.risk_reports import drain_touch, on_report
+from shrivenq.stages.risk_state import Risk, advance_time, note_message
+
+__all__ = ["STAGE", "Config", "Risk", "build", "run", "step"]
+
+BATCH = 64
+"""Reports, and intents, taken in one step at most."""
+FILLS_REMEMBERED = 4096
+FLATTEN_TRIES = 8
+"""Closing orders of an instrument without a fill before a kill to `flatten` leaves it to a person."""
+LONG_AGO = -(1 << 62)
+
+
+@kernel
+def forced_id(context: Risk) -> int:
+    """Make an id for an order of risk's own."""
+    context.words[state.FORCED_NUMBER] += 1
+    return (context.words[state.EPOCH] << m.EPOCH_SHIFT) | c.FORCED_ID | context.words[state.FORCED_NUMBER]
+
+
+@kernel
+def rearm(context: Risk) -> None:
+    """Begin anew after a person armed: streaks end, and the next kill cancels everything again."""
+    context.words[state.REJECTS] = 0
+    context.words[state.SPARED] = 0
+    for i in range(context.rows.shape[0]):
+        context.rows[i]["streak"] = 0
+        context.rows[i]["flatten_tries"] = 0
+    for at in range(context.open.slab.slots.shape[0]):
+        context.open.slab.slots[at]["spared"] = 0
+
+
+@kernel
+def watch_kill(context: Risk, loop: Any, stamp_ns: int) -> None:
+    """Take note of the kill level, and say so where the kill command looks."""
+    level = control.kill_level(context.kill)
+    if level == control.ARMED and context.words[state.LEVEL] != control.ARMED:
+        rearm(context)
+    context.words[state.LEVEL] = level
+    if loop[s.KILL_SEEN] != level + 1:
+        loop[s.KILL_SEEN_NS] = stamp_ns
+        store_release(loop, s.KILL_SEEN, level + 1)
+
+
+@kernel
+def cancel_all(context: Risk, now_ns: int, stamp_ns: int) -> int:
+    """Cancel every open order that was not cancelled by this kill already, as far as the ring has room."""
+    order, links, words = context.open.slab.slots, context.open.slab.links, context.words
+    sent = 0
+    if words[state.SPARED] == context.open.ids.size[0]:
+        return 0
+    for target in range(slab.high_water(context.open.slab)):
+        if links[target] != slab.TAKEN or order[target]["spared"] != 0:
+            continue
+        if not ring.claim(context.order, 1):
+            break
+        i = order[target]["instrument"]
+        at = write_order(context, m.CANCEL, m.FORCED, i, forced_id(context), now_ns, stamp_ns)
+        name_target(context, at, target)
+        note_message(context, now_ns)
+        order[target]["spared"] = 1
+        words[state.SPARED] += 1
+        words[state.FORCED] += 1
+        sent += 1
+    return sent
+
+
+@kernel
+def closing_quantity(context: Risk, i: int) -> int:
+    """Size the order that would close what open orders do not close already, within the venue's filters."""
+    position, instruments = context.positions.rows[i]["position"], context.instruments
+    if position == OVERFLOW:
+        return 0
+    if position > 0:
+        quantity = position - context.rows[i]["open_sell"]
+    else:
+        quantity = -position - context.rows[i]["open_buy"]
+    quantity = min(quantity, instruments[i]["quantity_max"])
+    quantity -= quantity % instruments[i]["step"]
+    return quantity if quantity >= instruments[i]["quantity_min"] else 0
+
+
+@kernel
+def flatten(context: Risk, i: int, now_ns: int, stamp_ns: int) -> int:
+    """Close the position of one instrument at market; 1 if an order went out."""
+    rows, instruments = context.rows, context.instruments
+    quantity = closing_quantity(context, i)
+    if quantity <= 0 or rows[i]["flatten_tries"] >= FLATTEN_TRIES or instruments[i]["tradable"] == 0:
+        return 0
+    if c.market_data(rows, i, now_ns) != c.PASS or not ring.claim(context.order, 1):
+        return 0
+    side = m.SELL if context.positions.rows[i]["position"] > 0 else m.BUY
+    price = c.valuation_price(rows, instruments, i, m.MARKET, 0)
+    value = notional(instruments, i, price, quantity, context.currencies, CEIL)
+    if value == OVERFLOW:
+        value = 0
+    before = context.order.own[ring.NEXT]
+    at = write_order(context, m.NEW, m.FORCED | m.REDUCING, i, forced_id(context), now_ns, stamp_ns)
+    if place(context, at, side, m.MARKET, m.IOC, 0, quantity, value) == open_orders.NONE:
+        context.order.own[ring.NEXT] = before
+        return 0
+    note_message(context, now_ns)
+    rows[i]["flatten_tries"] += 1
+    context.words[state.FORCED] += 1
+    return 1
+
+
+@kernel
+def enforce(context: Risk, now_ns: int, stamp_ns: int) -> int:
+    """Do what the kill level asks for: cancel, flatten; the number of orders sent."""
+    level = context.words[state.LEVEL]
+    sent = 0
+    if level >= control.CANCEL:
+        sent += cancel_all(context, now_ns, stamp_ns)
+    if level >= control.FLATTEN:
+        for i in range(context.rows.shape[0]):
+            if context.positions.rows[i]["position"] != 0:
+                sent += flatten(context, i, now_ns, stamp_ns)
+    return sent
+
+
+@kernel
+def has_room(context: Risk, loop: Any, reports: int, intents: int) -> bool:
+    """Tell whether a batch can be taken: in replay there must be room for all it may cause, live nobody waits."""
+    if loop[s.VIRTUAL] == 0:
+        return True
+    return ring.claim(context.feedback, reports + intents) and ring.claim(context.order, intents)
+
+
+@kernel
+def in_sequence(source: Any, count: int) -> bool:
+    """Check the sequence numbers of the next `count` messages of a trusted ring."""
+    for ahead in range(count):
+        if source.slots[ring.slot_at(source, ahead)]["sequence"] != source.own[ring.TAIL] + ahead:
+            return False
+    return True
+
+
+@kernel
+def step(context: Risk, loop: Any) -> int:
+    """Take touches, reports and intents that wait, in bounded batches; return the number of messages."""
+    # Counted before the touches are drained: what an intent was based on is known when it is decided.
+    intents = min(ring.available(context.intent), BATCH)
+    reports = min(ring.available(context.report), BATCH)
+    touches = drain_touch(context, loop)
+    if touches < 0 or not has_room(context, loop, reports, intents):
+        return max(touches, 0)
+    if not in_sequence(context.report, reports):
+        s.fault(loop, s.FAULT_SEQUENCE, context.report.own[ring.TAIL])
+        return 0
+    stamp_ns = s.stamp(loop)
+    if loop[s.VIRTUAL] == 0:
+        advance_time(context, stamp_ns + loop[s.OFFSET_NS])
+    watch_kill(context, loop, stamp_ns)
+    for ahead in range(reports):
+        on_report(context, ring.slot_at(context.report, ahead))
+    for ahead in range(intents):
+        on_intent(context, loop, ring.slot_at(context.intent, ahead), context.intent.own[ring.TAIL] + ahead)
+    forced = enforce(context, context.words[state.TIME_NS], stamp_ns)
+    if reports + intents + forced > 0:
+        ring.publish(context.order)
+        ring.publish(context.feedback)
+        ring.release(context.report, reports)
+        ring.release(context.intent, intents)
+    return touches + reports + intents + forced
+
+
+@kernel
+def run(context: Risk, loop: Any) -> None:
+    """Run until the turn is over."""
+    work = 0
+    while s.turn(loop, work):
+        work = step(context, loop)
+
+
+def build(setup: s.Setup) -> Risk:
+    """Make the context. Raises ValueError in one line for limits or instruments that cannot be.
+
+    Reads from `setup.shared`: `kill` and `hold` (both writable), `orders` (the order pool), `epoch`, and `positions` (a
+    board of POSITION rows) where there is one.
+    """
+    config: Config = setup.config
+    check_instruments(setup.instruments)
+    rows = limit_rows(config, setup.instruments, setup.currencies)
+    count = len(setup.instruments)
+    slots = setup.shared["orders"]
+    # More than the pool: the gateway gives a slot back before risk learns that its order has ended.
+    room = len(slots.slots) + len(setup.consumers["report"].slots)
+    published = setup.shared.get("positions") or board.BoardWriter(
+        np.zeros(count, np.int64), np.zeros(2 * count, p.POSITION)
+    )
+    words = np.zeros(state.WORDS, np.int64)
+    words[state.EPOCH] = int(setup.shared["epoch"][0])
+    words[state.MESSAGE_MAX] = config.message_rate_max
+    words[state.WINDOW_NS] = config.message_window_ms * NS_PER_MS
+    words[state.RESERVE] = config.cancel_reserve
+    words[state.REJECTS_MAX] = config.reject_streak_max
+    recent = np.zeros((count, c.RECENT), c.RECENT_ORDER)
+    return Risk(
+        touch=setup.consumers["touch"],
+        report=setup.consumers["report"],
+        intent=setup.consumers["intent"],
+        order=setup.producers["order"],
+        feedback=setup.producers["feedback"],
+        instruments=setup.instruments,
+        currencies=setup.currencies,
+        positions=p.make_positions(count, len(setup.currencies)),
+        rows=rows,
+        totals=np.zeros(len(setup.currencies), c.TOTAL),
+        recent=recent,
+        times=np.full(config.message_rate_max, LONG_AGO, np.int64),
+        open=open_orders.make_open_orders(room),
+        fills=id_map.make_recent(FILLS_REMEMBERED),
+        slots=slots,
+        board=published,
+        kill=setup.shared["kill"],
+        holds=setup.shared["hold"],
+        words=words,
+    )
+
+
+STAGE = s.Stage(
+    name="risk", reads=("touch", "report", "intent"), writes=("order", "feedback"), build=build, step=step, run=run
+)

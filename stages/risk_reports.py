@@ -1,0 +1,153 @@
+"""Risk's inputs it trusts: touches, and what became of its orders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shrivenq.shm import board, ring
+from shrivenq.shm.kernel import kernel
+from shrivenq.stages import control, id_map, open_orders
+from shrivenq.stages import messages as m
+from shrivenq.stages import positions as p
+from shrivenq.stages import risk_checks as c
+from shrivenq.stages import stage as s
+from shrivenq.stages.risk_state import (
+    BAD_FILLS,
+    REJECTS,
+    REJECTS_MAX,
+    REPEATED_FILLS,
+    SPARED,
+    UNKNOWN_REPORTS,
+    Risk,
+    advance_time,
+    next_feedback,
+    watch_loss,
+)
+
+
+@kernel
+def on_touch(context: Risk, slot: int) -> None:
+    """Take a touch; whatever makes it doubtful makes it invalid."""
+    touch, rows = context.touch.slots, context.rows
+    i = touch[slot]["instrument"]
+    if i < 0 or i >= rows.shape[0]:
+        return
+    bid, ask = touch[slot]["bid_price"], touch[slot]["ask_price"]
+    whole = touch[slot]["flags"] & (m.VALID | m.BLIND) == m.VALID
+    valid = whole and 0 < bid < ask < c.NUMBER_MAX
+    advance_time(context, touch[slot]["time_ns"])
+    rows[i]["bid"] = bid
+    rows[i]["ask"] = ask
+    rows[i]["touch_ns"] = touch[slot]["time_ns"]
+    if valid and context.positions.rows[i]["position"] != 0:
+        valid = p.mark_to_touch(context.positions, context.instruments, context.currencies, i, bid, ask)
+        watch_loss(context, i)
+        board.write(context.board, i, context.positions.rows[i : i + 1])
+    rows[i]["touch_valid"] = 1 if valid else 0
+
+
+@kernel
+def drain_touch(context: Risk, loop: Any) -> int:
+    """Take every touch published before now; the count, or -1 for a fault."""
+    total = 0
+    # Twice: the first count may be an old one, the second looks at the ring again.
+    for _ in range(2):
+        count = ring.available(context.touch)
+        for ahead in range(count):
+            slot = ring.slot_at(context.touch, ahead)
+            if context.touch.slots[slot]["sequence"] != context.touch.own[ring.TAIL] + ahead:
+                s.fault(loop, s.FAULT_SEQUENCE, context.touch.own[ring.TAIL] + ahead)
+                return -1
+            on_touch(context, slot)
+        ring.release(context.touch, count)
+        total += count
+    return total
+
+
+@kernel
+def forward(context: Risk, slot: int, repeated: bool) -> None:
+    """Pass a report on; a repeated fill is passed on empty, so that nobody counts it twice."""
+    at = next_feedback(context)
+    if at < 0:
+        return
+    out = context.feedback.slots
+    out[at] = context.report.slots[slot]
+    out[at]["sequence"] = context.feedback.own[ring.NEXT] - 1
+    if repeated:
+        out[at]["last_quantity"] = 0
+        out[at]["fee"] = 0
+
+
+@kernel
+def book_fill(context: Risk, slot: int, at: int) -> bool:
+    """Book a fill, of open order `at` or of one not known; False if it was booked before or makes no sense."""
+    report, words = context.report.slots, context.words
+    i, side = report[slot]["instrument"], report[slot]["side"]
+    price, quantity = report[slot]["last_price"], report[slot]["last_quantity"]
+    known = 0 <= i < context.rows.shape[0] and (side == m.BUY or side == m.SELL)  # noqa: PLR1714 - a kernel: no set
+    if not known or price <= 0 or quantity <= 0:
+        words[BAD_FILLS] += 1
+        return False
+    # Both sides of a trade with ourselves carry its id.
+    if not id_map.remember(context.fills, i, report[slot]["trade_id"] * 2 + (1 if side == m.SELL else 0)):
+        words[REPEATED_FILLS] += 1
+        return False
+    p.apply_fill(
+        context.positions,
+        context.instruments,
+        context.currencies,
+        i,
+        side,
+        price,
+        quantity,
+        report[slot]["fee"],
+        report[slot]["fee_currency"],
+    )
+    board.write(context.board, i, context.positions.rows[i : i + 1])
+    rows = context.rows
+    first = at == open_orders.NONE or context.open.slab.slots[at]["leaves"] == context.open.slab.slots[at]["quantity"]
+    if first:
+        streak = rows[i]["streak"]
+        rows[i]["streak"] = streak + side if (streak > 0) == (side > 0) else side
+        if c.repeated_execution(rows, i) != c.PASS:
+            control.raise_kill(context.kill, control.CANCEL)
+    rows[i]["flatten_tries"] = 0
+    if at != open_orders.NONE:
+        open_orders.fill(context.open, rows, context.totals, at, quantity)
+    watch_loss(context, i)
+    return True
+
+
+@kernel
+def end_order(context: Risk, at: int) -> None:
+    """Release an order."""
+    if context.open.slab.slots[at]["spared"] != 0:
+        context.words[SPARED] -= 1
+    open_orders.leave(context.open, context.rows, context.totals, at)
+
+
+@kernel
+def on_report(context: Risk, slot: int) -> None:
+    """Follow one report, then pass it on."""
+    report, words = context.report.slots, context.words
+    advance_time(context, report[slot]["time_ns"])
+    kind, final = report[slot]["kind"], report[slot]["flags"] & m.FINAL != 0
+    at = open_orders.find(context.open, report[slot]["order_id"])
+    repeated = False
+    if kind == m.FILL:
+        repeated = not book_fill(context, slot, at)
+    if kind in (m.ACCEPTED, m.FILL, m.REPLACED):
+        words[REJECTS] = 0
+    elif kind == m.REJECTED:
+        words[REJECTS] += 1
+        if c.reject_streak(words[REJECTS], words[REJECTS_MAX]) != c.PASS:
+            control.raise_kill(context.kill, control.HALT)
+    if kind in (m.CANCELLED, m.REPLACED) and report[slot]["target_id"] > 0:
+        # `order_id` is the request; the order that went is its target.
+        final = True
+        at = open_orders.find(context.open, report[slot]["target_id"])
+    if final and at != open_orders.NONE:
+        end_order(context, at)
+    elif final:
+        words[UNKNOWN_REPORTS] += 1
+    forward(context, slot, repeated)

@@ -1,0 +1,100 @@
+"""What risk knows: its context, its words, the clock of its day, and the way back to the strategy."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from shrivenq.shm import board, pool, ring
+from shrivenq.shm.kernel import kernel
+from shrivenq.stages import control, id_map, open_orders
+from shrivenq.stages import positions as p
+from shrivenq.stages import risk_checks as c
+
+DAY_NS = 86_400_000_000_000
+
+# Words of `Risk.words` (int64).
+TIME_NS = 0  # the latest time known, ns since 1970
+DAY_END_NS = 1
+LAST_ID = 2  # greatest order id decided
+REJECTS = 3  # by the venue, since the last acceptance
+NEWEST = 4  # where the next message's time goes
+FORCED_NUMBER = 5
+LEVEL = 6  # kill level acted on
+SPARED = 7  # open orders marked so
+EPOCH = 8
+MESSAGE_MAX = 9
+WINDOW_NS = 10
+RESERVE = 11
+REJECTS_MAX = 12
+ADMITTED = 16  # counts
+DENIED = 17
+FORCED = 18
+REPEATED_FILLS = 19
+UNKNOWN_REPORTS = 20  # about orders that are not open
+BAD_FILLS = 21  # fills that make no sense: not booked
+FEEDBACK_LOST = 22
+WORDS = 32
+
+
+class Risk(NamedTuple):
+    """Ring ends, tables, limits and state; see the modules each array comes from."""
+
+    touch: ring.Consumer
+    report: ring.Consumer
+    intent: ring.Consumer
+    order: ring.Producer
+    feedback: ring.Producer
+    instruments: Any
+    currencies: Any
+    positions: p.Positions
+    rows: Any  # risk_checks.ROW per instrument
+    totals: Any  # risk_checks.TOTAL per currency
+    recent: Any  # risk_checks.RECENT_ORDER, a few per instrument
+    times: Any  # int64: times of the last messages
+    open: open_orders.OpenOrders
+    fills: id_map.Recent
+    slots: pool.Pool
+    board: board.BoardWriter
+    kill: Any
+    holds: Any
+    words: Any
+
+
+@kernel
+def advance_time(context: Risk, time_ns: int) -> None:
+    """Note the time, never backwards; at midnight UTC the day's profit begins anew."""
+    words = context.words
+    if time_ns > words[TIME_NS]:
+        words[TIME_NS] = time_ns
+    if time_ns >= words[DAY_END_NS]:
+        words[DAY_END_NS] = (time_ns // DAY_NS + 1) * DAY_NS
+        for currency in range(context.totals.shape[0]):
+            context.totals[currency]["day_start"] = p.profit(context.positions, currency)
+
+
+@kernel
+def watch_loss(context: Risk, i: int) -> None:
+    """Kill when the day's loss reaches its limit."""
+    currency = context.instruments[i]["settle_currency"]
+    if c.daily_loss(context.rows, context.totals, context.positions, i, currency) == c.DAILY_LOSS:
+        control.raise_kill(context.kill, control.CANCEL)
+
+
+@kernel
+def note_message(context: Risk, now_ns: int) -> None:
+    """Count a message that goes out towards the rate."""
+    words = context.words
+    context.times[words[NEWEST]] = now_ns
+    words[NEWEST] += 1
+    if words[NEWEST] == context.times.shape[0]:
+        words[NEWEST] = 0
+
+
+@kernel
+def next_feedback(context: Risk) -> int:
+    """Claim a slot of `feedback`; -1 if the strategy does not read: it is held, and nobody waits for it."""
+    if not ring.claim(context.feedback, 1):
+        context.words[FEEDBACK_LOST] += 1
+        control.hold(context.holds, control.RING_TROUBLE)
+        return -1
+    return ring.next_slot(context.feedback)
