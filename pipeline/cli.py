@@ -198,9 +198,8 @@ def version(as_json: Json = False) -> None:
 def config_check(config: ConfigPath = "default") -> None:
     """Check a configuration file; all errors at once."""
     loaded = _load(config)
-    print(
-        f"{config}: good: {loaded.name}, {loaded.mode}, {loaded.placement}, {len(loaded.tables().instruments)} instruments"
-    )
+    count = len(loaded.tables().instruments)
+    print(f"{config}: good: {loaded.name}, {loaded.mode}, {loaded.placement}, {count} instruments")
 
 
 def _running(name: str) -> inspection.Running:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+
 from shrivenq.shm import ring
 from shrivenq.shm.atomics import load_acquire, load_address, store_release
 from shrivenq.shm.kernel import kernel
@@ -43,24 +44,33 @@ def make_conductor(cursors: list[tuple[Any, Any, int]], venue: Any) -> Conductor
     return Conductor(heads, tails, slack, np.full(len(cursors), -1, np.int64), venue)
 
 
+BUSY, MOVED, STILL = 0, 1, 2
+
+
 @kernel
 def quiescent(conductor: Any) -> bool:
-    """Tell whether nothing is on its way: two equal readings with every ring empty and every grant served."""
-    return _reading(conductor) and _reading(conductor)
+    """Tell whether nothing is on its way: every ring empty and every grant served, in two equal readings."""
+    found = _reading(conductor)
+    if found == MOVED:
+        found = _reading(conductor)
+    return bool(found == STILL)
 
 
 @kernel
-def _reading(conductor: Any) -> bool:
-    """Read all cursors; True if all rings are empty and nothing moved since the reading before."""
-    same = load_acquire(conductor.venue, DONE) == conductor.venue[GRANTS]
+def _reading(conductor: Any) -> int:
+    """Read all cursors: BUSY if anything waits, else STILL or MOVED compared with the reading before."""
+    # The venue publishes before it says that a grant is served, so this word is read before the cursors.
+    if load_acquire(conductor.venue, DONE) != conductor.venue[GRANTS]:
+        return BUSY
+    found = STILL
     for i in range(conductor.heads.shape[0]):
         head = load_address(conductor.heads[i])
         if head - load_address(conductor.tails[i]) > conductor.slack[i]:
-            return False
+            return BUSY
         if conductor.seen[i] != head:
             conductor.seen[i] = head
-            same = False
-    return same
+            found = MOVED
+    return found
 
 
 @kernel
