@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from shrivenq.shm.kernel import kernel
+from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages.messages import DIFF, END, LEVEL, QUOTE, SELLER_AGGRESSED, SIDE_ASK, SNAPSHOT, TRADE
 from shrivenq.stages.venues.text import PADDING, POWERS, before, digits, fraction, load, matches, whole
 
@@ -60,7 +60,9 @@ class Symbols(NamedTuple):
     snapshot_row: Any  # int64[1]: whose book a snapshot without a symbol is
 
 
-def make_symbols(instruments: Any, rows: Iterable[int] | None = None, snapshot_instrument: int | None = None) -> Symbols:
+def make_symbols(
+    instruments: Any, rows: Iterable[int] | None = None, snapshot_instrument: int | None = None
+) -> Symbols:
     """Index the symbols of the INSTRUMENT `rows` that one source speaks of, by default all.
 
     `snapshot_instrument` is the row that REST snapshots without a symbol belong to, by default the first.
@@ -137,7 +139,7 @@ def _find(data: Any, at: int, end: int, symbols: Symbols, is_upper: bool) -> int
     return -1
 
 
-@kernel
+@inlined
 def _symbol(data: Any, at: int, stop: int, symbols: Symbols, row: int) -> tuple[int, int]:
     """Read the value of `s`: it must be the stream's instrument `row`, or with row -1 is looked up."""
     if at > stop:
@@ -157,7 +159,7 @@ def _symbol(data: Any, at: int, stop: int, symbols: Symbols, row: int) -> tuple[
     return row, end + 1
 
 
-@kernel
+@inlined
 def _pair(data: Any, at: int, symbols: Symbols, row: int) -> int:
     """Read the value of `ps` or `pair`; return where it ends, -1 if it is not the instrument's."""
     entry = symbols.table[row]
@@ -171,7 +173,7 @@ def _pair(data: Any, at: int, symbols: Symbols, row: int) -> int:
     return end + 1
 
 
-@kernel
+@inlined
 def _integer(data: Any, at: int, stop: int) -> tuple[int, int]:
     """Read a JSON integer of 1 to 16 digits; return it and where it ends, (0, -1) for anything else."""
     word = load(data, at)
@@ -188,7 +190,7 @@ def _integer(data: Any, at: int, stop: int) -> tuple[int, int]:
     return value * POWERS[count] + whole(word, count), at + 8 + count
 
 
-@kernel
+@inlined
 def _decimal(data: Any, at: int, stop: int, decimals: int, power: int) -> tuple[int, int]:
     """Read a decimal at an exponent (`power` is 10**decimals); return it and where it ends, (-1, -1) for anything else.
 
@@ -217,7 +219,7 @@ def _decimal(data: Any, at: int, stop: int, decimals: int, power: int) -> tuple[
     return value * power + part, at + 1 + count
 
 
-@kernel
+@inlined
 def _header(target: Any, index: int, kind: int, flags: int, row: int, time_ns: int, cause: int) -> None:
     target[index]["cause"] = cause
     target[index]["time_ns"] = time_ns
@@ -226,7 +228,7 @@ def _header(target: Any, index: int, kind: int, flags: int, row: int, time_ns: i
     target[index]["flags"] = flags
 
 
-@kernel
+@inlined
 def _entry(target: Any, index: int, price: int, quantity: int, identity: int, venue_ns: int) -> None:
     target[index]["price"] = price
     target[index]["quantity"] = quantity
@@ -234,9 +236,18 @@ def _entry(target: Any, index: int, price: int, quantity: int, identity: int, ve
     target[index]["venue_ns"] = venue_ns
 
 
-@kernel
+@inlined
 def _levels(
-    data: Any, at: int, stop: int, instruments: Any, row: int, target: Any, index: int, flags: int, time_ns: int, cause: int
+    data: Any,
+    at: int,
+    stop: int,
+    instruments: Any,
+    row: int,
+    target: Any,
+    index: int,
+    flags: int,
+    time_ns: int,
+    cause: int,
 ) -> tuple[int, int]:
     """Read `["price","quantity"],…]` into LEVELs from `index` on; return the next index and where the list ends."""
     if data[at] == CLOSE:
@@ -260,7 +271,7 @@ def _levels(
     return 0, -1
 
 
-@kernel
+@inlined
 def _sides(
     data: Any, at: int, stop: int, instruments: Any, row: int, target: Any, time_ns: int, cause: int, is_snapshot: bool
 ) -> tuple[int, int]:
@@ -411,7 +422,7 @@ def _trade(
     return 1, at
 
 
-@kernel
+@inlined
 def _quote(data: Any, at: int, stop: int, instruments: Any, row: int, target: Any, index: int) -> int:
     """Read `price","X":"quantity` of one side of a bookTicker into QUOTE `index`; return where it ends, or -1."""
     decimals = instruments[row]["price_decimals"]
@@ -499,7 +510,7 @@ def _stream(data: Any, at: int, symbols: Symbols) -> tuple[int, int, int]:
     at += 6
     if data[at] == AT:
         count = digits(load(data, at + 1))
-        if count == 0 or count == 8 or not matches(data, at + 1 + count, "ms"):
+        if not 0 < count < 8 or not matches(data, at + 1 + count, "ms"):
             return -1, 0, -1
         at += count + 3
     if not matches(data, at, '","data":'):

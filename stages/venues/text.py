@@ -47,7 +47,7 @@ if COMPILED:
             raise TypingError(f"text is a contiguous uint8 array with an integer index, not {array}[{indices}]")
 
     def _literal(text: Any) -> bytes:
-        if not isinstance(text, types.StringLiteral):
+        if not isinstance(text, types.Literal) or not isinstance(text.literal_value, str):
             raise TypingError("the text must be a literal")
         return bytes(text.literal_value.encode())
 
