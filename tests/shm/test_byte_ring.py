@@ -237,9 +237,9 @@ def test_a_killed_producer_leaves_whole_records(name, children):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [1 << 8, 1 << 20])
-def test_ten_million_records_between_processes(name, children, size):
-    count, seed = (10_000_000 if size > 1 << 10 else 1_000_000), 77
+@pytest.mark.parametrize(("size", "count"), [(1 << 8, 2_000_000), (1 << 20, 10_000_000)])
+def test_millions_of_records_between_processes(name, children, size, count):
+    seed = 77
     made = byte_ring.create(name, size)
     producer, consumer, data = byte_ring.producer(made), byte_ring.consumer(made), np.zeros(64, np.uint8)
     produce(producer, data, 0, seed)
