@@ -13,11 +13,11 @@ import numpy as np
 
 from shrivenq.pipeline import topology
 from shrivenq.pipeline.topology import CONTROL, RING, RINGS, STAGES
-from shrivenq.shm import byte_ring, counters, histogram, pool, ring, segment
+from shrivenq.shm import board, byte_ring, counters, histogram, pool, ring, segment
 from shrivenq.shm.clock import monotonic_ns
 from shrivenq.shm.kernel import kernel
 from shrivenq.shm.layout import Layout, Region
-from shrivenq.stages import hops, orders, stage
+from shrivenq.stages import hops, orders, positions, stage
 from shrivenq.stages.stage import Setup
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class Assembly:
             pool.reset(made._pool)
             for spec in RINGS:
                 made._add(spec.name, ring.ring_layout(spec.dtype, spec.count))
+            made._add("positions", board.board_layout(positions.POSITION, len(instruments)))
             made._add("latency", histogram.histogram_layout(len(hops.NAMES)))
             made.segments["latency"].array("names", writable=True)[:] = counters.name_array(hops.NAMES)
             made._add("journal", byte_ring.byte_ring_layout(topology.JOURNAL_BYTES))
@@ -134,6 +135,8 @@ class Assembly:
         }
         if name in ("risk", "gateway"):
             shared["orders"] = pool.attach(self.segments["orders"])
+        if name == "risk":
+            shared["positions"] = board.writer(self.segments["positions"])
         producers: dict[str, Any] = {part: ring.producer(self.segments[part]) for part in made.writes if part in RING}
         if name == "gateway":
             producers["journal"] = byte_ring.producer(self.segments["journal"])

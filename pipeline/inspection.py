@@ -115,7 +115,7 @@ def status(running: Running) -> dict[str, Any]:
 def segments(name: str) -> list[dict[str, Any]]:
     """Describe segments from their own headers: one by name, or all. Raises InspectionError."""
     wanted = [name.removeprefix("/")] if name else segment.names()
-    found = []
+    found: list[dict[str, Any]] = []
     for one in wanted:
         try:
             held = segment.attach(one)

@@ -55,7 +55,6 @@ class Result:
 def replay(
     config: Config,
     *,
-    split: bool,
     dump: Sequence[str] = (),
     journal_path: Path | None = None,
     progress: Callable[[int], None],
@@ -76,7 +75,7 @@ def replay(
             taps = assembly.observe(name for name, _ in requests)
             written = [dumps.Dump(name, file, taps[name], tables.instruments) for name, file in requests]
             one = _Replay(config, assembly, path, written, log, progress)
-            if split:
+            if config.placement == "split":
                 one.run_split()
             else:
                 one.run_fused()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from shrivenq.pipeline import fused
 from shrivenq.pipeline.assembly import clock_ns
+from shrivenq.pipeline.recovery import RecoveryError
 from shrivenq.pipeline.topology import STAGES
 from shrivenq.shm.segment import SegmentError
 from shrivenq.stages import stage
@@ -29,7 +30,7 @@ class StageError(Exception):
     """A stage stopped itself; one line says which and why."""
 
 
-STOPPING_ERRORS = (StageError, SegmentError, StrategyError, CaptureError, JournalError)
+STOPPING_ERRORS = (StageError, SegmentError, StrategyError, CaptureError, JournalError, RecoveryError)
 """What ends a stage with one line instead of a traceback."""
 
 TURN_NS = 1_000_000
@@ -59,6 +60,10 @@ class Runner:
             poll()
         for other in self.loops[1:]:
             other[: stage.DEADLINE_NS] = loop[: stage.DEADLINE_NS]
+
+    def context(self, name: str) -> Any:
+        """Give the context of one of its stages."""
+        return self._arguments[list(self.names).index(name)]
 
     def warm(self) -> None:
         """Compile or load the loop without letting it do anything: a deadline that has passed ends it at once."""

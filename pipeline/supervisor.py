@@ -99,6 +99,7 @@ class Supervisor:
             self.log.warning("journal tail set aside", file=str(writer.quarantine), problem=writer.found.problem)
         recovered = recovery.recover(writer.found, tables)
         epoch = writer.begin_run(part.encode(), time.time_ns())
+        writer.note(recovery.describe(tables))
         plan = placement.plan(self.config, topology.STAGES, fused=len(self.groups) == 1)
         for problem in self.assembly.shortfalls():
             self.log.warning("memory", problem=problem)

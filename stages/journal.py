@@ -381,6 +381,10 @@ class JournalWriter:
         """Expect producer `source` to count from anywhere again: it has been replaced."""
         self._next.pop(source, None)
 
+    def detach(self) -> None:
+        """Close this process's copy unsynced: a forked child writes on."""
+        os.close(self._descriptor)
+
     def close(self) -> None:
         """Sync and close."""
         self.sync()
