@@ -254,7 +254,7 @@ def _levels(
         return index, at + 1
     price_decimals, quantity_decimals = instruments[row]["price_decimals"], instruments[row]["quantity_decimals"]
     price_power, quantity_power = POWERS[price_decimals], POWERS[quantity_decimals]
-    room = len(target) - 1
+    room = min(len(target), EVENT_MAX) - 1
     while index < room and matches(data, at, '["'):
         price, at = _decimal(data, at + 2, stop, price_decimals, price_power)
         if price <= 0 or not matches(data, at, '","'):

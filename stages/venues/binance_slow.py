@@ -15,7 +15,7 @@ import re
 from typing import Any
 
 from shrivenq.stages.messages import DIFF, END, LEVEL, QUOTE, SELLER_AGGRESSED, SIDE_ASK, SNAPSHOT, TRADE
-from shrivenq.stages.venues.binance import MS_MAX, Symbols
+from shrivenq.stages.venues.binance import EVENT_MAX, MS_MAX, Symbols
 
 LIMIT = 10**18
 """Scaled prices and quantities stay below this."""
@@ -57,8 +57,9 @@ def decode_slow(frame: bytes, symbols: Symbols, instruments: Any, target: Any, t
     if kind == TRADE and message.get("X") in _NO_TRADE:
         return 0
     records = _READERS[kind](event)
-    if len(records) + 1 > len(target):
-        raise Refused(f"{_NAMES[kind]}: {len(records) - 1} levels, room for {len(target) - 2}")
+    room = min(len(target), EVENT_MAX)
+    if len(records) + 1 > room:
+        raise Refused(f"{_NAMES[kind]}: {len(records) - 1} levels, room for {room - 2}")
     records.append((END, 0, 0, 0, len(records), 0))
     for index, (kind_, flags, first, second, third, venue_ns) in enumerate(records):
         target[index]["cause"], target[index]["time_ns"] = cause, time_ns

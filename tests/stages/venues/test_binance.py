@@ -229,7 +229,7 @@ def test_mutated_frames_give_the_slow_answer_or_none(data, market):
     assert recognised > 500, f"seed {seed}: too few mutations were still frames"
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_hypothesis_finds_no_frame_decoded_otherwise(data):
     market = data.draw(st.sampled_from(list(MARKETS)))

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shrivenq.stages.messages import SIDE_ASK, TICK
@@ -41,6 +41,7 @@ def refusal(frame, market="spot", room=EVENT_MAX):
 decimals = st.decimals(min_value=0, max_value=10**7, places=2, allow_nan=False, allow_infinity=False)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(decimals.filter(bool), decimals)), st.lists(st.tuples(decimals.filter(bool), decimals)))
 def test_levels_are_exact(bids, asks):
     sides = {"b": bids, "a": asks}

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shrivenq.shm.kernel import kernel
@@ -35,6 +35,7 @@ def greet(data, at):
     return at
 
 
+@settings(deadline=None)
 @given(eight, st.integers(0, 8), st.integers(0, 8))
 def test_word_functions_agree_with_python(text, count, decimals):
     data = np.frombuffer(b"x" + text + b"0", np.uint8)
