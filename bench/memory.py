@@ -1,9 +1,13 @@
 """Slots taken and given back: the slab of one owner, the pool shared by processes.
 
-One operation is a pair: take a slot of 192 bytes (an order's), write its first word, give it back. Each round takes and
-gives back in bursts of a few, as orders do; `slab` and `pool` are the fastest of interleaved rounds, per pair.
-`pool_contended` is two processes at once on one pool, the time of one of them, waiting for the other included; the
-median, because its fastest rounds are those in which the other happened not to run.
+One operation is a pair: take a slot of 192 bytes (an order's), write its first word, give it back, in bursts of a few,
+as orders do. For `slab` and `pool` a sample is short enough to fit between two turns of the scheduler, and the figure is
+the fastest of many interleaved ones, in wall time per pair: the cost of the code, not of sharing the CPU. Longer samples
+on a loaded machine gave two to four times the CPU time they used.
+
+`pool_contended` is two processes at once on one pool, wall time of one of them per pair, waiting for the other and
+whatever the scheduler adds included. Its samples are long, so that the two overlap, and the figure is their median: the
+fastest are those in which the other happened not to run.
 """
 
 from __future__ import annotations
@@ -22,8 +26,10 @@ from shrivenq.stages.orders import ORDER_SLOT
 
 COUNT = 4096
 BURST = 8
-PAIRS = 4_000_000
-ROUNDS = 7
+PAIRS = 20_000
+ROUNDS = 500
+CONTENDED_PAIRS = 4_000_000
+CONTENDED_ROUNDS = 7
 
 
 @kernel
@@ -62,13 +68,13 @@ def meet(gate, others, wait):
         idle(wait)
 
 
-def timed(pairs_of, held):
+def timed(pairs_of, held, pairs):
     taken = np.zeros(BURST, np.int64)
     begun = time.perf_counter_ns()
-    refused = pairs_of(held, taken, PAIRS)
+    refused = pairs_of(held, taken, pairs)
     spent = time.perf_counter_ns() - begun
     assert refused == 0
-    return {"alloc_free": spent / PAIRS}
+    return {"alloc_free": spent / pairs}
 
 
 def contended(held, gate):
@@ -78,10 +84,10 @@ def contended(held, gate):
     pid = os.fork()
     if pid == 0:
         meet(gate, 2, wait)
-        timed(pool_pairs, held)
+        timed(pool_pairs, held, CONTENDED_PAIRS)
         os._exit(0)
     meet(gate, 2, wait)
-    found = timed(pool_pairs, held)
+    found = timed(pool_pairs, held, CONTENDED_PAIRS)
     assert os.waitpid(pid, 0)[1] == 0
     return found
 
@@ -94,13 +100,13 @@ def main():
         owned, shared, gate = slab.owner(made[0]), pool.attach(made[1]), pool.attach(made[1]).head[256:]
         meet(gate, 0, SPIN)  # compiled before anything forks
         cases = {
-            "slab": lambda: timed(slab_pairs, owned),
-            "pool": lambda: timed(pool_pairs, shared),
+            "slab": lambda: timed(slab_pairs, owned, PAIRS),
+            "pool": lambda: timed(pool_pairs, shared, PAIRS),
         }
         for call in cases.values():
             call()
         found = interleaved(ROUNDS, cases, min)
-        found |= interleaved(ROUNDS, {"pool_contended": lambda: contended(shared, gate)})
+        found |= interleaved(CONTENDED_ROUNDS, {"pool_contended": lambda: contended(shared, gate)})
         for case, figures in found.items():
             report.row(case, "alloc_free", "ns", figures["alloc_free"])
     finally:
