@@ -1,9 +1,9 @@
 """Slots taken and given back: the slab of one owner, the pool shared by processes.
 
-One operation is a pair: take a slot of 192 bytes (an order's), write its first word, give it back, in bursts of a few,
-as orders do. For `slab` and `pool` a sample is short enough to fit between two turns of the scheduler, and the figure is
-the fastest of many interleaved ones, in wall time per pair: the cost of the code, not of sharing the CPU. Longer samples
-on a loaded machine gave two to four times the CPU time they used.
+One operation is a pair: take a slot of 192 bytes (an order's), write its first word, give it back, in bursts of a
+few, as orders do. For `slab` and `pool` a sample is short enough to fit between two turns of the scheduler, and the
+figure is the fastest of many interleaved ones, in wall time per pair: the cost of the code, not of sharing the CPU.
+Longer samples on a loaded machine gave two to four times the CPU time they used.
 
 `pool_contended` is two processes at once on one pool, wall time of one of them per pair, waiting for the other and
 whatever the scheduler adds included. Its samples are long, so that the two overlap, and the figure is their median: the
