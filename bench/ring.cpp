@@ -49,13 +49,13 @@ static inline Word now_ns() {
 
 static inline void fill(Message &message, Word sequence) {
     for (Word k = 0; k < 8; ++k)
-        message.words[k] = sequence + k;
+        message.words[k] = sequence;
 }
 
 static inline Word difference(const Message &message, Word sequence) {
     Word found = 0;
     for (Word k = 0; k < 8; ++k)
-        found |= message.words[k] ^ (sequence + k);
+        found |= message.words[k] ^ sequence;
     return found;
 }
 
@@ -102,8 +102,12 @@ struct Same {
             wait_once();
             return 0;
         }
-        for (Word k = 0; k < waiting; ++k)
-            bad |= difference(slots[(tail + k) & mask], sequence + k);
+        for (Word k = 0; k < waiting; ++k) {
+            if (difference(slots[(tail + k) & mask], sequence + k)) {
+                ++bad;
+                break;
+            }
+        }
         consumer.cursor.store(tail + waiting, std::memory_order_release);
         return waiting;
     }

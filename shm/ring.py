@@ -23,11 +23,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+
 from shrivenq.shm import segment
 from shrivenq.shm.atomics import fence_acquire, load_acquire, store_release
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.shm.layout import LINE_WORDS, PAGE, Layout, Region
 from shrivenq.shm.segment import Segment, SegmentError
+
+INT64_MAX = (1 << 63) - 1
 
 HEAD, TAIL = 0, 0
 NEXT = LINE_WORDS
@@ -95,6 +98,13 @@ def tap(ring: Segment) -> Tap:
 
 
 @inlined
+def index_of(position: int, count: int) -> int:
+    """Index of a position in `count` slots."""
+    # The sign bit is cleared for the compiler: it then needs no check for an index that counts from the end.
+    return position & ((count - 1) & INT64_MAX)
+
+
+@inlined
 def claim(ring: Any, count: int) -> bool:
     """Tell the producer whether `count` slots from NEXT on may be written; looks at the consumer only if it must."""
     end = ring.own[NEXT] + count
@@ -109,7 +119,7 @@ def next_slot(ring: Any) -> int:
     """Take the index of the next slot to fill and advance NEXT; the caller has claimed it."""
     position = ring.own[NEXT]
     ring.own[NEXT] = position + 1
-    return position & (ring.slots.shape[0] - 1)
+    return index_of(position, ring.slots.shape[0])
 
 
 @inlined
@@ -139,7 +149,7 @@ def available(ring: Any) -> int:
 @inlined
 def slot_at(ring: Any, ahead: int) -> int:
     """Index of the slot `ahead` of TAIL."""
-    return (ring.own[TAIL] + ahead) & (ring.slots.shape[0] - 1)
+    return index_of(ring.own[TAIL] + ahead, ring.slots.shape[0])
 
 
 @inlined
@@ -161,7 +171,7 @@ def copy_next(ring: Any, target: Any) -> int:
     if head == position:
         return 0
     if head - position < count:
-        target[0] = ring.slots[position & (count - 1)]
+        target[0] = ring.slots[index_of(position, count)]
         fence_acquire()
         head = load_acquire(ring.peer, HEAD)
         if head - position < count:

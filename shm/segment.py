@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import posix_ipc
+
 from shrivenq.shm import layout, numa
 from shrivenq.shm.layout import HEADER, HEADER_SIZE, Layout
 
