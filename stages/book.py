@@ -22,7 +22,7 @@ import numpy as np
 
 from shrivenq.shm import ring
 from shrivenq.shm.atomics import store_release
-from shrivenq.shm.kernel import kernel
+from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import messages as m
 from shrivenq.stages import order_book
 from shrivenq.stages.order_book import ASK, BID, Books
@@ -147,7 +147,7 @@ def lose(context: Any, i: int) -> None:
     invalidate(context, i)
 
 
-@kernel
+@inlined
 def judge(context: Any, i: int, first_id: int, last_id: int, previous_id: int) -> int:
     """Tell what to do with a diff of these ids on a live book: APPLY, IGNORE or BROKEN (something is missing).
 
@@ -167,7 +167,7 @@ def judge(context: Any, i: int, first_id: int, last_id: int, previous_id: int) -
     return BROKEN
 
 
-@kernel
+@inlined
 def check(context: Any, i: int) -> None:
     """Make a crossed book invalid."""
     bid = order_book.best_price(context.books, i, BID)
@@ -177,7 +177,7 @@ def check(context: Any, i: int) -> None:
         invalidate(context, i)
 
 
-@kernel
+@inlined
 def flags_of(context: Any, i: int, bid: int, ask: int) -> int:
     """Tell VALID and BLIND of a book with this touch."""
     if context.state[i]["status"] != LIVE:
@@ -279,7 +279,7 @@ def open_snapshot(context: Any, i: int, record: Any) -> int:
     return APPLY
 
 
-@kernel
+@inlined
 def open_diff(context: Any, i: int, record: Any) -> int:
     """Judge a diff; return what becomes of its levels."""
     state = context.state[i]
@@ -301,7 +301,7 @@ def open_diff(context: Any, i: int, record: Any) -> int:
     return context.words[ACTION]
 
 
-@kernel
+@inlined
 def open_event(context: Any, record: Any) -> None:
     """Note what a SNAPSHOT or DIFF record begins."""
     words = context.words
@@ -321,7 +321,7 @@ def open_event(context: Any, record: Any) -> None:
         words[ACTION] = open_diff(context, i, record)
 
 
-@kernel
+@inlined
 def level(context: Any, record: Any) -> None:
     """Apply, buffer or ignore one level of the event."""
     action = context.words[ACTION]
@@ -344,7 +344,7 @@ def level(context: Any, record: Any) -> None:
             context.state[i]["known_low"] = price
 
 
-@kernel
+@inlined
 def close_depth(context: Any, i: int) -> bool:
     """Finish a depth event; tell whether there is anything to publish."""
     state = context.state[i]
@@ -367,7 +367,7 @@ def close_depth(context: Any, i: int) -> bool:
 # ── output ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@kernel
+@inlined
 def book_slot(context: Any, record: Any, kind: int) -> int:
     """Take a slot of `book` and write its header; -1 and HOLD if the ring is full."""
     out = context.book
@@ -389,7 +389,7 @@ def book_slot(context: Any, record: Any, kind: int) -> int:
     return slot
 
 
-@kernel
+@inlined
 def put_depth(context: Any, i: int, record: Any) -> None:
     """Write TOUCH and BOOK of an instrument as it stands."""
     words = context.words
@@ -429,8 +429,9 @@ def put_depth(context: Any, i: int, record: Any) -> None:
         )
 
 
-@kernel
+@inlined
 def clear_levels(target: Any) -> None:
+    """Empty both sides of a BOOK."""
     target["bid_count"] = 0
     target["ask_count"] = 0
     target["bid_price"][:] = 0
@@ -439,7 +440,7 @@ def clear_levels(target: Any) -> None:
     target["ask_quantity"][:] = 0
 
 
-@kernel
+@inlined
 def put_quote(context: Any, record: Any) -> None:
     """Write one side of a best bid and offer: the ask joins the bid of its event."""
     out = context.book
@@ -465,7 +466,7 @@ def put_quote(context: Any, record: Any) -> None:
         out.slots[slot]["bid_quantity"][0] = record["quantity"]
 
 
-@kernel
+@inlined
 def put_other(context: Any, record: Any) -> None:
     """Pass a TRADE or TIMER on."""
     slot = book_slot(context, record, record["kind"])
@@ -484,7 +485,7 @@ def put_other(context: Any, record: Any) -> None:
         target["venue_ns"] = 0
 
 
-@kernel
+@inlined
 def put_feed(context: Any, record: Any, need: int) -> None:
     """Copy a record to `fill_feed`; without room for `need` the rest of its event is left out."""
     out = context.fill_feed
@@ -509,7 +510,7 @@ def put_feed(context: Any, record: Any, need: int) -> None:
 # ── the step ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@kernel
+@inlined
 def room(context: Any, loop: Any, record: Any) -> bool:
     """Tell, in replay, whether everything that may follow from a record fits; a ring that never will is a fault."""
     if not ring.claim(context.fill_feed, 1):
@@ -537,7 +538,7 @@ def lose_all(context: Any, record: Any) -> None:
         put_depth(context, i, record)
 
 
-@kernel
+@inlined
 def close_event(context: Any, loop: Any, record: Any) -> None:
     """Finish the event and publish what came of it, `book` last."""
     words = context.words
@@ -561,7 +562,7 @@ def close_event(context: Any, loop: Any, record: Any) -> None:
     words[KIND] = 0
 
 
-@kernel
+@inlined
 def take(context: Any, loop: Any, record: Any) -> None:
     """Take one record that is no LEVEL."""
     words = context.words
@@ -569,7 +570,7 @@ def take(context: Any, loop: Any, record: Any) -> None:
     if record["flags"] & m.GAP != 0:
         words[INPUT_GAPS] += 1
         lose_all(context, record)
-    if kind == m.SNAPSHOT or kind == m.DIFF:
+    if kind in (m.SNAPSHOT, m.DIFF):
         open_event(context, record)
     elif kind == m.END:
         close_event(context, loop, record)

@@ -1,6 +1,6 @@
 """Order book: price levels of any number of instruments in preallocated arrays.
 
-Each side of an instrument is a row (`2 × instrument + side`) with two parts:
+Each side of an instrument is a row (`2 × instrument + side`) of one array: its words, then two parts:
 
     near   a window of `window_ticks` ticks around the touch: one quantity a tick, and two layers of bitmaps that say
            which are not 0, scanned 64 ticks at a time. A ring: tick & (window_ticks − 1) is the index, so that moving
@@ -25,19 +25,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from shrivenq.shm.kernel import COMPILED, intrinsic, kernel
+from shrivenq.shm.kernel import COMPILED, inlined, intrinsic, kernel
 
 BID, ASK = 0, 1
 
-# Words of a row.
+# Words of a row; the first line holds what every change reads.
 BASE = 0  # lowest tick of the window
 BEST = 1  # best tick in the window; meaningless while NEAR_COUNT is 0
 NEAR_COUNT = 2  # levels in the window
-FAR_HEAD = 3  # where the best far level lies
-FAR_COUNT = 4  # far levels
-ROW_WORDS = 8
+FAR_COUNT = 3  # far levels
+FAR_HEAD = 4  # where the best far level lies
+TICK = 5  # price units a tick
+WIDTH = 6  # window_ticks
+SIDE = 7  # BID or ASK
+FAR_ROOM = 8  # far_levels
+# Where the parts begin; near[tick & (WIDTH − 1)], the quantity at a tick and 0 for no level, at NEAR.
+OCCUPIED = 9  # one bit a tick: is there a level
+SUMMARY = 10  # one bit a word of OCCUPIED: is it not 0
+SUMMARY_COUNT = 11  # words of SUMMARY
+FAR_PRICE = 12  # [(FAR_HEAD + rank) & (FAR_ROOM − 1)]
+FAR_QUANTITY = 13
+NEAR = 16
 
-WINDOW_TICKS_MAX = 1 << 22
+SIZE_MAX = 1 << 22
 
 if COMPILED:
     from llvmlite import ir
@@ -71,15 +81,9 @@ else:
 
 
 class Books(NamedTuple):
-    """The books of all instruments; rows are `2 × instrument + side`. All int64."""
+    """The books of all instruments."""
 
-    tick: Any  # [instrument] price units a tick
-    words: Any  # [row, word] see above
-    near: Any  # [row, tick & (window_ticks − 1)] quantity, 0 for no level
-    occupied: Any  # [row, …] one bit a tick: is there a level
-    summary: Any  # [row, …] one bit a word of `occupied`: is it not 0
-    far_price: Any  # [row, (FAR_HEAD + rank) & (far_levels − 1)]
-    far_quantity: Any
+    rows: Any  # int64[2 × instrument + side, word]
 
 
 def make_books(instruments: Any, window_ticks: int = 65_536, far_levels: int = 8_192) -> Books:
@@ -88,274 +92,277 @@ def make_books(instruments: Any, window_ticks: int = 65_536, far_levels: int = 8
     `window_ticks` and `far_levels`, per side of an instrument, are powers of two; a side takes about
     8 × window_ticks + 16 × far_levels bytes. Raises ValueError for other sizes or a tick below 1.
     """
-    for name, value, limit in (("window_ticks", window_ticks, WINDOW_TICKS_MAX), ("far_levels", far_levels, 1 << 30)):
-        if value < 1 or value > limit or value & (value - 1):
-            raise ValueError(f"{name} is a power of two from 1 to {limit:,}, not {value}")
-    tick = np.ascontiguousarray(instruments["tick"], dtype=np.int64)
-    if (tick < 1).any():
-        raise ValueError(f"the ladder needs a tick of at least 1, not {int(tick.min())}")
-    rows = 2 * len(tick)
-    words = max(1, window_ticks // 64)
-    return Books(
-        tick,
-        np.zeros((rows, ROW_WORDS), np.int64),
-        np.zeros((rows, window_ticks), np.int64),
-        np.zeros((rows, words), np.int64),
-        np.zeros((rows, max(1, words // 64)), np.int64),
-        np.zeros((rows, far_levels), np.int64),
-        np.zeros((rows, far_levels), np.int64),
-    )
+    for name, value in (("window_ticks", window_ticks), ("far_levels", far_levels)):
+        if value < 1 or value > SIZE_MAX or value & (value - 1):
+            raise ValueError(f"{name} is a power of two from 1 to {SIZE_MAX:,}, not {value}")
+    if (instruments["tick"] < 1).any():
+        raise ValueError(f"the ladder needs a tick of at least 1, not {int(instruments['tick'].min())}")
+    occupied = max(1, window_ticks // 64)
+    summary = max(1, occupied // 64)
+    far = NEAR + window_ticks + occupied + summary
+    size = -(-(far + 2 * far_levels) // 8) * 8
+    rows = np.zeros((2 * len(instruments), size), np.int64)
+    rows[:, TICK] = np.repeat(instruments["tick"], 2)
+    rows[:, WIDTH] = window_ticks
+    rows[ASK::2, SIDE] = ASK
+    rows[:, FAR_ROOM] = far_levels
+    rows[:, OCCUPIED] = NEAR + window_ticks
+    rows[:, SUMMARY] = NEAR + window_ticks + occupied
+    rows[:, SUMMARY_COUNT] = summary
+    rows[:, FAR_PRICE] = far
+    rows[:, FAR_QUANTITY] = far + far_levels
+    return Books(rows)
 
 
 # ── near: the window ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@kernel
-def _index_below(books: Any, row: int, index: int) -> int:
+@inlined
+def _index_below(row: Any, index: int) -> int:
     """Find the next occupied index below `index`, going round; the row holds another level."""
     word = index >> 6
-    bits = books.occupied[row, word] & ~(np.int64(-1) << (index & 63))
+    bits = row[row[OCCUPIED] + word] & ~(np.int64(-1) << (index & 63))
     if bits != 0:
         return (word << 6) + highest_bit(bits)
     group = word >> 6
-    bits = books.summary[row, group] & ~(np.int64(-1) << (word & 63))
+    bits = row[row[SUMMARY] + group] & ~(np.int64(-1) << (word & 63))
     while bits == 0:
-        group = (group - 1) & (books.summary.shape[1] - 1)
-        bits = books.summary[row, group]
+        group = (group - 1) & (row[SUMMARY_COUNT] - 1)
+        bits = row[row[SUMMARY] + group]
     word = (group << 6) + highest_bit(bits)
-    return (word << 6) + highest_bit(books.occupied[row, word])
+    return (word << 6) + highest_bit(row[row[OCCUPIED] + word])
 
 
-@kernel
-def _index_above(books: Any, row: int, index: int) -> int:
+@inlined
+def _index_above(row: Any, index: int) -> int:
     """Find the next occupied index above `index`, going round; the row holds another level."""
     word = index >> 6
     # Two shifts, since one by 64 means nothing.
-    bits = books.occupied[row, word] & (np.int64(-1) << (index & 63) << 1)
+    bits = row[row[OCCUPIED] + word] & (np.int64(-1) << (index & 63) << 1)
     if bits != 0:
         return (word << 6) + lowest_bit(bits)
     group = word >> 6
-    bits = books.summary[row, group] & (np.int64(-1) << (word & 63) << 1)
+    bits = row[row[SUMMARY] + group] & (np.int64(-1) << (word & 63) << 1)
     while bits == 0:
-        group = (group + 1) & (books.summary.shape[1] - 1)
-        bits = books.summary[row, group]
+        group = (group + 1) & (row[SUMMARY_COUNT] - 1)
+        bits = row[row[SUMMARY] + group]
     word = (group << 6) + lowest_bit(bits)
-    return (word << 6) + lowest_bit(books.occupied[row, word])
+    return (word << 6) + lowest_bit(row[row[OCCUPIED] + word])
 
 
-@kernel
-def _worse_tick(books: Any, row: int, ticks: int) -> int:
+@inlined
+def _worse_tick(row: Any, ticks: int) -> int:
     """Find the next occupied tick of the window that is worse than `ticks`; there is one."""
-    mask = books.near.shape[1] - 1
+    mask = row[WIDTH] - 1
     index = ticks & mask
     # 1 to window_ticks away: from just outside the window, the far edge has the same index.
-    if row & 1 == BID:
-        return ticks - 1 - ((index - 1 - _index_below(books, row, index)) & mask)
-    return ticks + 1 + ((_index_above(books, row, index) - index - 1) & mask)
+    if row[SIDE] == BID:
+        return ticks - 1 - ((index - 1 - _index_below(row, index)) & mask)
+    return ticks + 1 + ((_index_above(row, index) - index - 1) & mask)
 
 
-@kernel
-def _occupy(books: Any, row: int, ticks: int) -> None:
+@inlined
+def _occupy(row: Any, ticks: int) -> None:
     """Note that the window has a level at `ticks` from now on."""
-    index = ticks & (books.near.shape[1] - 1)
-    books.occupied[row, index >> 6] |= np.int64(1) << (index & 63)
-    books.summary[row, index >> 12] |= np.int64(1) << ((index >> 6) & 63)
-    books.words[row, NEAR_COUNT] += 1
-    best = books.words[row, BEST]
-    if books.words[row, NEAR_COUNT] == 1 or (ticks > best if row & 1 == BID else ticks < best):
-        books.words[row, BEST] = ticks
+    index = ticks & (row[WIDTH] - 1)
+    row[row[OCCUPIED] + (index >> 6)] |= np.int64(1) << (index & 63)
+    row[row[SUMMARY] + (index >> 12)] |= np.int64(1) << ((index >> 6) & 63)
+    row[NEAR_COUNT] += 1
+    best = row[BEST]
+    if row[NEAR_COUNT] == 1 or (ticks > best if row[SIDE] == BID else ticks < best):
+        row[BEST] = ticks
 
 
-@kernel
-def _vacate(books: Any, row: int, index: int) -> None:
+@inlined
+def _vacate(row: Any, index: int) -> None:
     """Note that the window has no level at `index` any more; BEST is the caller's to mend."""
-    books.occupied[row, index >> 6] &= ~(np.int64(1) << (index & 63))
-    if books.occupied[row, index >> 6] == 0:
-        books.summary[row, index >> 12] &= ~(np.int64(1) << ((index >> 6) & 63))
-    books.words[row, NEAR_COUNT] -= 1
+    row[row[OCCUPIED] + (index >> 6)] &= ~(np.int64(1) << (index & 63))
+    if row[row[OCCUPIED] + (index >> 6)] == 0:
+        row[row[SUMMARY] + (index >> 12)] &= ~(np.int64(1) << ((index >> 6) & 63))
+    row[NEAR_COUNT] -= 1
 
 
-@kernel
-def _set_near(books: Any, row: int, ticks: int, quantity: int) -> int:
+@inlined
+def _set_near(row: Any, ticks: int, quantity: int) -> int:
     """Set a level inside the window; return the quantity before."""
-    index = ticks & (books.near.shape[1] - 1)
-    previous = books.near[row, index]
-    books.near[row, index] = quantity
+    index = ticks & (row[WIDTH] - 1)
+    previous = row[NEAR + index]
+    row[NEAR + index] = quantity
     if previous == 0:
         if quantity != 0:
-            _occupy(books, row, ticks)
+            _occupy(row, ticks)
     elif quantity == 0:
-        _vacate(books, row, index)
-        if ticks == books.words[row, BEST] and books.words[row, NEAR_COUNT] > 0:
-            books.words[row, BEST] = _worse_tick(books, row, ticks)
+        _vacate(row, index)
+        if ticks == row[BEST] and row[NEAR_COUNT] > 0:
+            row[BEST] = _worse_tick(row, ticks)
     return previous
 
 
 # ── far: everything else ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@kernel
-def _better(row: int, price: int, other: int) -> bool:
+@inlined
+def _better(row: Any, price: int, other: int) -> bool:
     """Tell whether `price` comes before `other` on the row's side."""
-    return price > other if row & 1 == BID else price < other
+    return price > other if row[SIDE] == BID else price < other
+
+
+@inlined
+def _far_slot(row: Any, rank: int) -> int:
+    return (row[FAR_HEAD] + rank) & (row[FAR_ROOM] - 1)
 
 
 @kernel
-def _far_slot(books: Any, row: int, rank: int) -> int:
-    return (books.words[row, FAR_HEAD] + rank) & (books.far_price.shape[1] - 1)
-
-
-@kernel
-def _far_rank(books: Any, row: int, price: int) -> int:
+def _far_rank(row: Any, price: int) -> int:
     """Count the far levels better than `price`: the rank it has or would have."""
-    low, high = 0, books.words[row, FAR_COUNT]
+    low, high = 0, row[FAR_COUNT]
     while low < high:
         middle = (low + high) >> 1
-        if _better(row, books.far_price[row, _far_slot(books, row, middle)], price):
+        if _better(row, row[row[FAR_PRICE] + _far_slot(row, middle)], price):
             low = middle + 1
         else:
             high = middle
     return low
 
 
-@kernel
-def _far_move(books: Any, row: int, source: int, target: int) -> None:
-    source, target = _far_slot(books, row, source), _far_slot(books, row, target)
-    books.far_price[row, target] = books.far_price[row, source]
-    books.far_quantity[row, target] = books.far_quantity[row, source]
+@inlined
+def _far_move(row: Any, source: int, target: int) -> None:
+    source, target = _far_slot(row, source), _far_slot(row, target)
+    row[row[FAR_PRICE] + target] = row[row[FAR_PRICE] + source]
+    row[row[FAR_QUANTITY] + target] = row[row[FAR_QUANTITY] + source]
 
 
 @kernel
-def _far_insert(books: Any, row: int, rank: int, price: int, quantity: int) -> None:
+def _far_insert(row: Any, rank: int, price: int, quantity: int) -> None:
     """Make room at `rank` by moving the shorter end outwards; the caller has checked that there is some."""
-    count = books.words[row, FAR_COUNT]
+    count = row[FAR_COUNT]
     if rank < count - rank:
-        books.words[row, FAR_HEAD] = _far_slot(books, row, -1)
+        row[FAR_HEAD] = _far_slot(row, -1)
         for other in range(rank):
-            _far_move(books, row, other + 1, other)
+            _far_move(row, other + 1, other)
     else:
         for other in range(count, rank, -1):
-            _far_move(books, row, other - 1, other)
-    books.words[row, FAR_COUNT] = count + 1
-    slot = _far_slot(books, row, rank)
-    books.far_price[row, slot] = price
-    books.far_quantity[row, slot] = quantity
+            _far_move(row, other - 1, other)
+    row[FAR_COUNT] = count + 1
+    slot = _far_slot(row, rank)
+    row[row[FAR_PRICE] + slot] = price
+    row[row[FAR_QUANTITY] + slot] = quantity
 
 
 @kernel
-def _far_remove(books: Any, row: int, rank: int) -> None:
+def _far_remove(row: Any, rank: int) -> None:
     """Close the place at `rank` by moving the shorter end inwards."""
-    count = books.words[row, FAR_COUNT]
+    count = row[FAR_COUNT]
     if rank < count - rank:
         for other in range(rank, 0, -1):
-            _far_move(books, row, other - 1, other)
-        books.words[row, FAR_HEAD] = _far_slot(books, row, 1)
+            _far_move(row, other - 1, other)
+        row[FAR_HEAD] = _far_slot(row, 1)
     else:
         for other in range(rank, count - 1):
-            _far_move(books, row, other + 1, other)
-    books.words[row, FAR_COUNT] = count - 1
+            _far_move(row, other + 1, other)
+    row[FAR_COUNT] = count - 1
 
 
 @kernel
-def _set_far(books: Any, row: int, price: int, quantity: int) -> int:
+def _set_far(row: Any, price: int, quantity: int) -> int:
     """Set a level outside the window; return the quantity before, -1 if there is no room."""
-    rank = _far_rank(books, row, price)
-    count = books.words[row, FAR_COUNT]
-    slot = _far_slot(books, row, rank)
-    if rank < count and books.far_price[row, slot] == price:
-        previous = books.far_quantity[row, slot]
+    rank = _far_rank(row, price)
+    count = row[FAR_COUNT]
+    slot = _far_slot(row, rank)
+    if rank < count and row[row[FAR_PRICE] + slot] == price:
+        previous = row[row[FAR_QUANTITY] + slot]
         if quantity == 0:
-            _far_remove(books, row, rank)
+            _far_remove(row, rank)
         else:
-            books.far_quantity[row, slot] = quantity
+            row[row[FAR_QUANTITY] + slot] = quantity
         return previous
     if quantity != 0:
-        if count == books.far_price.shape[1]:
+        if count == row[FAR_ROOM]:
             return -1
-        _far_insert(books, row, rank, price, quantity)
+        _far_insert(row, rank, price, quantity)
     return 0
 
 
 # ── moving the window ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@kernel
-def _tick_of(books: Any, row: int, index: int) -> int:
+@inlined
+def _tick_of(row: Any, index: int) -> int:
     """Name the tick that the window's `index` stands for."""
-    base = books.words[row, BASE]
-    return base + ((index - base) & (books.near.shape[1] - 1))
+    base = row[BASE]
+    return base + ((index - base) & (row[WIDTH] - 1))
 
 
 @kernel
-def _leaving(books: Any, row: int, base: int, move: bool) -> int:
+def _leaving(row: Any, base: int, move: bool) -> int:
     """Count the window's levels outside a window at `base`; with `move`, move them to the far ones."""
-    width = books.near.shape[1]
+    width = row[WIDTH]
     count = 0
-    for word in range(books.occupied.shape[1]):
-        bits = books.occupied[row, word]
+    for word in range(row[SUMMARY] - row[OCCUPIED]):
+        bits = row[row[OCCUPIED] + word]
         while bits != 0:
             index = (word << 6) + lowest_bit(bits)
             bits ^= np.int64(1) << lowest_bit(bits)
-            ticks = _tick_of(books, row, index)
+            ticks = _tick_of(row, index)
             if base <= ticks < base + width:
                 continue
             count += 1
             if move:
-                price = ticks * books.tick[row >> 1]
-                _far_insert(books, row, _far_rank(books, row, price), price, books.near[row, index])
-                books.near[row, index] = 0
-                _vacate(books, row, index)
+                price = ticks * row[TICK]
+                _far_insert(row, _far_rank(row, price), price, row[NEAR + index])
+                row[NEAR + index] = 0
+                _vacate(row, index)
     return count
 
 
 @kernel
-def _enter(books: Any, row: int) -> None:
+def _enter(row: Any) -> None:
     """Move the far levels that belong in the window into it; keep the rest in order."""
-    tick = books.tick[row >> 1]
-    base = books.words[row, BASE]
-    width = books.near.shape[1]
+    tick = row[TICK]
+    base = row[BASE]
+    width = row[WIDTH]
     kept = 0
-    for rank in range(books.words[row, FAR_COUNT]):
-        slot = _far_slot(books, row, rank)
-        price = books.far_price[row, slot]
+    for rank in range(row[FAR_COUNT]):
+        slot = _far_slot(row, rank)
+        price = row[row[FAR_PRICE] + slot]
         ticks = price // tick
         if ticks * tick == price and base <= ticks < base + width:
-            books.near[row, ticks & (width - 1)] = books.far_quantity[row, slot]
-            _occupy(books, row, ticks)
+            row[NEAR + (ticks & (width - 1))] = row[row[FAR_QUANTITY] + slot]
+            _occupy(row, ticks)
         else:
-            _far_move(books, row, rank, kept)
+            _far_move(row, rank, kept)
             kept += 1
-    books.words[row, FAR_COUNT] = kept
+    row[FAR_COUNT] = kept
 
 
 @kernel
-def _recentre(books: Any, row: int, best: int) -> None:
+def _recentre(row: Any, best: int) -> None:
     """Move the window so that tick `best` lies in its better half with a quarter to spare; not if far lacks room."""
-    width = books.near.shape[1]
+    width = row[WIDTH]
     # Whole words of the bitmap, so that one word's bits are neighbours and in order.
     unit = min(width, 64)
-    base = best - (width * 3 // 4 if row & 1 == BID else width // 4)
+    base = best - (width * 3 // 4 if row[SIDE] == BID else width // 4)
     base &= -unit
     if best >= base + width:
         base += unit
-    if base == books.words[row, BASE]:
+    if base == row[BASE]:
         return
-    if books.words[row, FAR_COUNT] + _leaving(books, row, base, False) > books.far_price.shape[1]:
+    if row[FAR_COUNT] + _leaving(row, base, False) > row[FAR_ROOM]:
         return
-    _leaving(books, row, base, True)
-    books.words[row, BASE] = base
-    _enter(books, row)
-    if books.words[row, NEAR_COUNT] > 0:
-        edge = base + width if row & 1 == BID else base - 1
-        books.words[row, BEST] = _worse_tick(books, row, edge)
+    _leaving(row, base, True)
+    row[BASE] = base
+    _enter(row)
+    if row[NEAR_COUNT] > 0:
+        edge = base + width if row[SIDE] == BID else base - 1
+        row[BEST] = _worse_tick(row, edge)
 
 
-@kernel
-def _well_placed(books: Any, row: int, best: int) -> bool:
+@inlined
+def _well_placed(row: Any, best: int) -> bool:
     """Tell whether tick `best` lies in the better half of the window."""
-    offset = best - books.words[row, BASE]
-    width = books.near.shape[1]
-    if row & 1 == BID:
+    offset = best - row[BASE]
+    width = row[WIDTH]
+    if row[SIDE] == BID:
         return width // 2 <= offset < width
     return 0 <= offset <= width // 2
 
@@ -366,33 +373,52 @@ def _well_placed(books: Any, row: int, best: int) -> bool:
 @kernel
 def clear(books: Any, instrument: int) -> None:
     """Delete every level of both sides."""
-    for row in range(2 * instrument, 2 * instrument + 2):
-        for word in range(books.occupied.shape[1]):
-            bits = books.occupied[row, word]
+    for side in range(2):
+        row = books.rows[2 * instrument + side]
+        for word in range(row[SUMMARY] - row[OCCUPIED]):
+            bits = row[row[OCCUPIED] + word]
             while bits != 0:
-                books.near[row, (word << 6) + lowest_bit(bits)] = 0
+                row[NEAR + (word << 6) + lowest_bit(bits)] = 0
                 bits ^= np.int64(1) << lowest_bit(bits)
-            books.occupied[row, word] = 0
-        books.summary[row, :] = 0
-        books.words[row, NEAR_COUNT] = 0
-        books.words[row, FAR_COUNT] = 0
+            row[row[OCCUPIED] + word] = 0
+        for group in range(row[SUMMARY_COUNT]):
+            row[row[SUMMARY] + group] = 0
+        row[NEAR_COUNT] = 0
+        row[FAR_COUNT] = 0
 
 
-@kernel
-def best_price(books: Any, instrument: int, side: int) -> int:
-    """Tell the best price of a side, 0 if it is empty."""
-    row = 2 * instrument + side
-    price = 0
-    if books.words[row, NEAR_COUNT] > 0:
-        price = books.words[row, BEST] * books.tick[instrument]
-    if books.words[row, FAR_COUNT] > 0:
-        far = books.far_price[row, books.words[row, FAR_HEAD]]
+@inlined
+def _best(row: Any) -> int:
+    price = row[BEST] * row[TICK] if row[NEAR_COUNT] > 0 else 0
+    if row[FAR_COUNT] > 0:
+        far = row[row[FAR_PRICE] + row[FAR_HEAD]]
         if price == 0 or _better(row, far, price):
             price = far
     return price
 
 
 @kernel
+def _set_outside(row: Any, price: int, quantity: int) -> int:
+    """Set a level outside the window, after moving the window where it should be."""
+    tick = row[TICK]
+    ticks = price // tick
+    if quantity != 0:
+        best = _best(row)
+        best = price if best == 0 or _better(row, price, best) else best
+        if not _well_placed(row, best // tick):
+            _recentre(row, best // tick)
+            if ticks * tick == price and 0 <= ticks - row[BASE] < row[WIDTH]:
+                return _set_near(row, ticks, quantity)
+    return _set_far(row, price, quantity)
+
+
+@inlined
+def best_price(books: Any, instrument: int, side: int) -> int:
+    """Tell the best price of a side, 0 if it is empty."""
+    return _best(books.rows[2 * instrument + side])
+
+
+@inlined
 def set_level(books: Any, instrument: int, side: int, price: int, quantity: int) -> int:
     """Set the quantity at a price (0 deletes, also what is not there); return the quantity before.
 
@@ -400,66 +426,56 @@ def set_level(books: Any, instrument: int, side: int, price: int, quantity: int)
     """
     if price < 1 or quantity < 0:
         return -1
-    row = 2 * instrument + side
-    tick = books.tick[instrument]
-    ticks = price // tick
-    width = books.near.shape[1]
-    on_tick = ticks * tick == price
-    if on_tick and 0 <= ticks - books.words[row, BASE] < width:
-        return _set_near(books, row, ticks, quantity)
-    if quantity != 0:
-        best = best_price(books, instrument, side)
-        best = price if best == 0 or _better(row, price, best) else best
-        if not _well_placed(books, row, best // tick):
-            _recentre(books, row, best // tick)
-            if on_tick and 0 <= ticks - books.words[row, BASE] < width:
-                return _set_near(books, row, ticks, quantity)
-    return _set_far(books, row, price, quantity)
+    row = books.rows[2 * instrument + side]
+    ticks = price // row[TICK]
+    if ticks * row[TICK] == price and 0 <= ticks - row[BASE] < row[WIDTH]:
+        return _set_near(row, ticks, quantity)
+    return _set_outside(row, price, quantity)
 
 
 @kernel
 def quantity_at(books: Any, instrument: int, side: int, price: int) -> int:
     """Tell the quantity at a price, 0 for none."""
-    row = 2 * instrument + side
-    tick = books.tick[instrument]
+    row = books.rows[2 * instrument + side]
+    tick = row[TICK]
     ticks = price // tick
-    if ticks * tick == price and 0 <= ticks - books.words[row, BASE] < books.near.shape[1]:
-        return books.near[row, ticks & (books.near.shape[1] - 1)]
-    rank = _far_rank(books, row, price)
-    slot = _far_slot(books, row, rank)
-    if rank < books.words[row, FAR_COUNT] and books.far_price[row, slot] == price:
-        return books.far_quantity[row, slot]
+    if ticks * tick == price and 0 <= ticks - row[BASE] < row[WIDTH]:
+        return row[NEAR + (ticks & (row[WIDTH] - 1))]
+    rank = _far_rank(row, price)
+    slot = _far_slot(row, rank)
+    if rank < row[FAR_COUNT] and row[row[FAR_PRICE] + slot] == price:
+        return row[row[FAR_QUANTITY] + slot]
     return 0
 
 
 @kernel
 def level_count(books: Any, instrument: int, side: int) -> int:
     """Count the levels of a side."""
-    row = 2 * instrument + side
-    return books.words[row, NEAR_COUNT] + books.words[row, FAR_COUNT]
+    row = books.rows[2 * instrument + side]
+    return row[NEAR_COUNT] + row[FAR_COUNT]
 
 
 @kernel
 def top(books: Any, instrument: int, side: int, prices: Any, quantities: Any, count: int) -> int:
     """Write the `count` best levels, best first, and 0 beyond; return how many there are."""
-    row = 2 * instrument + side
-    mask = books.near.shape[1] - 1
-    near_left = books.words[row, NEAR_COUNT]
-    far_left = books.words[row, FAR_COUNT]
-    tick = books.tick[instrument]
-    ticks = books.words[row, BEST]
+    row = books.rows[2 * instrument + side]
+    mask = row[WIDTH] - 1
+    near_left = row[NEAR_COUNT]
+    far_left = row[FAR_COUNT]
+    tick = row[TICK]
+    ticks = row[BEST]
     filled = 0
     while filled < count and near_left + far_left > 0:
-        slot = _far_slot(books, row, books.words[row, FAR_COUNT] - far_left)
-        if near_left > 0 and (far_left == 0 or _better(row, ticks * tick, books.far_price[row, slot])):
+        slot = _far_slot(row, row[FAR_COUNT] - far_left)
+        if near_left > 0 and (far_left == 0 or _better(row, ticks * tick, row[row[FAR_PRICE] + slot])):
             prices[filled] = ticks * tick
-            quantities[filled] = books.near[row, ticks & mask]
+            quantities[filled] = row[NEAR + (ticks & mask)]
             near_left -= 1
             if near_left > 0:
-                ticks = _worse_tick(books, row, ticks)
+                ticks = _worse_tick(row, ticks)
         else:
-            prices[filled] = books.far_price[row, slot]
-            quantities[filled] = books.far_quantity[row, slot]
+            prices[filled] = row[row[FAR_PRICE] + slot]
+            quantities[filled] = row[row[FAR_QUANTITY] + slot]
             far_left -= 1
         filled += 1
     for empty in range(filled, count):
