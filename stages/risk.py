@@ -18,7 +18,7 @@ import numpy as np
 
 from shrivenq.shm import board, ring, slab
 from shrivenq.shm.atomics import store_release
-from shrivenq.shm.kernel import kernel
+from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import control, id_map, open_orders
 from shrivenq.stages import messages as m
 from shrivenq.stages import positions as p
@@ -42,37 +42,37 @@ LONG_AGO = -(1 << 62)
 
 
 @kernel
-def forced_id(context: Risk) -> int:
+def forced_id(words: Any) -> int:
     """Make an id for an order of risk's own."""
-    context.words[state.FORCED_NUMBER] += 1
-    return (context.words[state.EPOCH] << m.EPOCH_SHIFT) | c.FORCED_ID | context.words[state.FORCED_NUMBER]
+    words[state.FORCED_NUMBER] += 1
+    return (words[state.EPOCH] << m.EPOCH_SHIFT) | c.FORCED_ID | words[state.FORCED_NUMBER]
 
 
 @kernel
-def rearm(context: Risk) -> None:
+def rearm(words: Any, rows: Any, order: Any) -> None:
     """Begin anew after a person armed: streaks end, and the next kill cancels everything again."""
-    context.words[state.REJECTS] = 0
-    context.words[state.SPARED] = 0
-    for i in range(context.rows.shape[0]):
-        context.rows[i]["streak"] = 0
-        context.rows[i]["flatten_tries"] = 0
-    for at in range(context.open.slab.slots.shape[0]):
-        context.open.slab.slots[at]["spared"] = 0
+    words[state.REJECTS] = 0
+    words[state.SPARED] = 0
+    for i in range(rows.shape[0]):
+        rows[i]["streak"] = 0
+        rows[i]["flatten_tries"] = 0
+    for at in range(order.shape[0]):
+        order[at]["spared"] = 0
 
 
-@kernel
+@inlined
 def watch_kill(context: Risk, loop: Any, stamp_ns: int) -> None:
     """Take note of the kill level, and say so where the kill command looks."""
     level = control.kill_level(context.kill)
     if level == control.ARMED and context.words[state.LEVEL] != control.ARMED:
-        rearm(context)
+        rearm(context.words, context.rows, context.open.slab.slots)
     context.words[state.LEVEL] = level
     if loop[s.KILL_SEEN] != level + 1:
         loop[s.KILL_SEEN_NS] = stamp_ns
         store_release(loop, s.KILL_SEEN, level + 1)
 
 
-@kernel
+@inlined
 def cancel_all(context: Risk, now_ns: int, stamp_ns: int) -> int:
     """Cancel every open order that was not cancelled by this kill already, as far as the ring has room."""
     order, links, words = context.open.slab.slots, context.open.slab.links, context.words
@@ -85,9 +85,9 @@ def cancel_all(context: Risk, now_ns: int, stamp_ns: int) -> int:
         if not ring.claim(context.order, 1):
             break
         i = order[target]["instrument"]
-        at = write_order(context, m.CANCEL, m.FORCED, i, forced_id(context), now_ns, stamp_ns)
-        name_target(context, at, target)
-        note_message(context, now_ns)
+        at = write_order(context.order, m.CANCEL, m.FORCED, i, forced_id(context.words), now_ns, stamp_ns)
+        name_target(context.order.slots, at, order, target)
+        note_message(context.times, context.words, now_ns)
         order[target]["spared"] = 1
         words[state.SPARED] += 1
         words[state.FORCED] += 1
@@ -96,25 +96,25 @@ def cancel_all(context: Risk, now_ns: int, stamp_ns: int) -> int:
 
 
 @kernel
-def closing_quantity(context: Risk, i: int) -> int:
+def closing_quantity(instruments: Any, rows: Any, positions: p.Positions, i: int) -> int:
     """Size the order that would close what open orders do not close already, within the venue's filters."""
-    position, instruments = context.positions.rows[i]["position"], context.instruments
+    position = positions.rows[i]["position"]
     if position == OVERFLOW:
         return 0
     if position > 0:
-        quantity = position - context.rows[i]["open_sell"]
+        quantity = position - rows[i]["open_sell"]
     else:
-        quantity = -position - context.rows[i]["open_buy"]
+        quantity = -position - rows[i]["open_buy"]
     quantity = min(quantity, instruments[i]["quantity_max"])
     quantity -= quantity % instruments[i]["step"]
     return quantity if quantity >= instruments[i]["quantity_min"] else 0
 
 
-@kernel
+@inlined
 def flatten(context: Risk, i: int, now_ns: int, stamp_ns: int) -> int:
     """Close the position of one instrument at market; 1 if an order went out."""
     rows, instruments = context.rows, context.instruments
-    quantity = closing_quantity(context, i)
+    quantity = closing_quantity(instruments, rows, context.positions, i)
     if quantity <= 0 or rows[i]["flatten_tries"] >= FLATTEN_TRIES or instruments[i]["tradable"] == 0:
         return 0
     if c.market_data(rows, i, now_ns) != c.PASS or not ring.claim(context.order, 1):
@@ -125,11 +125,11 @@ def flatten(context: Risk, i: int, now_ns: int, stamp_ns: int) -> int:
     if value == OVERFLOW:
         value = 0
     before = context.order.own[ring.NEXT]
-    at = write_order(context, m.NEW, m.FORCED | m.REDUCING, i, forced_id(context), now_ns, stamp_ns)
+    at = write_order(context.order, m.NEW, m.FORCED | m.REDUCING, i, forced_id(context.words), now_ns, stamp_ns)
     if place(context, at, side, m.MARKET, m.IOC, 0, quantity, value) == open_orders.NONE:
         context.order.own[ring.NEXT] = before
         return 0
-    note_message(context, now_ns)
+    note_message(context.times, context.words, now_ns)
     rows[i]["flatten_tries"] += 1
     context.words[state.FORCED] += 1
     return 1
@@ -150,11 +150,9 @@ def enforce(context: Risk, now_ns: int, stamp_ns: int) -> int:
 
 
 @kernel
-def has_room(context: Risk, loop: Any, reports: int, intents: int) -> bool:
-    """Tell whether a batch can be taken: in replay there must be room for all it may cause, live nobody waits."""
-    if loop[s.VIRTUAL] == 0:
-        return True
-    return ring.claim(context.feedback, reports + intents) and ring.claim(context.order, intents)
+def has_room(feedback: Any, order: Any, reports: int, intents: int) -> bool:
+    """Tell whether there is room for all a batch may cause."""
+    return ring.claim(feedback, reports + intents) and ring.claim(order, intents)
 
 
 @kernel
@@ -173,14 +171,17 @@ def step(context: Risk, loop: Any) -> int:
     intents = min(ring.available(context.intent), BATCH)
     reports = min(ring.available(context.report), BATCH)
     touches = drain_touch(context, loop)
-    if touches < 0 or not has_room(context, loop, reports, intents):
-        return max(touches, 0)
+    if touches < 0:
+        return 0
+    # In replay risk waits for room; live, it waits for nobody.
+    if loop[s.VIRTUAL] != 0 and not has_room(context.feedback, context.order, reports, intents):
+        return touches
     if not in_sequence(context.report, reports):
         s.fault(loop, s.FAULT_SEQUENCE, context.report.own[ring.TAIL])
         return 0
     stamp_ns = s.stamp(loop)
     if loop[s.VIRTUAL] == 0:
-        advance_time(context, stamp_ns + loop[s.OFFSET_NS])
+        advance_time(context.words, context.totals, context.positions, stamp_ns + loop[s.OFFSET_NS])
     watch_kill(context, loop, stamp_ns)
     for ahead in range(reports):
         on_report(context, ring.slot_at(context.report, ahead))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shrivenq.shm import pool, ring
-from shrivenq.shm.kernel import kernel
+from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import control, open_orders, orders
 from shrivenq.stages import messages as m
 from shrivenq.stages import risk_checks as c
@@ -32,12 +32,12 @@ from shrivenq.stages.risk_state import (
 NO_SLOT, UNKNOWN_ORDER, RING_FULL = m.REASON["no_slot"], m.REASON["unknown_order"], m.REASON["ring_full"]
 
 
-@kernel
+@inlined
 def deny(context: Risk, slot: int, reason: int, now_ns: int, position: int) -> None:
     """Answer an intent with a REPORT DENIED."""
     intent = context.intent.slots
     context.words[DENIED] += 1
-    at = next_feedback(context)
+    at = next_feedback(context.feedback, context.holds, context.words)
     if at < 0:
         return
     out = context.feedback.slots
@@ -72,15 +72,15 @@ def deny(context: Risk, slot: int, reason: int, now_ns: int, position: int) -> N
 
 
 @kernel
-def check_target(context: Risk, i: int, target_id: int) -> int:
+def check_target(book: open_orders.OpenOrders, i: int, target_id: int) -> int:
     """Find the open order a request names; its row, or NONE if it is none of this instrument's."""
-    at = open_orders.find(context.open, target_id)
-    if at != open_orders.NONE and context.open.slab.slots[at]["instrument"] != i:
+    at = open_orders.find(book, target_id)
+    if at != open_orders.NONE and book.slab.slots[at]["instrument"] != i:
         return open_orders.NONE
     return at
 
 
-@kernel
+@inlined
 def check_form(context: Risk, slot: int, reducing: bool) -> int:
     """Check what an order is, before how much it is: armed, instrument, fields, the venue's filters, collar."""
     intent, rows, instruments = context.intent.slots, context.rows, context.instruments
@@ -100,7 +100,7 @@ def check_form(context: Risk, slot: int, reducing: bool) -> int:
     if reason != c.PASS:
         return reason
     if named:
-        at = check_target(context, i, intent[slot]["target_id"])
+        at = check_target(context.open, i, intent[slot]["target_id"])
         if at == open_orders.NONE:
             return UNKNOWN_ORDER
         if context.open.slab.slots[at]["side"] != side:
@@ -111,7 +111,7 @@ def check_form(context: Risk, slot: int, reducing: bool) -> int:
     return c.price_collar(rows, i, order_type, price)
 
 
-@kernel
+@inlined
 def check_amount(context: Risk, slot: int, value: int, reducing: bool) -> int:
     """Check how much an order is: the venue's notional, size, position, exposure, open orders."""
     intent, rows, instruments = context.intent.slots, context.rows, context.instruments
@@ -136,7 +136,7 @@ def check_amount(context: Risk, slot: int, value: int, reducing: bool) -> int:
     return c.open_orders(rows, i)
 
 
-@kernel
+@inlined
 def check_flow(context: Risk, slot: int, now_ns: int, reducing: bool) -> int:
     """Check how an order fits among the others: rate, duplicates, ages, losses, our own orders, its id."""
     intent, rows, words = context.intent.slots, context.rows, context.words
@@ -171,12 +171,12 @@ def check_flow(context: Risk, slot: int, now_ns: int, reducing: bool) -> int:
     return c.repeated_cause(intent[slot]["order_id"], words[LAST_ID])
 
 
-@kernel
-def write_order(context: Risk, kind: int, flags: int, i: int, order_id: int, time_ns: int, stamp_ns: int) -> int:
+@inlined
+def write_order(order: Any, kind: int, flags: int, i: int, order_id: int, time_ns: int, stamp_ns: int) -> int:
     """Begin an ORDER in a slot that was claimed; its index. The caller fills in the rest."""
-    sequence = context.order.own[ring.NEXT]
-    at = ring.next_slot(context.order)
-    out = context.order.slots
+    sequence = order.own[ring.NEXT]
+    at = ring.next_slot(order)
+    out = order.slots
     out[at]["sequence"] = sequence
     out[at]["cause"] = -1
     out[at]["time_ns"] = time_ns
@@ -196,9 +196,8 @@ def write_order(context: Risk, kind: int, flags: int, i: int, order_id: int, tim
 
 
 @kernel
-def copy_trace(context: Risk, at: int, slot: int) -> None:
+def copy_trace(out: Any, at: int, intent: Any, slot: int) -> None:
     """Carry the cause and its stamps over from an intent."""
-    out, intent = context.order.slots, context.intent.slots
     out[at]["cause"] = intent[slot]["sequence"]
     out[at]["venue_ns"] = intent[slot]["venue_ns"]
     out[at]["wire_ns"] = intent[slot]["wire_ns"]
@@ -208,9 +207,8 @@ def copy_trace(context: Risk, at: int, slot: int) -> None:
 
 
 @kernel
-def name_target(context: Risk, at: int, target: int) -> None:
+def name_target(out: Any, at: int, order: Any, target: int) -> None:
     """Make the ORDER at `at` a CANCEL of open order `target`."""
-    out, order = context.order.slots, context.open.slab.slots
     out[at]["target_id"] = order[target]["order_id"]
     out[at]["price"] = order[target]["price"]
     out[at]["quantity"] = order[target]["leaves"]
@@ -222,7 +220,7 @@ def name_target(context: Risk, at: int, target: int) -> None:
     out[at]["generation"] = order[target]["generation"]
 
 
-@kernel
+@inlined
 def place(
     context: Risk, at: int, side: int, order_type: int, time_in_force: int, price: int, quantity: int, value: int
 ) -> int:
@@ -259,7 +257,7 @@ def place(
     return entered
 
 
-@kernel
+@inlined
 def admit(context: Risk, slot: int, now_ns: int, stamp_ns: int, value: int, reducing: bool) -> int:
     """Write the ORDER of a NEW or REPLACE that passed; 0, or the reason why there was no room for it."""
     intent = context.intent.slots
@@ -269,8 +267,8 @@ def admit(context: Risk, slot: int, now_ns: int, stamp_ns: int, value: int, redu
     price, quantity = intent[slot]["price"], intent[slot]["quantity"]
     flags = m.REDUCING if reducing else 0
     before = context.order.own[ring.NEXT]
-    at = write_order(context, kind, flags, i, intent[slot]["order_id"], now_ns, stamp_ns)
-    copy_trace(context, at, slot)
+    at = write_order(context.order, kind, flags, i, intent[slot]["order_id"], now_ns, stamp_ns)
+    copy_trace(context.order.slots, at, intent, slot)
     if kind == m.REPLACE:
         target = open_orders.find(context.open, intent[slot]["target_id"])
         context.order.slots[at]["target_id"] = intent[slot]["target_id"]
@@ -288,7 +286,7 @@ def admit(context: Risk, slot: int, now_ns: int, stamp_ns: int, value: int, redu
     return c.PASS
 
 
-@kernel
+@inlined
 def decide_order(context: Risk, slot: int, now_ns: int, stamp_ns: int) -> int:
     """Decide a NEW or REPLACE; 0, or the reason why not."""
     intent, instruments = context.intent.slots, context.instruments
@@ -308,7 +306,7 @@ def decide_order(context: Risk, slot: int, now_ns: int, stamp_ns: int) -> int:
     return admit(context, slot, now_ns, stamp_ns, value, reducing)
 
 
-@kernel
+@inlined
 def decide_cancel(context: Risk, slot: int, now_ns: int, stamp_ns: int) -> int:
     """Decide a CANCEL, which passes a kill and a hold; 0, or the reason why not."""
     intent, words = context.intent.slots, context.words
@@ -318,7 +316,7 @@ def decide_cancel(context: Risk, slot: int, now_ns: int, stamp_ns: int) -> int:
     reason = c.identity(order_id, intent[slot]["target_id"], intent[slot]["time_ns"], True)
     if reason != c.PASS:
         return reason
-    target = check_target(context, i, intent[slot]["target_id"])
+    target = check_target(context.open, i, intent[slot]["target_id"])
     if target == open_orders.NONE:
         return UNKNOWN_ORDER
     reason = c.message_rate(context.times, words[NEWEST], words[MESSAGE_MAX], words[WINDOW_NS], now_ns)
@@ -329,13 +327,13 @@ def decide_cancel(context: Risk, slot: int, now_ns: int, stamp_ns: int) -> int:
         return reason
     if not ring.claim(context.order, 1):
         return RING_FULL
-    at = write_order(context, m.CANCEL, 0, i, order_id, now_ns, stamp_ns)
-    copy_trace(context, at, slot)
-    name_target(context, at, target)
+    at = write_order(context.order, m.CANCEL, 0, i, order_id, now_ns, stamp_ns)
+    copy_trace(context.order.slots, at, intent, slot)
+    name_target(context.order.slots, at, context.open.slab.slots, target)
     return c.PASS
 
 
-@kernel
+@inlined
 def on_intent(context: Risk, loop: Any, slot: int, position: int) -> None:
     """Decide the intent in `slot`, at `position` of its ring, and answer it."""
     intent, words = context.intent.slots, context.words
@@ -356,6 +354,6 @@ def on_intent(context: Risk, loop: Any, slot: int, position: int) -> None:
         words[LAST_ID] = order_id
     if reason == c.PASS:
         words[ADMITTED] += 1
-        note_message(context, now_ns)
+        note_message(context.times, context.words, now_ns)
     else:
         deny(context, slot, reason, now_ns, position)

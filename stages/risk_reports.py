@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shrivenq.shm import board, ring
-from shrivenq.shm.kernel import kernel
+from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import control, id_map, open_orders
 from shrivenq.stages import messages as m
 from shrivenq.stages import positions as p
@@ -25,7 +25,7 @@ from shrivenq.stages.risk_state import (
 )
 
 
-@kernel
+@inlined
 def on_touch(context: Risk, slot: int) -> None:
     """Take a touch; whatever makes it doubtful makes it invalid."""
     touch, rows = context.touch.slots, context.rows
@@ -35,7 +35,7 @@ def on_touch(context: Risk, slot: int) -> None:
     bid, ask = touch[slot]["bid_price"], touch[slot]["ask_price"]
     whole = touch[slot]["flags"] & (m.VALID | m.BLIND) == m.VALID
     valid = whole and 0 < bid < ask < c.NUMBER_MAX
-    advance_time(context, touch[slot]["time_ns"])
+    advance_time(context.words, context.totals, context.positions, touch[slot]["time_ns"])
     rows[i]["bid"] = bid
     rows[i]["ask"] = ask
     rows[i]["touch_ns"] = touch[slot]["time_ns"]
@@ -64,10 +64,10 @@ def drain_touch(context: Risk, loop: Any) -> int:
     return total
 
 
-@kernel
+@inlined
 def forward(context: Risk, slot: int, repeated: bool) -> None:
     """Pass a report on; a repeated fill is passed on empty, so that nobody counts it twice."""
-    at = next_feedback(context)
+    at = next_feedback(context.feedback, context.holds, context.words)
     if at < 0:
         return
     out = context.feedback.slots
@@ -78,7 +78,7 @@ def forward(context: Risk, slot: int, repeated: bool) -> None:
         out[at]["fee"] = 0
 
 
-@kernel
+@inlined
 def book_fill(context: Risk, slot: int, at: int) -> bool:
     """Book a fill, of open order `at` or of one not known; False if it was booked before or makes no sense."""
     report, words = context.report.slots, context.words
@@ -118,7 +118,7 @@ def book_fill(context: Risk, slot: int, at: int) -> bool:
     return True
 
 
-@kernel
+@inlined
 def end_order(context: Risk, at: int) -> None:
     """Release an order."""
     if context.open.slab.slots[at]["spared"] != 0:
@@ -126,11 +126,11 @@ def end_order(context: Risk, at: int) -> None:
     open_orders.leave(context.open, context.rows, context.totals, at)
 
 
-@kernel
+@inlined
 def on_report(context: Risk, slot: int) -> None:
     """Follow one report, then pass it on."""
     report, words = context.report.slots, context.words
-    advance_time(context, report[slot]["time_ns"])
+    advance_time(context.words, context.totals, context.positions, report[slot]["time_ns"])
     kind, final = report[slot]["kind"], report[slot]["flags"] & m.FINAL != 0
     at = open_orders.find(context.open, report[slot]["order_id"])
     repeated = False

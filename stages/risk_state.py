@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from shrivenq.shm import board, pool, ring
-from shrivenq.shm.kernel import kernel
+from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import control, id_map, open_orders
 from shrivenq.stages import positions as p
 from shrivenq.stages import risk_checks as c
@@ -61,18 +61,17 @@ class Risk(NamedTuple):
 
 
 @kernel
-def advance_time(context: Risk, time_ns: int) -> None:
+def advance_time(words: Any, totals: Any, positions: p.Positions, time_ns: int) -> None:
     """Note the time, never backwards; at midnight UTC the day's profit begins anew."""
-    words = context.words
     if time_ns > words[TIME_NS]:
         words[TIME_NS] = time_ns
     if time_ns >= words[DAY_END_NS]:
         words[DAY_END_NS] = (time_ns // DAY_NS + 1) * DAY_NS
-        for currency in range(context.totals.shape[0]):
-            context.totals[currency]["day_start"] = p.profit(context.positions, currency)
+        for currency in range(totals.shape[0]):
+            totals[currency]["day_start"] = p.profit(positions, currency)
 
 
-@kernel
+@inlined
 def watch_loss(context: Risk, i: int) -> None:
     """Kill when the day's loss reaches its limit."""
     currency = context.instruments[i]["settle_currency"]
@@ -81,20 +80,18 @@ def watch_loss(context: Risk, i: int) -> None:
 
 
 @kernel
-def note_message(context: Risk, now_ns: int) -> None:
+def note_message(times: Any, words: Any, now_ns: int) -> None:
     """Count a message that goes out towards the rate."""
-    words = context.words
-    context.times[words[NEWEST]] = now_ns
-    words[NEWEST] += 1
-    if words[NEWEST] == context.times.shape[0]:
-        words[NEWEST] = 0
+    newest = words[NEWEST]
+    times[newest] = now_ns
+    words[NEWEST] = newest + 1 if newest + 1 < times.shape[0] else 0
 
 
-@kernel
-def next_feedback(context: Risk) -> int:
+@inlined
+def next_feedback(feedback: Any, holds: Any, words: Any) -> int:
     """Claim a slot of `feedback`; -1 if the strategy does not read: it is held, and nobody waits for it."""
-    if not ring.claim(context.feedback, 1):
-        context.words[FEEDBACK_LOST] += 1
-        control.hold(context.holds, control.RING_TROUBLE)
+    if not ring.claim(feedback, 1):
+        words[FEEDBACK_LOST] += 1
+        control.hold(holds, control.RING_TROUBLE)
         return -1
-    return ring.next_slot(context.feedback)
+    return ring.next_slot(feedback)
