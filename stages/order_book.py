@@ -5,8 +5,8 @@ Each side of an instrument is a row (`2 × instrument + side`) of one array: its
     near   a window of `window_ticks` ticks around the touch: one quantity a tick, and two layers of bitmaps that say
            which are not 0, scanned 64 ticks at a time. A ring: tick & (window_ticks − 1) is the index, so that moving
            the window moves only the levels that leave or enter it.
-    far    everything else, sorted by price, best first, in a ring of `far_levels`: prices outside the window, and
-           prices between two ticks, which a feed may send although no order of ours may.
+    far    everything else, sorted by price, best first: prices outside the window, and prices between two ticks,
+           which a feed may send although no order of ours may.
 
     tick    BASE                              BEST               BASE + window_ticks
              │ ▪  ▪   ▪▪  ▪ ▪▪▪ ▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪│                  │
@@ -34,23 +34,24 @@ BASE = 0  # lowest tick of the window
 BEST = 1  # best tick in the window; meaningless while NEAR_COUNT is 0
 NEAR_COUNT = 2  # levels in the window
 FAR_COUNT = 3  # far levels
-FAR_HEAD = 4  # where the best far level lies
-TICK = 5  # price units a tick
-WIDTH = 6  # window_ticks
-SIDE = 7  # BID or ASK
-FAR_ROOM = 8  # far_levels
+TICK = 4  # price units a tick
+WIDTH = 5  # window_ticks
+SIDE = 6  # BID or ASK
+FAR_ROOM = 7  # far_levels
 # Where the parts begin; near[tick & (WIDTH − 1)], the quantity at a tick and 0 for no level, at NEAR.
-OCCUPIED = 9  # one bit a tick: is there a level
-SUMMARY = 10  # one bit a word of OCCUPIED: is it not 0
-SUMMARY_COUNT = 11  # words of SUMMARY
-FAR_PRICE = 12  # [(FAR_HEAD + rank) & (FAR_ROOM − 1)]
-FAR_QUANTITY = 13
+OCCUPIED = 8  # one bit a tick: is there a level
+SUMMARY = 9  # one bit a word of OCCUPIED: is it not 0
+SUMMARY_COUNT = 10  # words of SUMMARY
+FAR_PRICE = 11  # best first
+FAR_QUANTITY = 12
 NEAR = 16
 
 SIZE_MAX = 1 << 22
 
 if COMPILED:
     from llvmlite import ir
+    from numba.core import cgutils, types
+    from numba.np.arrayobj import make_array
 
     @intrinsic
     def lowest_bit(typingctx: Any, bits: Any) -> Any:
@@ -71,6 +72,21 @@ if COMPILED:
 
         return bits(bits), emit
 
+    @intrinsic
+    def move_words(typingctx: Any, array: Any, source: Any, target: Any, count: Any) -> Any:
+        """Move `count` words of an int64 array from index `source` to `target`; they may overlap (C's memmove)."""
+
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            data = make_array(array)(context, builder, args[0]).data
+            places = [
+                builder.gep(data, [context.cast(builder, args[i], signature.args[i], types.intp)]) for i in (2, 1)
+            ]
+            size = builder.mul(context.cast(builder, args[3], signature.args[3], types.intp), ir.IntType(64)(8))
+            cgutils.raw_memmove(builder, places[0], places[1], size, 1)
+            return context.get_dummy_value()
+
+        return types.none(array, source, target, count), emit
+
 else:
 
     def lowest_bit(bits: int) -> int:  # noqa: D103 - documented above
@@ -78,6 +94,9 @@ else:
 
     def highest_bit(bits: int) -> int:  # noqa: D103 - documented above
         return (int(bits) & 0xFFFF_FFFF_FFFF_FFFF).bit_length() - 1
+
+    def move_words(array: Any, source: int, target: int, count: int) -> None:  # noqa: D103 - documented above
+        array[target : target + count] = array[source : source + count].copy()
 
 
 class Books(NamedTuple):
@@ -207,18 +226,13 @@ def _better(row: Any, price: int, other: int) -> bool:
     return price > other if row[SIDE] == BID else price < other
 
 
-@inlined
-def _far_slot(row: Any, rank: int) -> int:
-    return (row[FAR_HEAD] + rank) & (row[FAR_ROOM] - 1)
-
-
 @kernel
 def _far_rank(row: Any, price: int) -> int:
     """Count the far levels better than `price`: the rank it has or would have."""
     low, high = 0, row[FAR_COUNT]
     while low < high:
         middle = (low + high) >> 1
-        if _better(row, row[row[FAR_PRICE] + _far_slot(row, middle)], price):
+        if _better(row, row[row[FAR_PRICE] + middle], price):
             low = middle + 1
         else:
             high = middle
@@ -226,58 +240,42 @@ def _far_rank(row: Any, price: int) -> int:
 
 
 @inlined
-def _far_move(row: Any, source: int, target: int) -> None:
-    source, target = _far_slot(row, source), _far_slot(row, target)
-    row[row[FAR_PRICE] + target] = row[row[FAR_PRICE] + source]
-    row[row[FAR_QUANTITY] + target] = row[row[FAR_QUANTITY] + source]
-
-
-@kernel
 def _far_insert(row: Any, rank: int, price: int, quantity: int) -> None:
-    """Make room at `rank` by moving the shorter end outwards; the caller has checked that there is some."""
-    count = row[FAR_COUNT]
-    if rank < count - rank:
-        row[FAR_HEAD] = _far_slot(row, -1)
-        for other in range(rank):
-            _far_move(row, other + 1, other)
-    else:
-        for other in range(count, rank, -1):
-            _far_move(row, other - 1, other)
-    row[FAR_COUNT] = count + 1
-    slot = _far_slot(row, rank)
-    row[row[FAR_PRICE] + slot] = price
-    row[row[FAR_QUANTITY] + slot] = quantity
+    """Make room at `rank`; the caller has checked that there is some."""
+    behind = row[FAR_COUNT] - rank
+    at = row[FAR_PRICE] + rank
+    move_words(row, at, at + 1, behind)
+    row[at] = price
+    at = row[FAR_QUANTITY] + rank
+    move_words(row, at, at + 1, behind)
+    row[at] = quantity
+    row[FAR_COUNT] += 1
 
 
-@kernel
+@inlined
 def _far_remove(row: Any, rank: int) -> None:
-    """Close the place at `rank` by moving the shorter end inwards."""
-    count = row[FAR_COUNT]
-    if rank < count - rank:
-        for other in range(rank, 0, -1):
-            _far_move(row, other - 1, other)
-        row[FAR_HEAD] = _far_slot(row, 1)
-    else:
-        for other in range(rank, count - 1):
-            _far_move(row, other + 1, other)
-    row[FAR_COUNT] = count - 1
+    """Close the place at `rank`."""
+    row[FAR_COUNT] -= 1
+    behind = row[FAR_COUNT] - rank
+    at = row[FAR_PRICE] + rank
+    move_words(row, at + 1, at, behind)
+    at = row[FAR_QUANTITY] + rank
+    move_words(row, at + 1, at, behind)
 
 
 @kernel
 def _set_far(row: Any, price: int, quantity: int) -> int:
     """Set a level outside the window; return the quantity before, -1 if there is no room."""
     rank = _far_rank(row, price)
-    count = row[FAR_COUNT]
-    slot = _far_slot(row, rank)
-    if rank < count and row[row[FAR_PRICE] + slot] == price:
-        previous = row[row[FAR_QUANTITY] + slot]
+    if rank < row[FAR_COUNT] and row[row[FAR_PRICE] + rank] == price:
+        previous = row[row[FAR_QUANTITY] + rank]
         if quantity == 0:
             _far_remove(row, rank)
         else:
-            row[row[FAR_QUANTITY] + slot] = quantity
+            row[row[FAR_QUANTITY] + rank] = quantity
         return previous
     if quantity != 0:
-        if count == row[FAR_ROOM]:
+        if row[FAR_COUNT] == row[FAR_ROOM]:
             return -1
         _far_insert(row, rank, price, quantity)
     return 0
@@ -323,14 +321,15 @@ def _enter(row: Any) -> None:
     width = row[WIDTH]
     kept = 0
     for rank in range(row[FAR_COUNT]):
-        slot = _far_slot(row, rank)
-        price = row[row[FAR_PRICE] + slot]
+        price = row[row[FAR_PRICE] + rank]
+        quantity = row[row[FAR_QUANTITY] + rank]
         ticks = price // tick
         if ticks * tick == price and base <= ticks < base + width:
-            row[NEAR + (ticks & (width - 1))] = row[row[FAR_QUANTITY] + slot]
+            row[NEAR + (ticks & (width - 1))] = quantity
             _occupy(row, ticks)
         else:
-            _far_move(row, rank, kept)
+            row[row[FAR_PRICE] + kept] = price
+            row[row[FAR_QUANTITY] + kept] = quantity
             kept += 1
     row[FAR_COUNT] = kept
 
@@ -391,7 +390,7 @@ def clear(books: Any, instrument: int) -> None:
 def _best(row: Any) -> int:
     price = row[BEST] * row[TICK] if row[NEAR_COUNT] > 0 else 0
     if row[FAR_COUNT] > 0:
-        far = row[row[FAR_PRICE] + row[FAR_HEAD]]
+        far = row[row[FAR_PRICE]]
         if price == 0 or _better(row, far, price):
             price = far
     return price
@@ -442,9 +441,8 @@ def quantity_at(books: Any, instrument: int, side: int, price: int) -> int:
     if ticks * tick == price and 0 <= ticks - row[BASE] < row[WIDTH]:
         return row[NEAR + (ticks & (row[WIDTH] - 1))]
     rank = _far_rank(row, price)
-    slot = _far_slot(row, rank)
-    if rank < row[FAR_COUNT] and row[row[FAR_PRICE] + slot] == price:
-        return row[row[FAR_QUANTITY] + slot]
+    if rank < row[FAR_COUNT] and row[row[FAR_PRICE] + rank] == price:
+        return row[row[FAR_QUANTITY] + rank]
     return 0
 
 
@@ -466,16 +464,16 @@ def top(books: Any, instrument: int, side: int, prices: Any, quantities: Any, co
     ticks = row[BEST]
     filled = 0
     while filled < count and near_left + far_left > 0:
-        slot = _far_slot(row, row[FAR_COUNT] - far_left)
-        if near_left > 0 and (far_left == 0 or _better(row, ticks * tick, row[row[FAR_PRICE] + slot])):
+        rank = row[FAR_COUNT] - far_left
+        if near_left > 0 and (far_left == 0 or _better(row, ticks * tick, row[row[FAR_PRICE] + rank])):
             prices[filled] = ticks * tick
             quantities[filled] = row[NEAR + (ticks & mask)]
             near_left -= 1
             if near_left > 0:
                 ticks = _worse_tick(row, ticks)
         else:
-            prices[filled] = row[row[FAR_PRICE] + slot]
-            quantities[filled] = row[row[FAR_QUANTITY] + slot]
+            prices[filled] = row[row[FAR_PRICE] + rank]
+            quantities[filled] = row[row[FAR_QUANTITY] + rank]
             far_left -= 1
         filled += 1
     for empty in range(filled, count):
