@@ -128,8 +128,8 @@ def _read_currencies(path: Path, found: Any, errors: list[str]) -> dict[str, int
             errors.append(f"{path}: currencies.{code}: not a code, allowed: 1 to 8 of A-Z and 0-9")
         if type(decimals) is not int or not 0 <= decimals <= 12:
             errors.append(f"{path}: currencies.{code}: found {decimals!r}, allowed: 0 to 12 decimals")
-        else:
-            good[code] = decimals
+            decimals = 8  # noqa: PLW2901 - so that what refers to it is not wrong because of it
+        good[code] = decimals
     return good
 
 

@@ -1,0 +1,221 @@
+"""Configurations: what ships is good, and whatever is wrong is said, all of it, one line each."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from shrivenq.pipeline import config
+from shrivenq.pipeline.config import SHIPPED, ConfigError, find, for_replay, load, with_placement
+
+DEFAULT = (SHIPPED / "default.toml").read_text()
+
+
+def mistakes(tmp_path, text):
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    lines = caught.value.lines
+    assert all("\n" not in one for one in lines)
+    assert str(caught.value) == "\n".join(lines)
+    return [one.removeprefix(f"{path}: ") for one in lines]
+
+
+@pytest.mark.parametrize("name", ["default", "replay_spot", "replay_usdm", "replay_cm"])
+def test_what_ships_is_good(name):
+    loaded = load(name)
+    assert loaded.file == SHIPPED / f"{name}.toml"
+    assert list(loaded.stage_configs()) == list(config.STAGE_NAMES)
+    assert len(loaded.tables().instruments) >= 1
+    assert loaded.timer_ns() == 0
+    assert {row["symbol"].decode() for row in loaded.tables().instruments} == set(loaded.risk.limits)
+
+
+def test_every_shipped_configuration_is_tested():
+    names = {one.stem for one in SHIPPED.glob("*.toml") if not one.stem.startswith("instruments")}
+    assert names == {"default", "replay_spot", "replay_usdm", "replay_cm"}
+
+
+def test_the_default_needs_no_network_and_no_files():
+    loaded = load("default")
+    assert (loaded.mode, loaded.market_data.source, loaded.placement) == ("paper", "simulated", "split")
+
+
+def test_the_defaults_shown_in_the_default_are_the_defaults():
+    loaded = load("default")
+    for table in ("book", "journal", "recorder", "logs", "supervisor"):
+        assert getattr(loaded, table) == type(getattr(loaded, table))(), table
+
+
+def test_a_configuration_is_found_by_name_or_path(tmp_path):
+    assert find("default") == find("default.toml") == find(str(SHIPPED / "default.toml"))
+    with pytest.raises(ConfigError, match="no such file, and no shipped configuration: default, replay_cm"):
+        find(str(tmp_path / "nothing.toml"))
+
+
+def test_instrument_files_are_found_beside_the_configuration_first(tmp_path):
+    text = (SHIPPED / "instruments_binance_spot.toml").read_text().replace('tick = "0.01"', 'tick = "0.10"')
+    (tmp_path / "instruments_binance_spot.toml").write_text(text.replace('price_min = "0.01"', 'price_min = "0.10"'))
+    (tmp_path / "c.toml").write_text(DEFAULT)
+    assert load(tmp_path / "c.toml").tables().instruments["tick"].tolist() == [10, 10]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            'name = "default"',
+            'name = "My Name"',
+            'name: found "My Name", allowed: a string that matches ^[a-z0-9-]{1,24}$',
+        ),
+        ('name = "default"', "", "name: missing, allowed: a string that matches"),
+        (
+            'mode = "paper"',
+            'mode = "live"',
+            'mode: found "live", allowed: "replay" or "paper": live trading is not available',
+        ),
+        (
+            'mode = "paper"',
+            'mode = "replay"',
+            'market_data.source: found "simulated", allowed: "capture" in mode replay',
+        ),
+        ('placement = "split"', 'placement = "spilt"', 'placement: found "spilt", allowed: "fused" or "split"'),
+        ('source = "simulated"', 'source = "capture"', "market_data.path: missing"),
+        ('source = "simulated"', 'source = "simulated"\npace = -2.0', "market_data.pace: found -2"),
+        (
+            'source = "simulated"',
+            'source = "simulated"\npace = nan',
+            "market_data.pace: found nan, allowed: a finite number",
+        ),
+        ("seed = 1", "seed = -1", "market_data.seed: found -1"),
+        ("window_ticks = 65536", "window_ticks = 65000", "book.window_ticks is a power of two, not 65000"),
+        ("timer_ms = 0.0", "timer_ms = nan", "signal.timer_ms: found nan"),
+        ("timer_ms = 0.0", "timer_ms = -1", "signal.timer_ms: found -1"),
+        (
+            "skew_ticks = 100",
+            "",
+            "signal.strategy: shrivenq.stages.strategies.market_maker: signal.params: skew_ticks: missing",
+        ),
+        (
+            "skew_ticks = 100",
+            "skew_ticks = 1.5",
+            "signal.strategy: shrivenq.stages.strategies.market_maker: signal.params: ",
+        ),
+        (
+            "strategies.market_maker",
+            "strategies.nothing",
+            "signal.strategy: shrivenq.stages.strategies.nothing: no such",
+        ),
+        ('position_max = "0.5"', "", "risk.limits.BTCUSDT.position_max: missing, allowed: a string"),
+        (
+            'position_max = "0.5"',
+            "position_max = nan",
+            "risk.limits.BTCUSDT.position_max: found nan, allowed: a finite number",
+        ),
+        ('position_max = "0.5"', 'position_max = "nan"', 'risk.limits.BTCUSDT.position_max: found "nan"'),
+        ('position_max = "0.5"', 'position_max = "0"', 'risk.limits.BTCUSDT.position_max: found "0"'),
+        (
+            'position_max = "0.5"',
+            'position_max = "0.123456789"',
+            'risk.limits.BTCUSDT.position_max: found "0.123456789"',
+        ),
+        ("[risk.limits.ETHUSDT]", "[risk.limits.XRPUSDT]", "risk.limits.XRPUSDT: no such instrument, allowed: BTCUSDT"),
+        ("[risk.limits.ETHUSDT]", "[risk.limits.XRPUSDT]", "risk.limits.ETHUSDT: missing"),
+        ("cancel_reserve = 500", "cancel_reserve = 5000", "risk.cancel_reserve: found 5000, allowed: less than"),
+        ("[gateway.limits.ETHUSDT]", "[gateway.limits.XRPUSDT]", "gateway.limits.XRPUSDT: no such instrument"),
+        ("[gateway.limits.ETHUSDT]", "[gateway.limits.XRPUSDT]", "gateway.limits.ETHUSDT: missing"),
+        ('\nquantity_max = "0.1"', '\nquantity_max = "-1"', 'gateway.limits.BTCUSDT.quantity_max: found "-1"'),
+        ('price_min = "1000"', 'price_min = "0.001"', 'gateway.limits.BTCUSDT.price_min: found "0.001", allowed'),
+        ("orders_max = 2000", "orders_max = 0", "gateway.orders_max is 1 to 1,000,000, not 0"),
+        ('model = "queue"', 'model = "lucky"', "paper_venue.model is one of"),
+        ("sync_ms = 5.0", "sync_ms = 0.0", "journal.sync_ms: found 0.0, allowed: a number above 0 to 600,000"),
+        (
+            "silence_kill_ms = 5000.0",
+            "silence_kill_ms = 400.0",
+            "supervisor.silence_kill_ms: found 400, allowed: above",
+        ),
+        ("[journal]", "[stages.bok]\n[journal]", "stages.bok: no such stage, allowed: market_data, book"),
+        (
+            "[journal]",
+            "[stages.book]\ncpu = -1\n[journal]",
+            "stages.book.cpu: found -1, allowed: a whole number from 0",
+        ),
+        ("[journal]", '[stages.book]\nwait = "park"\n[journal]', 'stages.book.wait: found "park", allowed: "auto" or'),
+        ("[journal]", "[jornal]", "jornal: unknown, allowed: name, mode, placement, instruments"),
+        ('level = "info"', 'level = "loud"', 'logs.level: found "loud"'),
+        (
+            "binance_spot.toml",
+            "binance_none.toml",
+            'instruments.file: found "instruments_binance_none.toml", allowed: a file',
+        ),
+        ('["BTCUSDT", "ETHUSDT"]', '["BTCUSDT", "XRP"]', "instruments: found no XRP, allowed: BTCUSDT, ETHUSDT"),
+    ],
+)
+def test_each_mistake_is_said(tmp_path, old, new, said):
+    assert old in DEFAULT
+    lines = mistakes(tmp_path, DEFAULT.replace(old, new, 1))
+    assert sum(said in one for one in lines) == 1, lines
+
+
+def test_all_mistakes_are_said_at_once(tmp_path):
+    text = DEFAULT.replace('mode = "paper"', 'mode = "demo"').replace(
+        'price_collar_bps = "100"', "price_collar_bps = 1"
+    )
+    text = text.replace("far_levels = 8192", "far_levels = 8000").replace('model = "queue"', 'modle = "queue"')
+    text = text.replace('order_quantity_max = "0.1"', 'order_quantity_max = "x"').replace("unknown_after_ms = 2000", "")
+    lines = mistakes(tmp_path, text)
+    keys = sorted(re.split(r"[: ]", one)[0] for one in lines)
+    assert keys == [
+        "book.far_levels",
+        "gateway.unknown_after_ms",
+        "mode",
+        "paper_venue.modle",
+        "risk.limits.BTCUSDT.order_quantity_max",
+        "risk.limits.BTCUSDT.price_collar_bps",
+        "risk.limits.ETHUSDT.price_collar_bps",
+    ]
+
+
+LIMITS = re.findall(r"^(\w+) = ", DEFAULT.split("[risk]")[1].split("[risk.limits.ETHUSDT]")[0], re.MULTILINE)
+
+
+@pytest.mark.parametrize("key", LIMITS)
+def test_a_missing_limit_refuses(tmp_path, key):
+    head, risk = DEFAULT.split("[risk]")
+    lines = mistakes(tmp_path, head + "[risk]" + re.sub(rf"^{key} = .*$", "", risk, count=1, flags=re.MULTILINE))
+    assert len(lines) == 1, lines
+    assert f".{key}: missing" in lines[0]
+
+
+def test_files_that_are_none_are_said(tmp_path):
+    assert mistakes(tmp_path, "name = ")[0].startswith("is not TOML: Invalid value")
+    assert mistakes(tmp_path, 'name = "a"\nname = "b"')[0].startswith("is not TOML: Cannot overwrite a value")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="is not TOML"):
+        load(tmp_path / "binary.toml")
+    everything = mistakes(tmp_path, "")
+    assert {one.split(":")[0] for one in everything} >= {
+        "name",
+        "mode",
+        "instruments",
+        "market_data",
+        "risk",
+        "gateway",
+    }
+
+
+def test_the_command_line_has_its_say():
+    loaded = load("replay_spot")
+    assert with_placement(loaded, "fused").placement == "fused"
+    told = for_replay(load("default"), path="somewhere", placement="fused", pace="12.5")
+    assert (told.mode, told.market_data.source, told.market_data.path) == ("replay", "capture", "somewhere")
+    assert (told.placement, told.market_data.pace) == ("fused", 12.5)
+    assert for_replay(loaded).market_data.path == loaded.market_data.path
+    assert for_replay(loaded, pace="recorded").market_data.pace == "recorded"
+    with pytest.raises(ConfigError, match=r'--placement: found "both"'):
+        with_placement(loaded, "both")
+    with pytest.raises(ConfigError) as caught:
+        for_replay(load("default"), placement="both", pace="nan")
+    assert [one.split(":")[0] for one in caught.value.lines][1:] == ["--pace", "--placement"]
