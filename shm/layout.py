@@ -55,9 +55,9 @@ def words(dtype: np.dtype[Any]) -> Any:
     """Describe a dtype as plain data: a type string, or names, formats, offsets and item size. Inverse: `dtype_of`."""
     if dtype.names is None or dtype.fields is None:
         base, shape = dtype.subdtype or (dtype, ())
-        return [base.str, list(shape)] if shape else base.str
+        return [words(base), list(shape)] if shape else base.str
     fields = [[name, words(dtype.fields[name][0]), dtype.fields[name][1]] for name in dtype.names]
-    return {"fields": fields, "itemsize": dtype.itemsize}
+    return {"fields": fields, "itemsize": dtype.itemsize, "aligned": dtype.isalignedstruct}
 
 
 def dtype_of(described: Any) -> np.dtype[Any]:
@@ -65,7 +65,7 @@ def dtype_of(described: Any) -> np.dtype[Any]:
     if isinstance(described, str):
         return np.dtype(described)
     if isinstance(described, list):
-        return np.dtype((described[0], tuple(described[1])))
+        return np.dtype((dtype_of(described[0]), tuple(described[1])))
     names, formats, offsets = zip(*described["fields"], strict=True)
     return np.dtype(
         {
@@ -73,7 +73,7 @@ def dtype_of(described: Any) -> np.dtype[Any]:
             "formats": [dtype_of(one) for one in formats],
             "offsets": list(offsets),
             "itemsize": described["itemsize"],
-            "aligned": True,
+            "aligned": described["aligned"],
         }
     )
 
