@@ -125,7 +125,7 @@ def create(name: str, shape: Layout, *, epoch: int = 1, node: int = -1) -> Segme
         memory = posix_ipc.SharedMemory("/" + name, flags=posix_ipc.O_CREX, mode=0o600)
     except posix_ipc.ExistentialError:
         raise SegmentError(f"{name}: a segment of this name exists already") from None
-    except (OSError, posix_ipc.Error) as error:
+    except (OSError, ValueError, posix_ipc.Error) as error:
         raise SegmentError(f"{name}: cannot create shared memory: {error}") from None
     try:
         os.ftruncate(memory.fd, shape.size)
@@ -150,7 +150,9 @@ def attach(name: str, shape: Layout | None = None) -> Segment:
         memory = posix_ipc.SharedMemory("/" + name)
     except posix_ipc.ExistentialError:
         raise SegmentError(f"{name}: no such segment") from None
-    except (OSError, posix_ipc.Error) as error:
+    except posix_ipc.PermissionsError:
+        raise SegmentError(_foreign(name, (FOLDER / name).stat().st_uid)) from None
+    except (OSError, ValueError, posix_ipc.Error) as error:
         raise SegmentError(f"{name}: cannot open: {error}") from None
     try:
         found, header = _checked(name, memory.fd)
@@ -188,16 +190,21 @@ def _write_header(segment: Segment, description: bytes, epoch: int, node: int) -
     header["magic"] = layout.MAGIC
 
 
+def _foreign(name: str, owner: int) -> str:
+    return f"{name}: belongs to uid {owner}, expected {os.geteuid()}"
+
+
 def _checked(name: str, descriptor: int) -> tuple[Layout, Any]:
     """Check owner, size, magic, version and description of an open segment; return its layout and header."""
     status = os.fstat(descriptor)
     if status.st_uid != os.geteuid():
-        raise SegmentError(f"{name}: belongs to uid {status.st_uid}, expected {os.geteuid()}")
+        raise SegmentError(_foreign(name, status.st_uid))
     if status.st_size < HEADER_SIZE:
         raise SegmentError(f"{name}: {status.st_size} bytes, shorter than a header of {HEADER_SIZE}")
     header = _map_header(descriptor, writable=False)
-    if header["magic"][0] != layout.MAGIC:
-        raise SegmentError(f"{name}: magic {header['magic'][0]!r}, expected {layout.MAGIC!r}: foreign or unfinished")
+    magic = bytes(header["magic"][0])
+    if magic != layout.MAGIC:
+        raise SegmentError(f"{name}: magic {magic!r}, expected {layout.MAGIC!r}: foreign or unfinished")
     if header["version"][0] != layout.VERSION:
         raise SegmentError(f"{name}: layout version {header['version'][0]}, expected {layout.VERSION}")
     if header["size"][0] != status.st_size:
