@@ -36,7 +36,7 @@ MS_MAX = 9_223_372_036_854
 DECIMALS_MAX = 8
 """Most decimals of an instrument that this scanner reads; more go to the slow path."""
 
-AT, QUOTE_MARK, DOT, ZERO, CLOSE = 64, 34, 46, 48, 93  # @ " . 0 ]
+AT, QUOTE_MARK = 64, 34
 
 SYMBOL = np.dtype(
     [
@@ -153,7 +153,7 @@ def _symbol(data: Any, at: int, stop: int, symbols: Symbols, row: int) -> tuple[
     if (
         (load(data, at) & entry["mask"][0]) != entry["upper"][0]
         or (load(data, at + 8) & entry["mask"][1]) != entry["upper"][1]
-        or data[end] != QUOTE_MARK
+        or not matches(data, end, '"')
     ):
         return -1, -1
     return row, end + 1
@@ -167,7 +167,7 @@ def _pair(data: Any, at: int, symbols: Symbols, row: int) -> int:
     if (
         (load(data, at) & entry["pair_mask"][0]) != (entry["upper"][0] & entry["pair_mask"][0])
         or (load(data, at + 8) & entry["pair_mask"][1]) != (entry["upper"][1] & entry["pair_mask"][1])
-        or data[end] != QUOTE_MARK
+        or not matches(data, end, '"')
     ):
         return -1
     return end + 1
@@ -178,7 +178,7 @@ def _integer(data: Any, at: int, stop: int) -> tuple[int, int]:
     """Read a JSON integer of 1 to 16 digits; return it and where it ends, (0, -1) for anything else."""
     word = load(data, at)
     count = digits(word)
-    if count == 0 or at > stop or (data[at] == ZERO and count > 1):
+    if count == 0 or at > stop or (count > 1 and matches(data, at, "0")):
         return 0, -1
     value = whole(word, count)
     if count < 8:
@@ -209,7 +209,7 @@ def _decimal(data: Any, at: int, stop: int, decimals: int, power: int) -> tuple[
         at += count
         if count == 8 or value >= POWERS[18 - decimals]:
             return -1, -1
-    if data[at] != DOT:
+    if not matches(data, at, "."):
         return value * power, at
     word = load(data, at + 1)
     count = digits(word)
@@ -250,7 +250,7 @@ def _levels(
     cause: int,
 ) -> tuple[int, int]:
     """Read `["price","quantity"],…]` into LEVELs from `index` on; return the next index and where the list ends."""
-    if data[at] == CLOSE:
+    if matches(data, at, "]"):
         return index, at + 1
     price_decimals, quantity_decimals = instruments[row]["price_decimals"], instruments[row]["quantity_decimals"]
     price_power, quantity_power = POWERS[price_decimals], POWERS[quantity_decimals]
@@ -341,11 +341,13 @@ def _depth(
 
 @kernel
 def _snapshot(
-    data: Any, at: int, stop: int, symbols: Symbols, instruments: Any, target: Any, time_ns: int, cause: int
+    data: Any, at: int, stop: int, symbols: Symbols, instruments: Any, row: int, target: Any, time_ns: int, cause: int
 ) -> tuple[int, int]:
-    """Read a REST snapshot from the value of `lastUpdateId` on."""
+    """Read a REST snapshot from the value of `lastUpdateId` on; without a symbol it is the stream's, `row`."""
     last_id, at = _integer(data, at, stop)
-    event_ms, futures, row = 0, 0, symbols.snapshot_row[0]
+    event_ms, futures, promised = 0, 0, row
+    if row < 0:
+        row = symbols.snapshot_row[0]
     if at >= 0 and matches(data, at, ',"E":'):
         futures = 1
         event_ms, at = _integer(data, at + 5, stop)
@@ -353,7 +355,7 @@ def _snapshot(
             return 0, -1
         _, at = _integer(data, at + 5, stop)
         if at >= 0 and matches(data, at, ',"symbol":"'):
-            row, at = _symbol(data, at + 11, stop, symbols, -1)
+            row, at = _symbol(data, at + 11, stop, symbols, promised)
             if row < 0 or not matches(data, at, ',"pair":"'):
                 return 0, -1
             at = _pair(data, at + 9, symbols, row)
@@ -474,7 +476,7 @@ def _ticker(
     if at < 0 or not matches(data, at, '","a":"'):
         return 0, -1
     at = _quote(data, at + 7, stop, instruments, row, target, 1)
-    if at < 0 or data[at] != QUOTE_MARK:
+    if at < 0 or not matches(data, at, '"'):
         return 0, -1
     at += 1
     event_ms = 0
@@ -505,10 +507,12 @@ def _stream(data: Any, at: int, symbols: Symbols) -> tuple[int, int, int]:
         return row, QUOTE, at + 20
     if matches(data, at, '@trade","data":'):
         return row, TRADE, at + 15
+    if matches(data, at, '@snapshot","data":'):
+        return row, SNAPSHOT, at + 18
     if not matches(data, at, "@depth"):
         return -1, 0, -1
     at += 6
-    if data[at] == AT:
+    if matches(data, at, "@"):
         count = digits(load(data, at + 1))
         if not 0 < count < 8 or not matches(data, at + 1 + count, "ms"):
             return -1, 0, -1
@@ -544,7 +548,7 @@ def decode(
         count, at = _trade(data, at + 17, stop, symbols, instruments, row, target, time_ns, cause)
     elif matches(data, at, '{"lastUpdateId":'):
         kind = SNAPSHOT
-        count, at = _snapshot(data, at + 16, stop, symbols, instruments, target, time_ns, cause)
+        count, at = _snapshot(data, at + 16, stop, symbols, instruments, row, target, time_ns, cause)
     else:
         kind = QUOTE
         count, at = _ticker(data, at, stop, symbols, instruments, row, target, time_ns, cause)

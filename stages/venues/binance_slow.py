@@ -23,8 +23,8 @@ LIMIT = 10**18
 ID_MAX = 2**63 - 1
 
 _DECIMAL = re.compile(r"([0-9]+)(?:\.([0-9]+))?", re.ASCII)
-_STREAM = re.compile(r"([^@]+)@(?:(bookTicker|trade)|(depth)(?:@[0-9]+ms)?)", re.ASCII)
-_KINDS = {"bookTicker": QUOTE, "trade": TRADE, "depth": DIFF}
+_STREAM = re.compile(r"([^@]+)@(?:(bookTicker|trade|snapshot)|(depth)(?:@[0-9]+ms)?)", re.ASCII)
+_KINDS = {"bookTicker": QUOTE, "trade": TRADE, "depth": DIFF, "snapshot": SNAPSHOT}
 _NAMES = {DIFF: "depthUpdate", TRADE: "trade", QUOTE: "bookTicker", SNAPSHOT: "snapshot"}
 _NO_TRADE = ("NA", "INSURANCE_FUND", "ADL")
 """Futures `trade` events that never met the order book: liquidation by the insurance fund, auto-deleveraging."""
@@ -126,7 +126,7 @@ def _stream(message: dict[str, Any], symbols: Symbols) -> tuple[int, int]:
         return -1, 0
     found = _STREAM.fullmatch(name)
     if not found:
-        raise Refused(f"stream {_short(name)!r}: SYMBOL@depth, @depth@100ms, @trade or @bookTicker expected")
+        raise Refused(f"stream {_short(name)!r}: SYMBOL@depth, @depth@100ms, @trade, @bookTicker or @snapshot expected")
     for row, entry in enumerate(symbols.table):
         if entry["length"] and entry["lower"].tobytes().rstrip(b"\0") == found[1].encode():
             return row, _KINDS[found[2] or found[3]]
@@ -176,7 +176,7 @@ class _Event:
 
     def _row(self, symbols: Symbols, row: int) -> int:
         if "lastUpdateId" in self.message and "symbol" not in self.message:
-            return int(symbols.snapshot_row[0])
+            return int(symbols.snapshot_row[0]) if row < 0 else row
         key = "symbol" if "lastUpdateId" in self.message else "s"
         name = _field(self.message, key, str, self.where)
         for known, entry in enumerate(symbols.table):
