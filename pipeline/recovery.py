@@ -70,8 +70,8 @@ def recover(contents: journal.Contents, tables: Tables) -> Recovered:
             if at not in instruments or int(row["fee_currency"]) not in currencies:
                 named = there.split(",")[at] if at < len(there.split(",")) else f"row {at}"
                 raise RecoveryError(
-                    f"the journal holds fills in {named}, which the configuration does not trade with the same decimals: "
-                    "restore it there, or start under another name"
+                    f"the journal holds fills in {named}, which the configuration does not trade with those decimals: "
+                    f"restore it there, or start under another name"
                 )
             fill = np.array(row)
             fill["instrument"], fill["fee_currency"] = instruments[at], currencies[int(row["fee_currency"])]

@@ -122,9 +122,10 @@ class _Replay:
 
     def drain(self) -> int:
         """Take what waits in the journal ring and the dumps; return how much that was."""
-        records = [payload for _, _, payload in byte_ring.drain(self.ring)]
+        records, position = byte_ring.waiting(self.ring)
         if records:
-            self.writer.append(records)
+            self.writer.append([payload for _, _, payload in records])
+            byte_ring.release_to(self.ring, position)
         self.progress(int(self.frames[stage.FRAMES]))
         return len(records) + sum(one.drain() for one in self.dumps)
 

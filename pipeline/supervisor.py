@@ -224,9 +224,11 @@ class Supervisor:
         parent = os.getppid()
         quiet_since = time.monotonic()
         while True:
-            records = [payload for _, _, payload in byte_ring.drain(ring)]
-            if records:
-                writer.append(records)
+            found, position = byte_ring.waiting(ring)
+            if found:
+                # Written first, released second: what this process dies with is still in the ring.
+                writer.append([payload for _, _, payload in found])
+                byte_ring.release_to(ring, position)
                 quiet_since = time.monotonic()
                 continue
             writer.sync_if_due()
