@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import os
 import re
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -36,11 +37,16 @@ _closures: dict[Path, dict[Path, bytes]] = {}
 
 
 def _source(module: str) -> Path | None:
-    """Find the file of a ShrivenQ module; None for a name that is no module."""
-    try:
-        found = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        return None
+    """Find the file of a ShrivenQ module without importing it; None for a name that is no module."""
+    top, _, rest = module.partition(".")
+    first, _, deeper = rest.partition(".")
+    found = importlib.util.find_spec(f"{top}.{first}") if first else None
+    name = f"{top}.{first}"
+    for part in deeper.split(".") if deeper else ():
+        if found is None or found.submodule_search_locations is None:
+            return None
+        name = f"{name}.{part}"
+        found = PathFinder.find_spec(name, found.submodule_search_locations)
     return Path(found.origin) if found and found.origin else None
 
 
