@@ -346,6 +346,9 @@ def flush(seconds: float = 1.0) -> bool:
     return _local is None or isinstance(_local.sink, Output) or bool(_local.sink.flush(seconds))
 
 
+processes.AT_EXIT.append(flush)
+
+
 @contextlib.contextmanager
 def session(config: Config) -> Iterator[Any]:
     """Start the writer, and log from this process and every child it forks; yield the logger."""

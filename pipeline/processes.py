@@ -8,14 +8,15 @@ import select
 import signal
 import sys
 import traceback
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 _PR_SET_NAME = 15
 _libc = ctypes.CDLL(None)
+
+
+AT_EXIT: list[Callable[[], object]] = []
+"""Called in a child before it ends: `os._exit` runs nothing else."""
 
 
 @dataclass
@@ -66,6 +67,8 @@ def start(name: str, target: Callable[[], int]) -> Process:
         except BaseException:  # noqa: BLE001 - the last line of defence of a process that must not return
             traceback.print_exc()
         finally:
+            for one in AT_EXIT:
+                one()
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)

@@ -20,6 +20,7 @@ from shrivenq.shm.kernel import kernel
 from shrivenq.stages import conductor as lockstep
 from shrivenq.stages import frames as f
 from shrivenq.stages import messages as m
+from shrivenq.stages import order_flow
 from shrivenq.stages.capture import Capture
 from shrivenq.stages.conductor import Conductor
 from shrivenq.stages.frames import Frames
@@ -83,6 +84,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Replay: `recorded`, a multiple of it such as 1000.0, or `flat` out."""
     seed: int = 1
     """Simulated market: the same seed gives the same market."""
+    simulated: order_flow.Config = order_flow.Config()
+    """Simulated market: how lively it is."""
     drain_ms: float = 1000.0
     """Replay: virtual time the paper venue is still served after the last frame."""
 
@@ -391,7 +394,10 @@ def build(setup: Setup) -> MarketData:
         source = Capture(config.path)
     else:
         source = SimulatedMarket(
-            setup.instruments, config.seed, offset_ns=None if virtual else int(setup.loop[OFFSET_NS])
+            setup.instruments,
+            config.seed,
+            offset_ns=None if virtual else int(setup.loop[OFFSET_NS]),
+            config=config.simulated,
         )
     words[EAGER] = source.eager
     words[LOCKSTEP] = virtual
