@@ -31,11 +31,11 @@ def make_map(count: int) -> IdMap:
 
 @kernel
 def _home(ids: Any, key: int, second: int) -> int:
-    """First place to look for a pair: Fibonacci hashing of both words."""
-    mixed = (key * 0x9E3779B1 + second * 0x85EBCA77) & 0x7FFFFFFFFFFF
-    mixed ^= mixed >> 23
-    mixed = (mixed * 0xC2B2AE3D) & 0x7FFFFFFFFFFF
-    mixed ^= mixed >> 19
+    """First place to look for a pair: multiplicative hashing of 31-bit pieces, whose products fit in 64 bits."""
+    mixed = (key & 0x7FFFFFFF) * 0x1E3779B1 ^ ((key >> 31) & 0x7FFFFFFF) * 0x15EBCA77
+    mixed ^= (second & 0x7FFFFFFF) * 0x12B2AE3D ^ ((second >> 31) & 0x7FFFFFFF) * 0x17D4EB2F
+    mixed ^= mixed >> 29
+    mixed ^= mixed >> 15
     return mixed & (ids.entries.shape[0] - 1)
 
 

@@ -37,6 +37,7 @@ NEW = 1
 CANCEL = 2
 REPLACE = 3  # cancel `target_id`, then place `order_id` if that succeeded (Binance cancelReplace STOP_ON_FAILURE)
 QUERY = 4  # ask the venue what became of `target_id` (gateway → venue only)
+ECHO = 5  # replay: say this back as a report of kind `echo` after the venue's latency (gateway → paper venue only)
 
 # REPORT.
 ACCEPTED = 1
@@ -194,6 +195,8 @@ ORDER_FIELDS = (
     ("generation", "<i8", 112, "generation of the slot when it was taken"),
     ("risk_ns", "<i8", 120, "stamp: admitted by risk"),
     ("target_slot", "<i4", 128, "REPLACE: slot of the order that goes"),
+    ("reason", "<i2", 132, "ECHO: code: REASONS"),
+    ("echo", "<i2", 134, "ECHO: kind of the REPORT"),
 )
 
 REPORT_FIELDS = (

@@ -1,0 +1,573 @@
+"""Paper venue: fill feed and ORDER → REPORT, behind the port a real venue has.
+
+Keeps its own book from the feed, by `book`'s own rules, and our orders beside it (`fill_model`). An order acts one
+latency after it was sent, on the market of that moment; what is said about it arrives one latency later. Everything
+that is to happen waits in two queues, orders on their way in and reports on their way out, each in order of time.
+
+Live, what is due goes by the clock. In lock-step replay the conductor decides: NEXT_DUE_NS says when something is due,
+and a grant serves orders on their way in up to its time, but one report only, so that what follows from each report is
+over before the next.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from shrivenq.shm import ring
+from shrivenq.shm.atomics import load_acquire, store_release, store_word
+from shrivenq.shm.kernel import kernel
+from shrivenq.stages import book as depth
+from shrivenq.stages import fill_model as model
+from shrivenq.stages import id_map
+from shrivenq.stages import messages as m
+from shrivenq.stages.conductor import DONE, GRANTED_NS, GRANTS, NEVER, NEXT_DUE_NS
+from shrivenq.stages.control import ARMED, CANCEL, kill_level
+from shrivenq.stages.fill_model import Market
+from shrivenq.stages.order_book import ASK, BID, quantity_at
+from shrivenq.stages.stage import (
+    FAULT_RING_FULL,
+    FAULT_SEQUENCE,
+    VIRTUAL,
+    Setup,
+    Stage,
+    fault,
+    time_of,
+    turn,
+)
+
+BATCH = 1024
+"""Feed records, and things due, taken in one step."""
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[paper_venue]`: how it fills, and how far away it is."""
+
+    model: str = "queue"
+    """One of `fill_model.MODELS`."""
+    order_latency_us: int
+    """From the gateway to the venue."""
+    report_latency_us: int
+    """From the venue to the gateway."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no venue can have."""
+        if self.model not in model.MODELS:
+            raise ValueError(f"model is one of {', '.join(model.MODELS)}, not {self.model!r}")
+        for name in ("order_latency_us", "report_latency_us"):
+            if not 0 <= getattr(self, name) <= 60_000_000:
+                raise ValueError(f"{name} is 0 to 60,000,000, not {getattr(self, name)}")
+
+
+# Words of the context.
+ORDER_LATENCY_NS = 0
+ARRIVALS_HEAD, ARRIVALS_TAIL = 1, 2
+LAST_ARRIVAL_NS = 3
+KILLED = 4  # kill level acted on
+FEED_GAPS = 5
+WORDS = 8
+
+
+class PaperVenue(NamedTuple):
+    """Context of the stage."""
+
+    fill_feed: Any
+    to_venue: Any
+    from_venue: Any
+    market: Market
+    sync: Any  # a `book.Book` without rings: what keeps the venue's book
+    arrivals: Any  # ORDER, a ring; `time_ns` is when each acts
+    venue: Any  # words shared with the conductor
+    kill: Any
+    words: Any
+
+
+REASON_NONE = m.REASON["none"]
+UNKNOWN_INSTRUMENT, NOT_TRADABLE, MALFORMED = (
+    m.REASON["unknown_instrument"],
+    m.REASON["not_tradable"],
+    m.REASON["malformed"],
+)
+TICK_SIZE, PRICE_RANGE = m.REASON["tick_size"], m.REASON["price_range"]
+STEP_SIZE, QUANTITY_RANGE = m.REASON["step_size"], m.REASON["quantity_range"]
+NO_TOUCH, WOULD_TAKE, DUPLICATE = m.REASON["no_touch"], m.REASON["would_take"], m.REASON["duplicate"]
+NO_LIQUIDITY, UNFILLED, BY_REQUEST = m.REASON["no_liquidity"], m.REASON["unfilled"], m.REASON["by_request"]
+UNKNOWN_ORDER, OPEN_ORDERS, KILLED_REASON = m.REASON["unknown_order"], m.REASON["open_orders"], m.REASON["killed"]
+
+
+# ── the market ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@kernel
+def is_live(context: Any, instrument: int) -> bool:
+    """Tell whether the venue's book of an instrument is whole."""
+    return bool(context.sync.state[instrument]["status"] == depth.LIVE)
+
+
+@kernel
+def _level(context: Any, tick: Any, slot: int) -> None:
+    """Take one level of a depth event."""
+    market, sync = context.market, context.sync
+    record = tick[slot]
+    i = sync.words[depth.INSTRUMENT]
+    if sync.words[depth.KIND] == m.DIFF and sync.words[depth.ACTION] == depth.APPLY:
+        side = ASK if record["flags"] & m.SIDE_ASK != 0 else BID
+        price = record["price"]
+        if model.rests_at(market, i, side, price):
+            previous = quantity_at(market.books, i, side, price)
+            model.on_level(market, i, side, price, previous, record["quantity"])
+    depth.level(sync, record)
+
+
+@kernel
+def _end(context: Any, time_ns: int) -> None:
+    """Finish an event: orders the book has crossed are filled."""
+    market, sync = context.market, context.sync
+    kind, i = sync.words[depth.KIND], sync.words[depth.INSTRUMENT]
+    sync.words[depth.KIND] = 0
+    if (kind not in (m.SNAPSHOT, m.DIFF)) or i < 0 or i >= market.instruments.shape[0]:
+        return
+    before = sync.state[i]["snapshots"]
+    depth.close_depth(sync, i)
+    if is_live(context, i):
+        if sync.state[i]["snapshots"] != before:
+            model.requeue(market, i)
+        model.on_event_end(market, i, time_ns)
+
+
+@kernel
+def on_tick(context: Any, tick: Any, slot: int) -> None:
+    """Let one record of the feed, `tick[slot]`, act on the venue's book and on our resting orders."""
+    market, sync = context.market, context.sync
+    kind = tick[slot]["kind"]
+    if tick[slot]["flags"] & m.GAP != 0:
+        context.words[FEED_GAPS] += 1
+    if tick[slot]["flags"] & m.GAP != 0 or kind == m.LOST:
+        for i in range(market.instruments.shape[0]):
+            depth.lose(sync, i)
+    if kind == m.LEVEL:
+        _level(context, tick, slot)
+    elif kind == m.END:
+        _end(context, tick[slot]["time_ns"])
+    elif kind in (m.SNAPSHOT, m.DIFF):
+        depth.open_event(sync, tick[slot])
+    else:
+        sync.words[depth.KIND] = kind
+        i = np.int64(tick[slot]["instrument"])
+        if kind == m.TRADE and 0 <= i < market.instruments.shape[0]:
+            seller_aggressed = tick[slot]["flags"] & m.SELLER_AGGRESSED != 0
+            price, quantity = tick[slot]["price"], tick[slot]["quantity"]
+            model.on_trade(market, i, price, quantity, seller_aggressed, tick[slot]["time_ns"])
+
+
+# ── orders ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@kernel
+def _filters(instruments: Any, orders: Any, at: int) -> int:
+    """Check an order against the instrument's filters; return the reason it fails, 0 for none."""
+    i = np.int64(orders[at]["instrument"])
+    if i < 0 or i >= instruments.shape[0]:
+        return UNKNOWN_INSTRUMENT
+    if instruments[i]["tradable"] == 0:
+        return NOT_TRADABLE
+    side, order_type, quantity = orders[at]["side"], orders[at]["order_type"], orders[at]["quantity"]
+    if (side not in (m.BUY, m.SELL)) or order_type < m.LIMIT or order_type > m.LIMIT_MAKER:
+        return MALFORMED
+    if orders[at]["time_in_force"] < m.GTC or orders[at]["time_in_force"] > m.FOK:
+        return MALFORMED
+    if quantity < max(1, instruments[i]["quantity_min"]) or quantity > instruments[i]["quantity_max"]:
+        return QUANTITY_RANGE
+    if quantity % instruments[i]["step"] != 0:
+        return STEP_SIZE
+    if order_type != m.MARKET:
+        price = orders[at]["price"]
+        if price < max(1, instruments[i]["price_min"]) or price > instruments[i]["price_max"]:
+            return PRICE_RANGE
+        if price % instruments[i]["tick"] != 0:
+            return TICK_SIZE
+    return REASON_NONE
+
+
+@kernel
+def _refusal(context: Any, at: int) -> int:
+    """Tell why the order in `arrivals[at]` cannot be placed now; 0 if it can."""
+    market, orders = context.market, context.arrivals
+    reason = _filters(market.instruments, orders, at)
+    if reason != REASON_NONE:
+        return reason
+    if id_map.find(market.ids, orders[at]["order_id"], 0) != id_map.ABSENT:
+        return DUPLICATE
+    if kill_level(context.kill) != ARMED and orders[at]["flags"] & (m.REDUCING | m.FORCED) == 0:
+        return KILLED_REASON
+    i = np.int64(orders[at]["instrument"])
+    if not is_live(context, i):
+        return NO_TOUCH
+    if orders[at]["order_type"] == m.LIMIT_MAKER and model.would_take(
+        market, i, np.int64(orders[at]["side"]), orders[at]["price"]
+    ):
+        return WOULD_TAKE
+    if market.words[model.OPEN_COUNT] >= market.orders.shape[0]:
+        return OPEN_ORDERS
+    return REASON_NONE
+
+
+@kernel
+def _answer(context: Any, at: int, kind: int, order_id: int, reason: int) -> None:
+    """Queue a report about the request in `arrivals[at]` itself, which has no order here."""
+    orders, reports = context.arrivals, context.market.reports
+    row = model.queue_report(context.market, kind, order_id, orders[at]["target_id"], reason, orders[at]["time_ns"])
+    reports[row]["cause"] = orders[at]["cause"]
+    reports[row]["instrument"] = orders[at]["instrument"]
+    reports[row]["side"] = orders[at]["side"]
+    reports[row]["price"] = orders[at]["price"]
+    reports[row]["quantity"] = orders[at]["quantity"]
+    reports[row]["slot"] = orders[at]["slot"]
+    reports[row]["generation"] = orders[at]["generation"]
+
+
+@kernel
+def _place(context: Any, at: int, kind: int) -> None:
+    """Open the order in `arrivals[at]`, said with `kind` (ACCEPTED or REPLACED); let it take, rest or expire."""
+    market, arrivals = context.market, context.arrivals
+    time_ns = arrivals[at]["time_ns"]
+    row = model.enter(market, arrivals[at]["order_id"])
+    orders = market.orders
+    orders[row]["instrument"] = arrivals[at]["instrument"]
+    orders[row]["price"] = arrivals[at]["price"]
+    orders[row]["quantity"] = arrivals[at]["quantity"]
+    orders[row]["side"] = arrivals[at]["side"]
+    orders[row]["order_type"] = arrivals[at]["order_type"]
+    orders[row]["time_in_force"] = arrivals[at]["time_in_force"]
+    orders[row]["cause"] = arrivals[at]["cause"]
+    orders[row]["slot"] = arrivals[at]["slot"]
+    orders[row]["generation"] = arrivals[at]["generation"]
+    orders[row]["reason"] = REASON_NONE
+    target_id = arrivals[at]["target_id"] if kind == m.REPLACED else 0
+    model.report_order(market, row, kind, orders[row]["order_id"], target_id, REASON_NONE, time_ns)
+    if orders[row]["order_type"] != m.LIMIT_MAKER:
+        model.take(market, row, time_ns)
+    if orders[row]["state"] != model.OPEN:
+        return
+    if orders[row]["order_type"] == m.MARKET:
+        _finish(context, row, model.EXPIRED, NO_LIQUIDITY, orders[row]["order_id"], time_ns)
+    elif orders[row]["order_type"] == m.LIMIT and orders[row]["time_in_force"] != m.GTC:
+        _finish(context, row, model.EXPIRED, UNFILLED, orders[row]["order_id"], time_ns)
+    else:
+        model.rest(market, row)
+
+
+@kernel
+def _finish(context: Any, row: int, state: int, reason: int, request_id: int, time_ns: int) -> None:
+    """End an open order that is in no list, CANCELLED or EXPIRED, and say so."""
+    market = context.market
+    model.close(market, row, state)
+    market.orders[row]["reason"] = reason
+    kind = m.CANCELLED if state == model.CANCELLED else m.EXPIRED
+    model.report_order(market, row, kind, request_id, market.orders[row]["order_id"], reason, time_ns)
+
+
+@kernel
+def _open_target(context: Any, at: int) -> int:
+    """Find the row of the open order that a CANCEL or REPLACE means; -1 if it is not there any more."""
+    row = id_map.find(context.market.ids, context.arrivals[at]["target_id"], 0)
+    if row != id_map.ABSENT and context.market.orders[row]["state"] == model.OPEN:
+        return row
+    return -1
+
+
+@kernel
+def _replace(context: Any, at: int) -> None:
+    """Cancel, then place: nothing is placed if there is nothing to cancel (STOP_ON_FAILURE)."""
+    arrivals = context.arrivals
+    order_id, time_ns = arrivals[at]["order_id"], arrivals[at]["time_ns"]
+    row = _open_target(context, at)
+    if row < 0:
+        _answer(context, at, m.CANCEL_REJECTED, order_id, UNKNOWN_ORDER)
+        return
+    model.unlink(context.market, row)
+    reason = _refusal(context, at)
+    if reason != REASON_NONE:
+        _finish(context, row, model.CANCELLED, BY_REQUEST, order_id, time_ns)
+        _answer(context, at, m.REJECTED, order_id, reason)
+        return
+    model.close(context.market, row, model.CANCELLED)
+    context.market.orders[row]["reason"] = BY_REQUEST
+    _place(context, at, m.REPLACED)
+
+
+@kernel
+def _query(context: Any, at: int) -> None:
+    """Tell all that became of an order: its fills once more, and where it stands."""
+    market = context.market
+    target_id, time_ns = context.arrivals[at]["target_id"], context.arrivals[at]["time_ns"]
+    row = id_map.find(market.ids, target_id, 0)
+    if row == id_map.ABSENT:
+        _answer(context, at, m.ABSENT, target_id, UNKNOWN_ORDER)
+        return
+    newest = market.words[model.NEXT_TRADE]
+    for trade in range(max(1, newest - market.trades.shape[0]), newest):
+        slot = trade & (market.trades.shape[0] - 1)
+        if market.trades[slot]["order_id"] == target_id:
+            model.report_trade(market, row, slot, time_ns)
+    state, reason = market.orders[row]["state"], market.orders[row]["reason"]
+    if state == model.OPEN:
+        model.report_order(market, row, m.ACCEPTED, target_id, 0, REASON_NONE, time_ns)
+    elif state == model.CANCELLED:
+        model.report_order(market, row, m.CANCELLED, target_id, target_id, reason, time_ns)
+    elif state == model.EXPIRED:
+        model.report_order(market, row, m.EXPIRED, target_id, target_id, reason, time_ns)
+
+
+@kernel
+def act(context: Any, at: int) -> None:
+    """Let the order or request in `arrivals[at]` reach the venue."""
+    arrivals = context.arrivals
+    kind, order_id = arrivals[at]["kind"], arrivals[at]["order_id"]
+    if kind == m.NEW:
+        reason = _refusal(context, at)
+        if reason != REASON_NONE:
+            _answer(context, at, m.REJECTED, order_id, reason)
+        else:
+            _place(context, at, m.ACCEPTED)
+    elif kind == m.CANCEL:
+        row = _open_target(context, at)
+        if row < 0:
+            _answer(context, at, m.CANCEL_REJECTED, order_id, UNKNOWN_ORDER)
+        else:
+            model.unlink(context.market, row)
+            _finish(context, row, model.CANCELLED, BY_REQUEST, order_id, arrivals[at]["time_ns"])
+    elif kind == m.REPLACE:
+        _replace(context, at)
+    elif kind == m.QUERY:
+        _query(context, at)
+    elif kind == m.ECHO:
+        _answer(context, at, np.int64(arrivals[at]["echo"]), order_id, np.int64(arrivals[at]["reason"]))
+
+
+@kernel
+def cancel_all(context: Any, time_ns: int) -> None:
+    """Cancel every open order: the kill switch reaches the paper venue even without a gateway."""
+    market = context.market
+    for at in range(market.lists.shape[0]):
+        row = market.lists[at]["first"]
+        while row != model.NONE:
+            following = market.orders[row]["next"]
+            model.unlink(market, row)
+            _finish(context, row, model.CANCELLED, KILLED_REASON, market.orders[row]["order_id"], time_ns)
+            row = following
+
+
+# ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@kernel
+def submit(context: Any, orders: Any, slot: int, time_ns: int) -> bool:
+    """Put `orders[slot]`, sent at `time_ns`, on its way in; False if too many are."""
+    words, arrivals = context.words, context.arrivals
+    if words[ARRIVALS_TAIL] - words[ARRIVALS_HEAD] == arrivals.shape[0]:
+        return False
+    at = words[ARRIVALS_TAIL] & (arrivals.shape[0] - 1)
+    arrivals[at] = orders[slot]
+    words[LAST_ARRIVAL_NS] = max(words[LAST_ARRIVAL_NS], time_ns + words[ORDER_LATENCY_NS])
+    arrivals[at]["time_ns"] = words[LAST_ARRIVAL_NS]
+    words[ARRIVALS_TAIL] += 1
+    return True
+
+
+@kernel
+def next_arrival(context: Any) -> int:
+    """Tell when the next order on its way in acts."""
+    words = context.words
+    if words[ARRIVALS_HEAD] == words[ARRIVALS_TAIL]:
+        return NEVER
+    return context.arrivals[words[ARRIVALS_HEAD] & (context.arrivals.shape[0] - 1)]["time_ns"]
+
+
+@kernel
+def next_report(context: Any) -> int:
+    """Tell when the next report on its way out arrives."""
+    words, reports = context.market.words, context.market.reports
+    if words[model.REPORTS_HEAD] == words[model.REPORTS_TAIL]:
+        return NEVER
+    return reports[words[model.REPORTS_HEAD] & (reports.shape[0] - 1)]["time_ns"]
+
+
+@kernel
+def next_due(context: Any) -> int:
+    """Tell when the next thing happens here by itself."""
+    return min(next_arrival(context), next_report(context))
+
+
+@kernel
+def has_room(context: Any, loop: Any) -> bool:
+    """Check that whatever one input may cause can be reported; if not, the stage stops."""
+    market = context.market
+    if model.report_room(market) < market.words[model.OPEN_COUNT] + model.LEVELS_MAX + 64:
+        fault(loop, FAULT_RING_FULL, model.report_room(market))
+        return False
+    return True
+
+
+@kernel
+def _act_next(context: Any) -> None:
+    words = context.words
+    act(context, words[ARRIVALS_HEAD] & (context.arrivals.shape[0] - 1))
+    words[ARRIVALS_HEAD] += 1
+
+
+@kernel
+def _emit(context: Any, loop: Any) -> bool:
+    """Hand the next report to the gateway; False if its ring is full."""
+    out, reports = context.from_venue, context.market.reports
+    if not ring.claim(out, 1):
+        return False
+    head = context.market.words[model.REPORTS_HEAD]
+    position = out.own[ring.NEXT]
+    slot = ring.next_slot(out)
+    out.slots[slot] = reports[head & (reports.shape[0] - 1)]
+    out.slots[slot]["sequence"] = position
+    out.slots[slot]["time_ns"] = time_of(loop, out.slots[slot]["time_ns"])
+    context.market.words[model.REPORTS_HEAD] = head + 1
+    return True
+
+
+@kernel
+def _serve(context: Any, loop: Any, until_ns: int, reports: int) -> int:
+    """Do what is due by `until_ns`, in order of time, until `reports` reports are out; return the number of things."""
+    work = 0
+    while reports > 0 and work < BATCH and has_room(context, loop):
+        arrival_ns, report_ns = next_arrival(context), next_report(context)
+        if min(arrival_ns, report_ns) > until_ns:
+            break
+        if arrival_ns <= report_ns:
+            _act_next(context)
+        elif _emit(context, loop):
+            reports -= 1
+        else:
+            break
+        work += 1
+    ring.publish(context.from_venue)
+    return work
+
+
+@kernel
+def _serve_grant(context: Any, loop: Any) -> int:
+    """Serve the conductor's grant, if there is a new one."""
+    venue = context.venue
+    grants = load_acquire(venue, GRANTS)
+    if venue[DONE] == grants:
+        return 0
+    work = _serve(context, loop, venue[GRANTED_NS], 1)
+    store_release(venue, NEXT_DUE_NS, next_due(context))
+    store_release(venue, DONE, grants)
+    return work + 1
+
+
+# ── the stage ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@kernel
+def _take_feed(context: Any, loop: Any) -> int:
+    """Take what waits on `fill_feed`."""
+    feed = context.fill_feed
+    waiting = min(ring.available(feed), BATCH)
+    taken = 0
+    while taken < waiting and has_room(context, loop):
+        slot = ring.slot_at(feed, taken)
+        if feed.slots[slot]["sequence"] != feed.own[ring.TAIL] + taken:
+            fault(loop, FAULT_SEQUENCE, feed.own[ring.TAIL] + taken)
+            break
+        on_tick(context, feed.slots, slot)
+        taken += 1
+    if taken > 0:
+        store_release(context.venue, NEXT_DUE_NS, next_due(context))
+        ring.release(feed, taken)
+    return taken
+
+
+@kernel
+def _take_orders(context: Any, loop: Any) -> int:
+    """Take what waits on `to_venue`."""
+    source = context.to_venue
+    waiting = min(ring.available(source), BATCH)
+    taken = 0
+    while taken < waiting:
+        slot = ring.slot_at(source, taken)
+        if source.slots[slot]["sequence"] != source.own[ring.TAIL] + taken:
+            fault(loop, FAULT_SEQUENCE, source.own[ring.TAIL] + taken)
+            break
+        if not submit(context, source.slots, slot, time_of(loop, source.slots[slot]["time_ns"])):
+            break
+        taken += 1
+    if taken > 0:
+        store_release(context.venue, NEXT_DUE_NS, next_due(context))
+        ring.release(source, taken)
+    return taken
+
+
+@kernel
+def step(context: Any, loop: Any) -> int:
+    """Take the market, then orders, then do what is due; return the number of things done."""
+    work = _take_feed(context, loop) + _take_orders(context, loop)
+    if loop[VIRTUAL] != 0:
+        return work + _serve_grant(context, loop)
+    now = time_of(loop, 0)
+    level = kill_level(context.kill)
+    if level != context.words[KILLED] and has_room(context, loop):
+        context.words[KILLED] = level
+        if level >= CANCEL:
+            cancel_all(context, now)
+    return work + _serve(context, loop, now, BATCH)
+
+
+@kernel
+def run(context: Any, loop: Any) -> None:
+    """Repeat `step` until the turn is over."""
+    work = 0
+    while turn(loop, work):
+        work = step(context, loop)
+
+
+def build(setup: Setup) -> PaperVenue:
+    """Allocate the venue's books, orders and queues."""
+    config: Config = setup.config
+    words = np.zeros(WORDS, np.int64)
+    words[ORDER_LATENCY_NS] = config.order_latency_us * 1000
+    nowhere = dict.fromkeys(("book", "touch", "fill_feed"))
+    sync = depth.build(
+        Setup(
+            config=depth.Config(),
+            instruments=setup.instruments,
+            currencies=setup.currencies,
+            producers=nowhere,  # type: ignore[arg-type]
+            consumers={"tick": None},  # type: ignore[dict-item]
+            loop=setup.loop,
+        )
+    )
+    store_word(setup.shared["venue"], NEXT_DUE_NS, NEVER)
+    return PaperVenue(
+        fill_feed=setup.consumers["fill_feed"],
+        to_venue=setup.consumers["to_venue"],
+        from_venue=setup.producers["from_venue"],
+        market=model.make_market(
+            setup.instruments, setup.currencies, sync.books, config.model, config.report_latency_us * 1000
+        ),
+        sync=sync,
+        arrivals=np.zeros(1 << 14, m.ORDER),
+        venue=setup.shared["venue"],
+        kill=setup.shared["kill"],
+        words=words,
+    )
+
+
+STAGE = Stage(
+    name="paper_venue",
+    reads=("fill_feed", "to_venue"),
+    writes=("from_venue",),
+    build=build,
+    step=step,
+    run=run,
+)
