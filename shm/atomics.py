@@ -25,8 +25,8 @@ if COMPILED:
     from numba.core.errors import TypingError
     from numba.np.arrayobj import make_array
 
-    def _word(array: Any, index: Any) -> Any:
-        """Check that `array` is one of words and `index` an integer; return the word's type."""
+    def _word(array: Any, index: Any, *, written: bool = True) -> Any:
+        """Check that `array` is one of words, writable if `written`, and `index` an integer; return the word's type."""
         good = (
             isinstance(array, types.Array)
             and array.ndim == 1
@@ -36,6 +36,8 @@ if COMPILED:
         )
         if not good:
             raise TypingError(f"atomic words are contiguous int64 or int32 arrays, not {array}[{index}]")
+        if written and not array.mutable:
+            raise TypingError("a read-only array cannot be written: it is mapped without write permission")
         return array.dtype
 
     def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index_type: Any, index: Any) -> Any:
@@ -48,7 +50,7 @@ if COMPILED:
     @intrinsic
     def load_acquire(typingctx: Any, array: Any, index: Any) -> Any:
         """Load a word; nothing after it is read or written before it."""
-        word = _word(array, index)
+        word = _word(array, index, written=False)
 
         def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             pointer = _pointer(context, builder, signature.args[0], args[0], signature.args[1], args[1])
