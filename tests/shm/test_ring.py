@@ -96,39 +96,9 @@ def fill(out: Any, value: int) -> None:
 
 
 @kernel
-def call_claim(out: Any, count: int) -> bool:
-    """Call `claim` from Python."""
-    return ring.claim(out, count)
-
-
-@kernel
-def call_publish(out: Any) -> None:
-    """Call `publish` from Python."""
-    ring.publish(out)
-
-
-@kernel
-def call_abandon(out: Any) -> None:
-    """Call `abandon` from Python."""
-    ring.abandon(out)
-
-
-@kernel
-def call_available(inbox: Any) -> int:
-    """Call `available` from Python."""
-    return ring.available(inbox)
-
-
-@kernel
 def first(inbox: Any, ahead: int) -> int:
     """Read a waiting message."""
     return inbox.slots[ring.slot_at(inbox, ahead)]["sequence"]
-
-
-@kernel
-def call_release(inbox: Any, count: int) -> None:
-    """Call `release` from Python."""
-    ring.release(inbox, count)
 
 
 # ── the model ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -159,26 +129,26 @@ def test_ring_does_what_two_lists_do(steps, count):
     for what, number in steps:
         if what == "write":
             room = count - len(published) - len(filled)
-            assert call_claim(out, number) == (number <= room)
+            assert ring.claim(out, number) == (number <= room)
             if number <= room:
                 for _ in range(number):
                     fill(out, value)
                     filled.append(value)
                     value += 1
         elif what == "publish":
-            call_publish(out)
+            ring.publish(out)
             published.extend(filled)
             filled.clear()
         elif what == "abandon":
-            call_abandon(out)
+            ring.abandon(out)
             filled.clear()
         else:
             seen = seen or len(published)
-            assert call_available(inbox) == seen
+            assert ring.available(inbox) == seen
             taken = min(number, seen)
             for ahead in range(taken):
                 assert first(inbox, ahead) == published[ahead]
-            call_release(inbox, taken)
+            ring.release(inbox, taken)
             for _ in range(taken):
                 published.popleft()
             seen -= taken
@@ -188,14 +158,14 @@ def test_ring_does_what_two_lists_do(steps, count):
 def test_full_and_empty(make):
     made = make(4)
     out, inbox = ring.producer(made), ring.consumer(made)
-    assert call_available(inbox) == 0
+    assert ring.available(inbox) == 0
     assert [send(out, n) for n in range(6)] == [True] * 4 + [False] * 2
-    assert call_available(inbox) == 4
+    assert ring.available(inbox) == 4
     assert inbox.own[ring.HIGH_WATER] == 4
-    call_release(inbox, 4)
-    assert call_available(inbox) == 0
-    assert not call_claim(out, 5)
-    assert call_claim(out, 4)
+    ring.release(inbox, 4)
+    assert ring.available(inbox) == 0
+    assert not ring.claim(out, 5)
+    assert ring.claim(out, 4)
 
 
 def test_messages_stay_whole_over_many_wraps(make):
@@ -203,9 +173,9 @@ def test_messages_stay_whole_over_many_wraps(make):
     out, inbox = ring.producer(made), ring.consumer(made)
     for sequence in range(100):
         assert send(out, sequence)
-        assert call_available(inbox) == 1
+        assert ring.available(inbox) == 1
         assert whole(inbox.slots, sequence % 8, sequence)
-        call_release(inbox, 1)
+        ring.release(inbox, 1)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 12, -4])
@@ -228,29 +198,15 @@ def test_positions_far_beyond_32_bits(make):
 # ── across processes ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def forked(call):
-    """Run `call` in a child; the pid."""
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        faulthandler.disable()
-        call()
-        os._exit(0)
-    finally:
-        os._exit(1)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not COMPILED, reason="ten million messages need compiled kernels")
-def test_ten_million_messages_arrive_whole_and_in_order(make):
+def test_ten_million_messages_arrive_whole_and_in_order(make, children):
     count = 10_000_000
     made = make(1024)
     flood(ring.producer(make(2)), 0)  # compiled before the fork
-    child = forked(lambda: flood(ring.producer(made), count))
-    wrong = drain(ring.consumer(made), count)
-    _, status = os.waitpid(child, 0)
-    assert (wrong, status) == (-1, 0)
+    child = children.start(lambda: flood(ring.producer(made), count))
+    assert drain(ring.consumer(made), count) == -1
+    assert children.wait(child) == 0
 
 
 @kernel
@@ -286,7 +242,7 @@ def watch(tap: Any, target: Any, count: int, totals: Any) -> int:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not COMPILED, reason="needs a producer as fast as it gets")
-def test_lapped_tap_copies_nothing_torn_and_knows_what_it_lost(make):
+def test_lapped_tap_copies_nothing_torn_and_knows_what_it_lost(make, children):
     count = 3_000_000
     made = make(16)
     target, totals = np.zeros(1, dtype=MESSAGE), np.zeros(3, dtype=np.int64)
@@ -294,10 +250,9 @@ def test_lapped_tap_copies_nothing_torn_and_knows_what_it_lost(make):
     overrun(ring.producer(spare), 0)
     watch(ring.tap(spare), target, 0, totals)
     tap = ring.tap(made)
-    child = forked(lambda: overrun(ring.producer(made), count))
-    torn = watch(tap, target, count, totals)
-    _, status = os.waitpid(child, 0)
-    assert (torn, status) == (-1, 0)
+    child = children.start(lambda: overrun(ring.producer(made), count))
+    assert watch(tap, target, count, totals) == -1
+    assert children.wait(child) == 0
     assert totals[0] + totals[1] == count
     assert totals[2] > 0, "the producer never lapped: nothing was tested"
 
@@ -310,7 +265,7 @@ def test_tap_window_is_capacity_less_one(make):
     assert [ring.copy_next(tap, target) for _ in range(8)] == [1] * 7 + [0]
     for _ in range(8):  # the slot at HEAD may be half written: eight behind is lapped
         fill(out, 0)
-        call_publish(out)
+        ring.publish(out)
     assert ring.copy_next(tap, target) == -4
     assert [ring.copy_next(tap, target) for _ in range(5)] == [1] * 4 + [0]
 
@@ -411,8 +366,8 @@ def stopped_producer(make, before, drained):
     inbox = ring.consumer(made)
     pid = traced(made, before)
     if drained:
-        assert call_available(inbox) == before
-        call_release(inbox, drained)
+        assert ring.available(inbox) == before
+        ring.release(inbox, drained)
     return inbox, pid
 
 
@@ -444,10 +399,10 @@ def test_producer_stopped_at_every_instruction_and_killed_there(make, before, dr
             kill(pid)
         head = committed(inbox, before, f"killed after instruction {place}")
         assert head == before + (place >= commit)
-        seen = call_available(inbox)
+        seen = ring.available(inbox)
         assert [first(inbox, ahead) for ahead in range(seen)] == list(range(drained, head))
-        call_release(inbox, seen)
-        assert call_available(inbox) == 0, "a message was repeated"
+        ring.release(inbox, seen)
+        assert ring.available(inbox) == 0, "a message was repeated"
 
 
 # ── protection ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -476,12 +431,14 @@ def test_each_side_can_write_what_it_owns_and_nothing_else(make):
 
 
 @pytest.mark.parametrize(("end", "array"), [("producer", 1), ("consumer", 1), ("consumer", 2), ("tap", 1), ("tap", 2)])
-def test_writing_what_is_not_ones_own_faults(make, end, array):
+def test_writing_what_is_not_ones_own_faults(make, children, end, array):
     made = make(8)
-    child = forked(lambda: ctypes.memset(getattr(ring, end)(made)[array].ctypes.data, 1, 1))
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status)
-    assert os.WTERMSIG(status) == signal.SIGSEGV
+
+    def write():
+        faulthandler.disable()
+        ctypes.memset(getattr(ring, end)(made)[array].ctypes.data, 1, 1)
+
+    assert children.wait(children.start(write)) == -signal.SIGSEGV
     assert made.array("slots")[0]["sequence"] == 0
 
 
