@@ -126,11 +126,12 @@ def _end(context: Any, time_ns: int) -> None:
     """Finish an event: orders the book has crossed are filled."""
     market, sync = context.market, context.sync
     kind, i = sync.words[depth.KIND], sync.words[depth.INSTRUMENT]
-    sync.words[depth.KIND] = 0
     if (kind not in (m.SNAPSHOT, m.DIFF)) or i < 0 or i >= market.instruments.shape[0]:
+        sync.words[depth.KIND] = 0
         return
     before = sync.state[i]["snapshots"]
     depth.close_depth(sync, i)
+    sync.words[depth.KIND] = 0
     if is_live(context, i):
         if sync.state[i]["snapshots"] != before:
             model.requeue(market, i)
@@ -155,11 +156,11 @@ def on_tick(context: Any, tick: Any, slot: int) -> None:
         depth.open_event(sync, tick[slot])
     else:
         sync.words[depth.KIND] = kind
-        i = np.int64(tick[slot]["instrument"])
-        if kind == m.TRADE and 0 <= i < market.instruments.shape[0]:
+        instrument: Any = np.int64(tick[slot]["instrument"])
+        if kind == m.TRADE and 0 <= instrument < market.instruments.shape[0]:
             seller_aggressed = tick[slot]["flags"] & m.SELLER_AGGRESSED != 0
             price, quantity = tick[slot]["price"], tick[slot]["quantity"]
-            model.on_trade(market, i, price, quantity, seller_aggressed, tick[slot]["time_ns"])
+            model.on_trade(market, instrument, price, quantity, seller_aggressed, tick[slot]["time_ns"])
 
 
 # ── orders ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -168,7 +169,7 @@ def on_tick(context: Any, tick: Any, slot: int) -> None:
 @kernel
 def _filters(instruments: Any, orders: Any, at: int) -> int:
     """Check an order against the instrument's filters; return the reason it fails, 0 for none."""
-    i = np.int64(orders[at]["instrument"])
+    i: Any = np.int64(orders[at]["instrument"])
     if i < 0 or i >= instruments.shape[0]:
         return UNKNOWN_INSTRUMENT
     if instruments[i]["tradable"] == 0:
@@ -202,12 +203,11 @@ def _refusal(context: Any, at: int) -> int:
         return DUPLICATE
     if kill_level(context.kill) != ARMED and orders[at]["flags"] & (m.REDUCING | m.FORCED) == 0:
         return KILLED_REASON
-    i = np.int64(orders[at]["instrument"])
+    i: Any = np.int64(orders[at]["instrument"])
     if not is_live(context, i):
         return NO_TOUCH
-    if orders[at]["order_type"] == m.LIMIT_MAKER and model.would_take(
-        market, i, np.int64(orders[at]["side"]), orders[at]["price"]
-    ):
+    side: Any = np.int64(orders[at]["side"])
+    if orders[at]["order_type"] == m.LIMIT_MAKER and model.would_take(market, i, side, orders[at]["price"]):
         return WOULD_TAKE
     if market.words[model.OPEN_COUNT] >= market.orders.shape[0]:
         return OPEN_ORDERS
@@ -344,7 +344,9 @@ def act(context: Any, at: int) -> None:
     elif kind == m.QUERY:
         _query(context, at)
     elif kind == m.ECHO:
-        _answer(context, at, np.int64(arrivals[at]["echo"]), order_id, np.int64(arrivals[at]["reason"]))
+        echo: Any = np.int64(arrivals[at]["echo"])
+        reason_given: Any = np.int64(arrivals[at]["reason"])
+        _answer(context, at, echo, order_id, reason_given)
 
 
 @kernel
