@@ -338,8 +338,13 @@ def on_intent(context: Risk, loop: Any, slot: int, position: int) -> None:
     """Decide the intent in `slot`, at `position` of its ring, and answer it."""
     intent, words = context.intent.slots, context.words
     stamp_ns = s.stamp(loop)
-    now_ns = max(words[TIME_NS], intent[slot]["time_ns"] if loop[s.VIRTUAL] != 0 else stamp_ns + loop[s.OFFSET_NS])
     kind = intent[slot]["kind"]
+    now_ns = words[TIME_NS]
+    if loop[s.VIRTUAL] == 0:
+        now_ns = max(now_ns, stamp_ns + loop[s.OFFSET_NS])
+    elif kind != m.CANCEL:
+        # An order that is admitted moves the time, by no more than the age its touch may have; nothing else may.
+        now_ns = max(now_ns, intent[slot]["time_ns"])
     if intent[slot]["sequence"] != position:
         reason = c.MALFORMED
     elif kind in (m.NEW, m.REPLACE):
@@ -348,12 +353,12 @@ def on_intent(context: Risk, loop: Any, slot: int, position: int) -> None:
         reason = decide_cancel(context, slot, now_ns, stamp_ns)
     else:
         reason = c.MALFORMED
-    # An id that makes no sense must not shut out those that do.
-    order_id = intent[slot]["order_id"]
-    if order_id > words[LAST_ID] and c.identity(order_id, 0, 1, False) == c.PASS:
-        words[LAST_ID] = order_id
+    # Rubbish must not shut out what makes sense.
+    if reason != c.MALFORMED and c.identity(intent[slot]["order_id"], 0, 1, False) == c.PASS:
+        words[LAST_ID] = max(words[LAST_ID], intent[slot]["order_id"])
     if reason == c.PASS:
         words[ADMITTED] += 1
+        words[TIME_NS] = now_ns
         note_message(context.times, context.words, now_ns)
     else:
         deny(context, slot, reason, now_ns, position)
