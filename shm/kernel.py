@@ -15,7 +15,7 @@ import os
 import re
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import numba
 import numba.extending
@@ -115,14 +115,26 @@ def intrinsic(typed: Callable[..., Any]) -> Any:
 def _compile(function: Callable[P, R], signature: Any, *, forceinline: bool) -> Callable[P, R]:
     if not COMPILED:
         return function
+    options = {"nogil": True, "error_model": "numpy", "forceinline": forceinline, "_nrt": False}
+    folder = cache_folder(Path(function.__code__.co_filename))
+    inner = _dispatcher(
+        function, signature, folder / "inner", no_cpython_wrapper=True, no_cfunc_wrapper=True, **options
+    )
+    if signature:
+        return cast("Callable[P, R]", inner)
+    # The code that unpacks Python arguments takes longer to compile than most kernels, and a kernel that is called by
+    # other kernels only never needs it. So there are two dispatchers: Python calls this one, kernels the inner one.
+    outer = _dispatcher(function, None, folder, **options)
+    outer.get_call_template = inner.get_call_template
+    outer.get_overload = inner.get_overload
+    return cast("Callable[P, R]", outer)
+
+
+def _dispatcher(function: Callable[P, R], signature: Any, folder: Path, **options: Any) -> Any:
     previous = numba.config.CACHE_DIR
     # Numba reads the setting while it decorates; the next module gets its own folder.
-    numba.config.CACHE_DIR = str(cache_folder(Path(function.__code__.co_filename)))
+    numba.config.CACHE_DIR = str(folder)
     try:
-        options = {"cache": True, "nogil": True, "error_model": "numpy", "forceinline": forceinline, "_nrt": False}
-        compiled: Callable[P, R] = (
-            numba.njit(signature, **options)(function) if signature else numba.njit(**options)(function)
-        )
+        return numba.njit(signature, cache=True, **options)(function)
     finally:
         numba.config.CACHE_DIR = previous
-    return compiled
