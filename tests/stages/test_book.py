@@ -118,7 +118,7 @@ def send(rig, records, *, gap=False):
         for bucket, consumer in zip(found, (rig.book, rig.touch, rig.fill_feed), strict=True):
             bucket.append(drain(consumer))
         if sent == len(records) and int(rig.tick.peer[ring.TAIL]) == head + count:
-            return tuple(np.concatenate(bucket) for bucket in found)
+            return tuple(bucket[0] if len(bucket) == 1 else np.concatenate(bucket) for bucket in found)
         assert taken or rig.loop[FAULT] == 0, f"fault {rig.loop[FAULT]} at {rig.loop[FAULT_DETAIL]}"
 
 
@@ -200,11 +200,16 @@ def decoded(paths, market):
             at = end + 1
 
 
+def joined(events):
+    """Concatenate TICK records; numpy's own would give the fields that share an offset places of their own."""
+    return np.concatenate([event.view(np.int64) for event in events]).view(m.TICK)
+
+
 def replayed(rig, events):
     """Send many events at a time; yield what came of each: BOOKs and TOUCHes."""
     causes = 0
     while chunk := list(islice(events, 256)):
-        books, touches, fills = send(rig, np.concatenate(chunk))
+        books, touches, fills = send(rig, joined(chunk))
         assert len(fills) == sum(map(len, chunk))
         edges = np.arange(causes, causes + len(chunk) + 1)
         book_edges, touch_edges = np.searchsorted(books["cause"], edges), np.searchsorted(touches["cause"], edges)
@@ -302,7 +307,7 @@ def test_twenty_days_between_two_runs_are_one_gap(data):
     assert (state["gaps"], state["snapshots"], state["resyncs"]) == (1, 2, 2)
     assert (state["update_id"], state["events"]) == (5123135475514, 9017 + 6547)
     assert book.STATUS[state["status"]] == "live"
-    assert len(invalid) == 9
+    assert len(invalid) == 6 + 6  # what came before either snapshot
 
 
 # ── random streams ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -631,7 +636,7 @@ def test_live_a_full_ring_drops_and_says_so(full):
 def test_in_replay_a_ring_that_can_never_take_an_event_is_a_fault():
     rig = live_rig(books=2, touches=4)
     trades = [ticks_of(Trade(trade, 1, 1, seller_aggressed=True))[:1] for trade in range(3)]
-    assert push(rig, np.concatenate(trades)) == 2
+    assert push(rig, joined(trades)) == 2
     assert rig.loop[FAULT] == FAULT_RING_FULL
 
 
