@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from shrivenq.shm import pool, ring
-from shrivenq.stages import control, gateway, journal, stage
+from shrivenq.stages import control, gateway, gateway_state, journal, stage
 from shrivenq.stages import messages as m
 from shrivenq.stages import orders as o
 from tests.stages.gateway_rig import LIMITS, GatewayRig
@@ -62,7 +62,7 @@ def test_fill_before_acknowledgement(rig):
     rig.answer(F, order, last_quantity=6)
     rig.answer(A, order, venue_order_id=3)  # late: nobody is told
     assert rig.said() == [(F, order), (A, order), (F, order)]
-    assert rig.context.words[gateway.UNMATCHED] == 1
+    assert rig.context.words[gateway_state.UNMATCHED] == 1
 
 
 def test_fill_after_cancel_was_sent(rig):
@@ -108,7 +108,7 @@ def test_repeated_fills_count_once(rig):
     for trade_id in (1, 1, 2, 1, 2):
         rig.answer(F, order, last_quantity=3, trade_id=trade_id)
     assert rig.said() == [(F, order)] * 2
-    assert rig.context.words[gateway.REPEATED_FILLS] == 3
+    assert rig.context.words[gateway_state.REPEATED_FILLS] == 3
     assert rig.pool.slots["filled"][0] == 6
 
 
@@ -118,7 +118,7 @@ def test_a_fill_of_an_order_that_is_over_still_moves_the_position(rig):
     rig.answer(F, order, last_quantity=4, price=1000, side=m.BUY)
     report = drain(rig.reports)[-1]
     assert (report["kind"], report["slot"], report["last_quantity"]) == (F, -1, 4)
-    assert rig.context.words[gateway.UNMATCHED] == 1
+    assert rig.context.words[gateway_state.UNMATCHED] == 1
 
 
 def test_replace(rig):
@@ -306,7 +306,7 @@ def test_a_full_journal_denies_and_holds():
     assert rig.said() == []  # not even the denial is said before it is journaled
     while True:
         rig.journaled()
-        if rig.step() == 0 and rig.context.words[gateway.PENDING] == 0:
+        if rig.step() == 0 and rig.context.words[gateway_state.PENDING] == 0:
             break
     told = [order for _, order in rig.said()]
     sent += [order for _, order, _ in rig.sent()]
@@ -458,7 +458,7 @@ def test_every_order_ends_and_every_fill_is_told_once(seed):
     table = venue.context.market.orders
     assert filled == {int(row["order_id"]): int(row["filled"]) for row in table if row["filled"]}, f"seed {seed}"
     assert desk.context.illegal.sum() == 0, f"seed {seed}"
-    assert desk.context.words[gateway.REPEATED_FILLS] == 0
+    assert desk.context.words[gateway_state.REPEATED_FILLS] == 0
 
 
 def test_a_new_gateway_recovers_what_the_old_one_left():

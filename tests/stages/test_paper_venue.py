@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from shrivenq.stages import control, fill_model, paper_venue
+from shrivenq.stages import control, paper_venue, venue_market
 from shrivenq.stages import messages as m
 from shrivenq.stages.conductor import DONE, GRANTED_NS, GRANTS, NEVER, NEXT_DUE_NS
 from tests.stages.venue_rig import VenueRig, drain, instruments_of
@@ -171,7 +171,7 @@ def test_replace_of_what_is_gone_places_nothing(rig):
     rig.settle()
     successor = rig.send(m.REPLACE, m.BUY, 1000, 10, target_id=order)
     assert rig.said() == [(CR, successor, 0, 0)]
-    assert rig.context.market.words[fill_model.OPEN_COUNT] == 0
+    assert rig.context.market.words[venue_market.OPEN_COUNT] == 0
 
 
 def test_replace_that_cannot_be_placed_still_cancels(rig):
@@ -273,7 +273,7 @@ def test_rows_are_used_again_and_the_oldest_are_forgotten(rig):
     first = rig.buy(1000, 2)
     ids = [rig.buy(10, 2, tif=m.IOC) for _ in range(20)]
     rig.settle()
-    rig.context.market.words[fill_model.ROWS_USED] = count  # as if every other row had been used
+    rig.context.market.words[venue_market.ROWS_USED] = count  # as if every other row had been used
     later = [rig.buy(10, 2, tif=m.IOC) for _ in range(25)]
     rig.settle()
     rig.send(m.QUERY, target_id=ids[0], order_id=ids[0])

@@ -1,0 +1,212 @@
+"""What the venue says: each report advances the order it is about, is journaled, and goes to risk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shrivenq.shm import pool, ring
+from shrivenq.shm.kernel import kernel
+from shrivenq.stages import id_map, journal
+from shrivenq.stages import messages as m
+from shrivenq.stages import orders as o
+from shrivenq.stages.gateway_state import (
+    FORWARD,
+    FROM_RISK,
+    FROM_VENUE,
+    OVERFILLS,
+    PENDING,
+    RELEASE,
+    REPEATED_FILLS,
+    UNMATCHED,
+    unwatch,
+)
+from shrivenq.stages.stage import stamp
+
+REPORT_WORDS = m.REPORT.itemsize // 8
+
+
+@kernel
+def _describe(context: Any, slot: int) -> None:
+    """Complete `report` with what the slot knows of its order."""
+    report, slots = context.report, context.slots
+    report[0]["slot"] = slot
+    report[0]["generation"] = slots[slot]["generation"]
+    report[0]["cause"] = slots[slot]["cause"]
+    report[0]["instrument"] = slots[slot]["instrument"]
+    report[0]["side"] = slots[slot]["side"]
+    report[0]["price"] = slots[slot]["price"]
+    report[0]["quantity"] = slots[slot]["quantity"]
+    report[0]["filled"] = slots[slot]["filled"]
+    report[0]["wire_ns"] = slots[slot]["wire_ns"]
+    report[0]["ready_ns"] = slots[slot]["ready_ns"]
+    report[0]["sent_ns"] = slots[slot]["sent_ns"]
+    if slots[slot]["venue_order_id"] != 0:
+        report[0]["venue_order_id"] = slots[slot]["venue_order_id"]
+    if slots[slot]["acknowledged_ns"] == 0:
+        slots[slot]["acknowledged_ns"] = report[0]["acknowledged_ns"]
+    if o.is_terminal(slots, slot):
+        report[0]["flags"] |= m.FINAL
+        report[0]["leaves"] = 0
+    else:
+        report[0]["flags"] &= ~m.FINAL
+        report[0]["leaves"] = slots[slot]["quantity"] - slots[slot]["filled"]
+
+
+@kernel
+def _settle(context: Any, slot: int) -> None:
+    """After a transition: stop awaiting what has come, and give a slot back whose order is over."""
+    slots = context.slots
+    state = slots[slot]["state"]
+    if o.is_terminal(slots, slot):
+        unwatch(context, slot)
+        order_id = slots[slot]["order_id"]
+        if id_map.find(context.ids, order_id, 0) == slot:
+            id_map.remove(context.ids, order_id, 0)
+        pool.give_back(context.pool, slot, slots[slot]["generation"])
+    elif state in (o.ACCEPTED, o.PARTLY_FILLED):
+        unwatch(context, slot)
+        slots[slot]["cancel_id"] = 0
+
+
+@kernel
+def _happen(context: Any, slot: int, event: int) -> bool:
+    """Let an event of `report` happen to the order in `slot`; False if it has none, or it may not."""
+    if slot < 0:
+        context.words[UNMATCHED] += 1
+        return False
+    slots, report = context.slots, context.report
+    if event == o.ACCEPT:
+        slots[slot]["venue_order_id"] = report[0]["venue_order_id"]
+    if not o.advance(slots, slot, event, context.illegal):
+        return False
+    _describe(context, slot)
+    _settle(context, slot)
+    return True
+
+
+@kernel
+def _on_fill(context: Any, slot: int) -> bool:
+    """Count a fill, once. It moves the position whatever state its order is in, so risk sees every new one."""
+    report, slots, words = context.report, context.slots, context.words
+    if not id_map.remember(context.fills, report[0]["instrument"], report[0]["trade_id"]):
+        words[REPEATED_FILLS] += 1
+        return False
+    if slot < 0:
+        words[UNMATCHED] += 1
+        report[0]["slot"] = -1
+        return True
+    filled = slots[slot]["filled"] + report[0]["last_quantity"]
+    if filled > slots[slot]["quantity"]:
+        words[OVERFILLS] += 1
+    event = o.FULL_FILL if filled >= slots[slot]["quantity"] else o.PART_FILL
+    if o.advance(slots, slot, event, context.illegal):
+        slots[slot]["filled"] = filled
+        _describe(context, slot)
+        _settle(context, slot)
+    return True
+
+
+@kernel
+def _on_cancel_rejected(context: Any) -> bool:
+    """Restore the target; a replacement that was not placed is over with it."""
+    report = context.report
+    target = id_map.find(context.ids, report[0]["target_id"], 0)
+    if target >= 0:
+        _happen(context, target, o.REFUSE_CANCEL)
+    slot = id_map.find(context.ids, report[0]["order_id"], 0)
+    if slot >= 0:
+        return _happen(context, slot, o.REJECT)
+    if target < 0:
+        report[0]["slot"] = -1
+    return True
+
+
+@kernel
+def _on_replaced(context: Any) -> bool:
+    """Close the target and open its successor."""
+    report = context.report
+    target = id_map.find(context.ids, report[0]["target_id"], 0)
+    venue_order_id, flags = report[0]["venue_order_id"], report[0]["flags"]
+    _happen(context, target, o.REPLACE)
+    report[0]["venue_order_id"] = venue_order_id
+    report[0]["flags"] = flags
+    return _happen(context, id_map.find(context.ids, report[0]["order_id"], 0), o.ACCEPT)
+
+
+@kernel
+def _denied_slot(context: Any) -> int:
+    """Find the slot of an order we denied: the one it named, since its id may be another's; -1 for a CANCEL."""
+    report, slots = context.report, context.slots
+    slot = report[0]["slot"]
+    if slot < 0 or slot >= slots.shape[0] or slots[slot]["state"] != o.NEW:
+        return -1
+    if slots[slot]["order_id"] != report[0]["order_id"] or slots[slot]["generation"] != report[0]["generation"]:
+        return -1
+    return slot
+
+
+@kernel
+def handle(context: Any) -> bool:
+    """Let `report` happen; tell whether risk is to see it."""
+    report, ids = context.report, context.ids
+    kind = report[0]["kind"]
+    if kind == m.CANCELLED:
+        return _happen(context, id_map.find(ids, report[0]["target_id"], 0), o.CANCEL)
+    if kind == m.CANCEL_REJECTED:
+        return _on_cancel_rejected(context)
+    if kind == m.REPLACED:
+        return _on_replaced(context)
+    if kind == m.DENIED:
+        slot = _denied_slot(context)
+        return slot < 0 or _happen(context, slot, o.REJECT)
+    slot = id_map.find(ids, report[0]["order_id"], 0)
+    if kind == m.FILL:
+        return _on_fill(context, slot)
+    if kind == m.ACCEPTED:
+        return _happen(context, slot, o.ACCEPT)
+    if kind == m.REJECTED:
+        return _happen(context, slot, o.REJECT)
+    if kind == m.EXPIRED:
+        return _happen(context, slot, o.EXPIRE)
+    if kind == m.ABSENT:
+        report[0]["kind"] = m.REJECTED
+        return _happen(context, slot, o.ABSENCE)
+    if kind == m.UNKNOWN and slot >= 0 and context.slots[slot]["state"] == o.UNKNOWN:
+        _describe(context, slot)
+        return True
+    return False
+
+
+@kernel
+def flush(context: Any) -> bool:
+    """Journal the report being handled, pass it on, release its cause; False if there is no room yet."""
+    words, report, out = context.words, context.report, context.reports
+    if words[PENDING] == 1:
+        time_ns = report[0]["time_ns"]
+        if not journal.append(context.journal, journal.REPORT_SEEN, context.report_words, 0, REPORT_WORDS, time_ns):
+            return False
+        words[PENDING] = 2
+    if words[FORWARD] != 0:
+        if not ring.claim(out, 1):
+            return False
+        position = out.own[ring.NEXT]
+        slot = ring.next_slot(out)
+        out.slots[slot] = report[0]
+        out.slots[slot]["sequence"] = position
+        ring.publish(out)
+    if words[RELEASE] == FROM_VENUE:
+        ring.release(context.from_venue, 1)
+    elif words[RELEASE] == FROM_RISK:
+        ring.release(context.orders, 1)
+    words[PENDING] = 0
+    return True
+
+
+@kernel
+def settle_report(context: Any, loop: Any, release: int) -> bool:
+    """Handle `report` and send it on its way; False if it must wait."""
+    context.report[0]["acknowledged_ns"] = stamp(loop)
+    context.words[FORWARD] = 1 if handle(context) else 0
+    context.words[RELEASE] = release
+    context.words[PENDING] = 1
+    return flush(context)
