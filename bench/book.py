@@ -19,7 +19,7 @@ from report import Report, interleaved
 from shrivenq.shm import ring
 from shrivenq.shm.clock import monotonic_ns
 from shrivenq.shm.kernel import kernel
-from shrivenq.stages import book
+from shrivenq.stages import book, book_sync
 from shrivenq.stages import messages as m
 from shrivenq.stages.stage import FAULT, Setup
 from shrivenq.stages.venues import binance
@@ -27,7 +27,7 @@ from shrivenq.stages.venues import binance
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("SHRIVENQ_DATA") or ROOT.parent / "shared" / "data")
 TICKS, BOOKS, TOUCHES, FILLS = 1 << 14, 1 << 10, 1 << 12, 1 << 15
-ROUNDS = 5
+ROUNDS = 9
 INSTRUMENTS = 1_000
 LEVELS = 100  # levels a side of each of the thousand's snapshots
 
@@ -184,7 +184,7 @@ def measure(instruments, config, opening, events):
     drive(opening, *ends)
     spent = drive(events, *ends)
     state = context.state
-    if spent < 0 or loop[FAULT] or not (state["status"] == book.LIVE).all() or state["gaps"].any():
+    if spent < 0 or loop[FAULT] or not (state["status"] == book_sync.LIVE).all() or state["gaps"].any():
         raise RuntimeError(f"the stage did not take the events: fault {loop[FAULT]}, {state['status'].tolist()[:10]}")
     return {"update": spent / int((events["kind"] == m.LEVEL).sum())}
 

@@ -6,176 +6,29 @@ import gzip
 import random
 from bisect import bisect_right
 from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from shrivenq.shm import ring
-from shrivenq.stages import book, order_book
+from shrivenq.stages import book, book_sync, order_book
 from shrivenq.stages import messages as m
-from shrivenq.stages.stage import FAULT, FAULT_DETAIL, FAULT_RING_FULL, FAULT_SEQUENCE, VIRTUAL, Setup
+from shrivenq.stages.stage import FAULT, FAULT_DETAIL, FAULT_RING_FULL, FAULT_SEQUENCE
 from shrivenq.stages.venues import binance
+from tests.stages.book_rig import (
+    MARKETS,
+    check_depth,
+    drain,
+    instruments_of,
+    levels,
+    live_rig,
+    make_rig,
+    marker,
+    send,
+    ticks_of,
+    top_ten,
+)
 from tests.stages.naive_book import Diff, NaiveBook, Quote, Snapshot, Trade, read_capture
-
-MARKETS = {
-    # symbol, tick, step, price decimals, quantity decimals, futures
-    "spot": (b"BTCUSDT", 1, 1000, 2, 8, 0),
-    "usdm": (b"BTCUSDT", 10, 1, 2, 3, 1),
-    "cm": (b"BTCUSD_PERP", 1, 1, 1, 0, 1),
-}
-
-
-def instruments_of(*markets):
-    table = np.zeros(len(markets), m.INSTRUMENT)
-    for row, market in zip(table, markets, strict=True):
-        symbol, tick, step, price_decimals, quantity_decimals, futures = MARKETS[market]
-        row["symbol"], row["tick"], row["step"] = symbol, tick, step
-        row["price_decimals"], row["quantity_decimals"], row["futures"] = price_decimals, quantity_decimals, futures
-    return table
-
-
-def ring_of(dtype, count):
-    """Both ends of a ring in private memory."""
-
-    def read_only(array):
-        view = array.view()
-        view.flags.writeable = False
-        return view
-
-    head, tail, slots = np.zeros(512, np.int64), np.zeros(512, np.int64), np.zeros(count, dtype)
-    return ring.Producer(head, read_only(tail), slots), ring.Consumer(tail, read_only(head), read_only(slots))
-
-
-class Rig(NamedTuple):
-    """The stage between rings in private memory, and the far ends of those."""
-
-    context: book.Book
-    loop: np.ndarray
-    tick: ring.Producer
-    book: ring.Consumer
-    touch: ring.Consumer
-    fill_feed: ring.Consumer
-
-    def state(self, instrument=0):
-        return self.context.state[instrument]
-
-
-def make_rig(instruments, config=None, *, virtual=1, ticks=1 << 10, books=1 << 8, touches=1 << 8, fills=1 << 12):
-    rings = {
-        "tick": ring_of(m.TICK, ticks),
-        "book": ring_of(m.BOOK, books),
-        "touch": ring_of(m.TOUCH, touches),
-        "fill_feed": ring_of(m.TICK, fills),
-    }
-    loop = np.zeros(512, np.int64)
-    loop[VIRTUAL] = virtual
-    config = config or book.Config(window_ticks=1024, far_levels=256, buffer_ticks=256)
-    setup = Setup(
-        config,
-        instruments,
-        None,
-        {name: rings[name][0] for name in book.STAGE.writes},
-        {"tick": rings["tick"][1]},
-        loop,
-    )
-    return Rig(
-        book.STAGE.build(setup),
-        loop,
-        rings["tick"][0],
-        rings["book"][1],
-        rings["touch"][1],
-        rings["fill_feed"][1],
-    )
-
-
-def drain(consumer):
-    """Take everything published, as a copy; check the positions in it."""
-    head, tail = int(consumer.peer[ring.HEAD]), int(consumer.own[ring.TAIL])
-    found = consumer.slots[np.arange(tail, head) & (len(consumer.slots) - 1)].copy()
-    assert found["sequence"].tolist() == list(range(tail, head))
-    consumer.own[ring.TAIL] = head
-    return found
-
-
-def send(rig, records, *, gap=False):
-    """Put records on `tick`, as many as fit at once, and step until all are taken; return what came out."""
-    found = ([], [], [])
-    records = records.copy()
-    if gap:
-        records[0]["flags"] |= m.GAP
-    mask = len(rig.tick.slots) - 1
-    sent = 0
-    while True:
-        head, tail = int(rig.tick.own[ring.HEAD]), int(rig.tick.peer[ring.TAIL])
-        count = min(len(records) - sent, mask + 1 - (head - tail))
-        positions = np.arange(head, head + count)
-        rig.tick.slots[positions & mask] = records[sent : sent + count]
-        rig.tick.slots["sequence"][positions & mask] = positions
-        rig.tick.own[ring.HEAD] = rig.tick.own[ring.NEXT] = head + count
-        sent += count
-        taken = book.step(rig.context, rig.loop)
-        for bucket, consumer in zip(found, (rig.book, rig.touch, rig.fill_feed), strict=True):
-            bucket.append(drain(consumer))
-        if sent == len(records) and int(rig.tick.peer[ring.TAIL]) == head + count:
-            return tuple(bucket[0] if len(bucket) == 1 else np.concatenate(bucket) for bucket in found)
-        assert taken or rig.loop[FAULT] == 0, f"fault {rig.loop[FAULT]} at {rig.loop[FAULT_DETAIL]}"
-
-
-def ticks_of(event, instrument=0, cause=0):
-    """Write an event of the naive reader as TICK records."""
-    if isinstance(event, Quote):
-        rows = [(m.QUOTE, 0, *event.bid), (m.QUOTE, m.SIDE_ASK, *event.ask)]
-    elif isinstance(event, Trade):
-        rows = [(m.TRADE, m.SELLER_AGGRESSED * event.seller_aggressed, event.price, event.quantity)]
-    else:
-        kind = m.DIFF if isinstance(event, Diff) else m.SNAPSHOT
-        rows = [(kind, 0, 0, 0), *((m.LEVEL, side, price, quantity) for side, price, quantity in event.levels)]
-    records = np.zeros(len(rows) + 1, m.TICK)
-    records["cause"], records["time_ns"], records["instrument"] = cause, event.time_ns, instrument
-    body = records[:-1]
-    body["kind"], body["flags"], body["price"], body["quantity"] = np.array(rows, np.int64).T
-    if isinstance(event, Quote | Trade):
-        body["id"], body["venue_ns"] = event.id, event.venue_ns
-    else:
-        body[0]["last_id"], body[0]["venue_ns"] = event.last, event.venue_ns
-        if isinstance(event, Diff):
-            body[0]["first_id"], body[0]["previous_id"] = event.first, event.previous
-    records[-1]["kind"], records[-1]["count"] = m.END, len(rows)
-    records[-1]["wire_ns"], records[-1]["decoded_ns"] = cause * 10 + 1, cause * 10 + 2
-    return records
-
-
-def marker(kind, instrument=0):
-    records = np.zeros(2, m.TICK)
-    records["kind"] = kind, m.END
-    records["instrument"] = instrument
-    return records
-
-
-def top_ten(message):
-    """Read both sides of a BOOK; beyond the counts everything is 0."""
-    sides = []
-    for side in ("bid", "ask"):
-        count = int(message[f"{side}_count"])
-        prices, quantities = message[f"{side}_price"].tolist(), message[f"{side}_quantity"].tolist()
-        assert not any(prices[count:]), message
-        assert not any(quantities[count:]), message
-        sides.append(list(zip(prices[:count], quantities[:count], strict=True)))
-    return sides
-
-
-def check_depth(twin, depth, touch, event, where):
-    """Compare what the stage published after a depth event with the twin."""
-    assert bool(depth["flags"] & m.VALID) == bool(touch["flags"] & m.VALID) == twin.live, where
-    assert top_ten(depth) == [twin.bids.top(10), twin.asks.top(10)], where
-    bid, ask = twin.bids.best(), twin.asks.best()
-    assert (touch["bid_price"], touch["bid_quantity"]) == bid, where
-    assert (touch["ask_price"], touch["ask_quantity"]) == ask, where
-    assert depth["time_ns"] == touch["time_ns"] == event.time_ns, where
-    assert depth["venue_ns"] == event.venue_ns, where
-    assert depth["update_id"] == (twin.last if twin.live else event.last), where
-
 
 # ── captures ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -282,7 +135,7 @@ def test_captures_give_the_documented_figures(data, run):
     points += twin.replayed
     assert (agreement(points, quotes), len(points)) == (agreeing, compared)
     state = rig.state()
-    assert book.STATUS[state["status"]] == "live"
+    assert book_sync.STATUS[state["status"]] == "live"
     assert (state["update_id"], state["events"], state["replayed"]) == (last, compared, len(twin.replayed))
     assert (state["gaps"], state["crossed"], state["refused"]) == (0, 0, 0)
     assert state["resyncs"] == rig.context.resync[0] == twin.requests
@@ -306,7 +159,7 @@ def test_twenty_days_between_two_runs_are_one_gap(data):
     state = rig.state()
     assert (state["gaps"], state["snapshots"], state["resyncs"]) == (1, 2, 2)
     assert (state["update_id"], state["events"]) == (5123135475514, 9017 + 6547)
-    assert book.STATUS[state["status"]] == "live"
+    assert book_sync.STATUS[state["status"]] == "live"
     assert len(invalid) == 6 + 6  # what came before either snapshot
 
 
@@ -443,17 +296,6 @@ def test_random_streams_give_the_twins_books(virtual):
 # ── one thing at a time ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def levels(*, bid=100, ask=101, quantity=1):
-    return [(order_book.BID, bid, quantity), (order_book.ASK, ask, quantity)]
-
-
-def live_rig(config=None, **options):
-    rig = make_rig(instruments_of("spot"), config, **options)
-    send(rig, ticks_of(Snapshot(10, levels())))
-    assert rig.state()["status"] == book.LIVE
-    return rig
-
-
 def test_a_snapshot_larger_than_every_ring_passes():
     rig = make_rig(
         instruments_of("spot"), book.Config(window_ticks=1024, far_levels=2048), ticks=64, fills=16, books=4, touches=4
@@ -465,83 +307,6 @@ def test_a_snapshot_larger_than_every_ring_passes():
     assert order_book.level_count(rig.context.books, 0, order_book.BID) == 1_499
 
 
-def test_a_snapshot_in_chunks_is_valid_at_its_last():
-    rig = make_rig(instruments_of("spot"))
-    chunk = ticks_of(Snapshot(10, levels()))
-    chunk[0]["flags"] = m.BUILDING
-    books, _, _ = send(rig, chunk)
-    assert not books[0]["flags"] & m.VALID
-    send(rig, ticks_of(Diff(11, 12, -1, levels(bid=99))))
-    books, _, _ = send(rig, ticks_of(Snapshot(10, levels(bid=98, ask=102))))
-    assert books[0]["flags"] & m.VALID
-    assert books[0]["update_id"] == 12
-    assert top_ten(books[0]) == [[(100, 1), (99, 1), (98, 1)], [(101, 1), (102, 1)]]
-
-
-def test_the_rest_of_a_broken_off_snapshot_is_ignored():
-    rig = make_rig(instruments_of("spot"))
-    chunk = ticks_of(Snapshot(10, levels()))
-    chunk[0]["flags"] = m.BUILDING
-    send(rig, chunk)
-    send(rig, marker(m.LOST))
-    books, _, _ = send(rig, ticks_of(Snapshot(10, levels(bid=98, ask=102))))
-    assert not books[0]["flags"] & m.VALID
-    assert top_ten(books[0]) == [[], []]
-    books, _, _ = send(rig, ticks_of(Snapshot(10, levels())))
-    assert books[0]["flags"] & m.VALID
-
-
-@pytest.mark.parametrize("price", [0, -1])
-def test_an_impossible_level_makes_the_book_invalid(price):
-    rig = live_rig()
-    books, touches, _ = send(rig, ticks_of(Diff(11, 11, -1, [(0, 99, 1), (0, price, 1), (0, 98, 1)])))
-    assert not (books[0]["flags"] | touches[0]["flags"]) & m.VALID
-    assert top_ten(books[0]) == [[], []]
-    assert (rig.state()["refused"], rig.context.resync[0]) == (1, 1)
-
-
-def test_a_full_structure_makes_the_book_invalid():
-    rig = live_rig(book.Config(window_ticks=64, far_levels=4, buffer_ticks=64))
-    books, _, _ = send(rig, ticks_of(Diff(11, 11, -1, [(1, 1_000 * away, 1) for away in range(1, 8)])))
-    assert not books[0]["flags"] & m.VALID
-    assert rig.state()["refused"] == 1
-    books, _, _ = send(rig, ticks_of(Snapshot(20, levels())))
-    assert books[0]["flags"] & m.VALID
-
-
-def test_a_full_structure_at_a_replayed_event_makes_the_book_invalid():
-    rig = make_rig(instruments_of("spot"), book.Config(window_ticks=64, far_levels=4, buffer_ticks=64))
-    send(rig, ticks_of(Diff(11, 11, -1, [(1, 1_000 * away, 1) for away in range(1, 8)])))
-    books, _, _ = send(rig, ticks_of(Snapshot(10, levels())))
-    assert not books[0]["flags"] & m.VALID
-    assert (rig.state()["refused"], rig.state()["resyncs"]) == (1, 2)
-
-
-def test_a_full_buffer_drops_the_oldest_events():
-    rig = make_rig(instruments_of("spot"), book.Config(window_ticks=64, far_levels=4, buffer_ticks=8))
-    for last in range(1, 8):
-        send(rig, ticks_of(Diff(last, last, -1, [(0, 90 + last, 1)])))
-    assert (rig.state()["buffer_count"], rig.state()["overflows"]) == (8, 3)
-    # One event larger than the buffer takes everything with it.
-    send(rig, ticks_of(Diff(8, 8, -1, [(0, 50 + away, 1) for away in range(9)])))
-    assert rig.state()["buffer_count"] == 0
-    send(rig, ticks_of(Diff(9, 9, -1, [(0, 99, 1)])))
-    books, _, _ = send(rig, ticks_of(Snapshot(7, levels(bid=98))))
-    assert not books[0]["flags"] & m.VALID
-    books, _, _ = send(rig, ticks_of(Snapshot(8, levels(bid=98))))
-    assert books[0]["flags"] & m.VALID
-    assert top_ten(books[0])[0] == [(99, 1), (98, 1)]
-
-
-def test_a_snapshot_older_than_the_book_is_ignored():
-    rig = live_rig()
-    send(rig, ticks_of(Diff(11, 15, -1, levels(bid=99))))
-    books, touches, _ = send(rig, ticks_of(Snapshot(12, levels(bid=50))))
-    assert (len(books), len(touches)) == (0, 0)
-    assert (rig.state()["update_id"], rig.state()["stale"]) == (15, 1)
-    assert order_book.best_price(rig.context.books, 0, order_book.BID) == 100
-
-
 def test_events_of_unknown_instruments_are_counted_only():
     rig = live_rig()
     events = (Diff(11, 11, -1, levels()), Snapshot(10, levels()), Quote(1, (1, 1), (2, 2)), Trade(1, 1, 1, True))
@@ -550,8 +315,8 @@ def test_events_of_unknown_instruments_are_counted_only():
             books, touches, fills = send(rig, ticks_of(event, instrument))
             assert (len(books), len(touches)) == (0, 0)
             assert len(fills) > 0
-    assert rig.context.words[book.UNKNOWN] == 15  # a quote has two records
-    assert rig.state()["status"] == book.LIVE
+    assert rig.context.words[book_sync.UNKNOWN] == 15  # a quote has two records
+    assert rig.state()["status"] == book_sync.LIVE
 
 
 def test_a_timer_passes():
@@ -605,7 +370,7 @@ def test_in_replay_a_full_ring_is_waited_for(full):
     assert taken == 80
     assert len(found) == (80 if full == "fill_feed" else 20)
     assert not any(flags & m.GAP for flags in found)
-    assert not any(rig.context.words[book.TOUCH_DROPPED : book.HOLD + 1])
+    assert not any(rig.context.words[book_sync.TOUCH_DROPPED : book_sync.HOLD + 1])
     assert rig.state()["update_id"] == 30
 
 
@@ -619,12 +384,12 @@ def test_live_a_full_ring_drops_and_says_so(full):
             if name != full:
                 assert not (drain(consumer)["flags"] & m.GAP).any()
     words = rig.context.words
-    dropped = {"book": book.BOOK_DROPPED, "touch": book.TOUCH_DROPPED, "fill_feed": book.FEED_DROPPED}
+    dropped = {"book": book_sync.BOOK_DROPPED, "touch": book_sync.TOUCH_DROPPED, "fill_feed": book_sync.FEED_DROPPED}
     kept = drain(ends[full])
     per_event = 4 if full == "fill_feed" else 1
     assert len(kept) % per_event == 0  # whole events only
     assert words[dropped[full]] == 20 * per_event - len(kept) > 0
-    assert words[book.HOLD] == (full == "book")
+    assert words[book_sync.HOLD] == (full == "book")
     # The next record says that something is missing, once.
     for last in (31, 32):
         push(rig, ticks_of(Diff(last, last, -1, levels(quantity=last))))

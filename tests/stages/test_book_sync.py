@@ -1,0 +1,125 @@
+"""The venue's rules one at a time; random streams and captures are in test_book.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from shrivenq.stages import book, book_sync, order_book
+from shrivenq.stages import messages as m
+from shrivenq.stages.book_sync import APPLY, BROKEN, IGNORE
+from tests.stages.book_rig import instruments_of, levels, live_rig, make_rig, marker, send, ticks_of, top_ten
+from tests.stages.naive_book import Diff, NaiveBook, Snapshot
+
+# The book is at update id 10; the protocol sheet, section 5, line by line.
+SPOT = [
+    (8, 9, IGNORE),
+    (8, 10, IGNORE),
+    (10, 10, IGNORE),
+    (10, 11, APPLY),
+    (11, 11, APPLY),
+    (5, 12, APPLY),
+    (12, 12, BROKEN),
+    (13, 20, BROKEN),
+]
+FUTURES_FRESH = [
+    (5, 9, 4, IGNORE),
+    (9, 10, 8, APPLY),
+    (10, 10, 9, APPLY),
+    (10, 15, 9, APPLY),
+    (11, 15, 10, APPLY),  # names the snapshot's own id
+    (11, 15, 9, BROKEN),
+    (12, 15, 11, BROKEN),
+]
+FUTURES = [(5, 9, 4, IGNORE), (9, 10, 8, IGNORE), (13, 15, 10, APPLY), (11, 15, 9, BROKEN), (12, 15, 11, BROKEN)]
+
+
+@pytest.mark.parametrize(
+    ("market", "fresh", "first", "last", "previous", "verdict"),
+    [("spot", fresh, first, last, -1, verdict) for first, last, verdict in SPOT for fresh in (0, 1)]
+    + [("cm", 1, *row) for row in FUTURES_FRESH]
+    + [("cm", 0, *row) for row in FUTURES],
+)
+def test_each_rule(market, fresh, first, last, previous, verdict):
+    rig = make_rig(instruments_of(market))
+    rig.state()["update_id"], rig.state()["fresh"] = 10, fresh
+    assert book_sync.judge(rig.context, 0, first, last, previous) == verdict
+    twin = NaiveBook(market != "spot", last=10, fresh=bool(fresh))
+    named = {"apply": APPLY, "ignore": IGNORE, "gap": BROKEN}
+    assert named[twin.verdict(Diff(first, last, previous, []))] == verdict
+
+
+def test_a_snapshot_in_chunks_is_valid_at_its_last():
+    rig = make_rig(instruments_of("spot"))
+    chunk = ticks_of(Snapshot(10, levels()))
+    chunk[0]["flags"] = m.BUILDING
+    books, _, _ = send(rig, chunk)
+    assert not books[0]["flags"] & m.VALID
+    send(rig, ticks_of(Diff(11, 12, -1, levels(bid=99))))
+    books, _, _ = send(rig, ticks_of(Snapshot(10, levels(bid=98, ask=102))))
+    assert books[0]["flags"] & m.VALID
+    assert books[0]["update_id"] == 12
+    assert top_ten(books[0]) == [[(100, 1), (99, 1), (98, 1)], [(101, 1), (102, 1)]]
+
+
+def test_the_rest_of_a_broken_off_snapshot_is_ignored():
+    rig = make_rig(instruments_of("spot"))
+    chunk = ticks_of(Snapshot(10, levels()))
+    chunk[0]["flags"] = m.BUILDING
+    send(rig, chunk)
+    send(rig, marker(m.LOST))
+    books, _, _ = send(rig, ticks_of(Snapshot(10, levels(bid=98, ask=102))))
+    assert not books[0]["flags"] & m.VALID
+    assert top_ten(books[0]) == [[], []]
+    books, _, _ = send(rig, ticks_of(Snapshot(10, levels())))
+    assert books[0]["flags"] & m.VALID
+
+
+@pytest.mark.parametrize("price", [0, -1])
+def test_an_impossible_level_makes_the_book_invalid(price):
+    rig = live_rig()
+    books, touches, _ = send(rig, ticks_of(Diff(11, 11, -1, [(0, 99, 1), (0, price, 1), (0, 98, 1)])))
+    assert not (books[0]["flags"] | touches[0]["flags"]) & m.VALID
+    assert top_ten(books[0]) == [[], []]
+    assert (rig.state()["refused"], rig.context.resync[0]) == (1, 1)
+
+
+def test_a_full_structure_makes_the_book_invalid():
+    rig = live_rig(book.Config(window_ticks=64, far_levels=4, buffer_ticks=64))
+    books, _, _ = send(rig, ticks_of(Diff(11, 11, -1, [(1, 1_000 * away, 1) for away in range(1, 8)])))
+    assert not books[0]["flags"] & m.VALID
+    assert rig.state()["refused"] == 1
+    books, _, _ = send(rig, ticks_of(Snapshot(20, levels())))
+    assert books[0]["flags"] & m.VALID
+
+
+def test_a_full_structure_at_a_replayed_event_makes_the_book_invalid():
+    rig = make_rig(instruments_of("spot"), book.Config(window_ticks=64, far_levels=4, buffer_ticks=64))
+    send(rig, ticks_of(Diff(11, 11, -1, [(1, 1_000 * away, 1) for away in range(1, 8)])))
+    books, _, _ = send(rig, ticks_of(Snapshot(10, levels())))
+    assert not books[0]["flags"] & m.VALID
+    assert (rig.state()["refused"], rig.state()["resyncs"]) == (1, 2)
+
+
+def test_a_full_buffer_drops_the_oldest_events():
+    rig = make_rig(instruments_of("spot"), book.Config(window_ticks=64, far_levels=4, buffer_ticks=8))
+    for last in range(1, 8):
+        send(rig, ticks_of(Diff(last, last, -1, [(0, 90 + last, 1)])))
+    assert (rig.state()["buffer_count"], rig.state()["overflows"]) == (8, 3)
+    # One event larger than the buffer takes everything with it.
+    send(rig, ticks_of(Diff(8, 8, -1, [(0, 50 + away, 1) for away in range(9)])))
+    assert rig.state()["buffer_count"] == 0
+    send(rig, ticks_of(Diff(9, 9, -1, [(0, 99, 1)])))
+    books, _, _ = send(rig, ticks_of(Snapshot(7, levels(bid=98))))
+    assert not books[0]["flags"] & m.VALID
+    books, _, _ = send(rig, ticks_of(Snapshot(8, levels(bid=98))))
+    assert books[0]["flags"] & m.VALID
+    assert top_ten(books[0])[0] == [(99, 1), (98, 1)]
+
+
+def test_a_snapshot_older_than_the_book_is_ignored():
+    rig = live_rig()
+    send(rig, ticks_of(Diff(11, 15, -1, levels(bid=99))))
+    books, touches, _ = send(rig, ticks_of(Snapshot(12, levels(bid=50))))
+    assert (len(books), len(touches)) == (0, 0)
+    assert (rig.state()["update_id"], rig.state()["stale"]) == (15, 1)
+    assert order_book.best_price(rig.context.books, 0, order_book.BID) == 100
