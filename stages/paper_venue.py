@@ -19,7 +19,8 @@ import numpy as np
 from shrivenq.shm import ring
 from shrivenq.shm.atomics import load_acquire, store_release, store_word
 from shrivenq.shm.kernel import kernel
-from shrivenq.stages import book as depth
+from shrivenq.stages import book
+from shrivenq.stages import book_sync as depth
 from shrivenq.stages import fill_model as model
 from shrivenq.stages import messages as m
 from shrivenq.stages import venue_market as market_of
@@ -322,9 +323,9 @@ def build(setup: Setup) -> PaperVenue:
     words = np.zeros(WORDS, np.int64)
     words[ORDER_LATENCY_NS] = config.order_latency_us * 1000
     nowhere = dict.fromkeys(("book", "touch", "fill_feed"))
-    sync = depth.build(
+    sync = book.build(
         Setup(
-            config=depth.Config(),
+            config=book.Config(),
             instruments=setup.instruments,
             currencies=setup.currencies,
             producers=nowhere,  # type: ignore[arg-type]

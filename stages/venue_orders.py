@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from shrivenq.shm.kernel import kernel
-from shrivenq.stages import book as depth
+from shrivenq.stages import book_sync as depth
 from shrivenq.stages import fill_model, id_map
 from shrivenq.stages import messages as m
 from shrivenq.stages import venue_market as market_of

@@ -1,0 +1,167 @@
+"""What the venue says: states, fills counted once, races, replacements, rings that are full."""
+
+from __future__ import annotations
+
+import pytest
+
+from shrivenq.stages import gateway_state, journal
+from shrivenq.stages import messages as m
+from shrivenq.stages import orders as o
+from tests.stages.gateway_rig import GatewayRig
+from tests.stages.venue_rig import drain
+
+A, F, C, RJ, E, CR, RP = m.ACCEPTED, m.FILL, m.CANCELLED, m.REJECTED, m.EXPIRED, m.CANCEL_REJECTED, m.REPLACED
+
+
+@pytest.fixture
+def rig():
+    return GatewayRig()
+
+
+def test_the_slot_is_back_before_risk_hears_of_the_end(rig):
+    order = rig.send()
+    rig.answer(F, order, last_quantity=10, last_price=1000)
+    assert rig.taken() == 0
+    (report,) = drain(rig.reports)
+    assert report["flags"] & m.FINAL
+    assert (report["filled"], report["leaves"]) == (10, 0)
+
+
+def test_fill_before_acknowledgement(rig):
+    order = rig.send()
+    rig.answer(F, order, last_quantity=4)
+    rig.answer(A, order, venue_order_id=3)
+    assert rig.state(order) == "partly_filled"
+    rig.answer(F, order, last_quantity=6)
+    rig.answer(A, order, venue_order_id=3)  # late: nobody is told
+    assert rig.said() == [(F, order), (A, order), (F, order)]
+    assert rig.context.words[gateway_state.UNMATCHED] == 1
+
+
+def test_fill_after_cancel_was_sent(rig):
+    order = rig.send()
+    rig.answer(A, order, venue_order_id=3)
+    cancel = rig.send(m.CANCEL, target_id=order)
+    assert rig.state(order) == "cancel_sent"
+    rig.answer(F, order, last_quantity=4)
+    assert rig.state(order) == "cancel_sent"
+    rig.answer(C, cancel, order)
+    report = drain(rig.reports)[-1]
+    assert (report["kind"], report["order_id"], report["target_id"], report["filled"]) == (C, cancel, order, 4)
+    assert report["flags"] & m.FINAL
+    assert rig.taken() == 0
+
+
+def test_cancel_loses_the_race(rig):
+    order = rig.send()
+    cancel = rig.send(m.CANCEL, target_id=order)
+    rig.answer(F, order, last_quantity=10)
+    rig.answer(CR, cancel, order)
+    reports = drain(rig.reports)
+    assert [(int(one["kind"]), int(one["order_id"]), int(one["slot"])) for one in reports] == [
+        (F, order, 0),
+        (CR, cancel, -1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "state"), [((), "sent"), (((A, 0),), "accepted"), (((A, 0), (F, 4)), "partly_filled")]
+)
+def test_a_refused_cancel_restores_the_state(rig, first, state):
+    order = rig.send()
+    for kind, quantity in first:
+        rig.answer(kind, order, venue_order_id=9, last_quantity=quantity)
+    rig.answer(CR, rig.send(m.CANCEL, target_id=order), order)
+    assert rig.state(order) == state
+    assert not drain(rig.reports)[-1]["flags"] & m.FINAL
+
+
+def test_repeated_fills_count_once(rig):
+    order = rig.send()
+    for trade_id in (1, 1, 2, 1, 2):
+        rig.answer(F, order, last_quantity=3, trade_id=trade_id)
+    assert rig.said() == [(F, order)] * 2
+    assert rig.context.words[gateway_state.REPEATED_FILLS] == 3
+    assert rig.pool.slots["filled"][0] == 6
+
+
+def test_a_fill_of_an_order_that_is_over_still_moves_the_position(rig):
+    order = rig.send()
+    rig.answer(C, order, order)
+    rig.answer(F, order, last_quantity=4, price=1000, side=m.BUY)
+    report = drain(rig.reports)[-1]
+    assert (report["kind"], report["slot"], report["last_quantity"]) == (F, -1, 4)
+    assert rig.context.words[gateway_state.UNMATCHED] == 1
+
+
+def test_replace(rig):
+    order = rig.send()
+    rig.answer(A, order, venue_order_id=3)
+    successor = rig.send(m.REPLACE, target_id=order, price=990, quantity=6)
+    assert (rig.state(order), rig.state(successor)) == ("cancel_sent", "sent")
+    rig.answer(RP, successor, order, venue_order_id=4)
+    report = drain(rig.reports)[-1]
+    assert (report["kind"], report["order_id"], report["target_id"]) == (RP, successor, order)
+    assert (report["venue_order_id"], report["price"], report["leaves"]) == (4, 990, 6)
+    assert not report["flags"] & m.FINAL
+    assert (rig.state(order), rig.state(successor)) == ("replaced", "accepted")
+    assert rig.taken() == 1
+
+
+def test_replace_that_finds_nothing(rig):
+    order = rig.send()
+    rig.answer(A, order, venue_order_id=3)
+    successor = rig.send(m.REPLACE, target_id=order)
+    rig.answer(CR, successor, order)
+    report = drain(rig.reports)[-1]
+    assert (report["kind"], report["order_id"], bool(report["flags"] & m.FINAL)) == (CR, successor, True)
+    assert (rig.state(order), rig.state(successor)) == ("accepted", "rejected")
+    assert rig.taken() == 1
+
+
+def test_replace_whose_order_is_refused(rig):
+    order = rig.send()
+    successor = rig.send(m.REPLACE, target_id=order)
+    rig.answer(C, successor, order)
+    rig.answer(RJ, successor)
+    assert rig.said() == [(C, successor), (RJ, successor)]
+    assert rig.taken() == 0
+
+
+def test_illegal_reports_are_counted_and_not_passed_on(rig):
+    order = rig.send()
+    rig.answer(A, order, venue_order_id=3)
+    rig.answer(RJ, order)
+    rig.answer(RP, 12345, 54321)
+    assert rig.said() == [(A, order)]
+    assert rig.context.illegal[o.ACCEPTED, o.REJECT] == 1
+    assert rig.state(order) == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"), [(m.ABSENT, "rejected"), (RJ, "rejected"), (E, "expired"), (C, "cancelled"), (F, "filled")]
+)
+def test_unknown_resolved(rig, answer, state):
+    order = rig.send()
+    rig.later(1001)
+    rig.step()
+    rig.answer(answer, order, order, last_quantity=10)
+    assert rig.state(order) == state
+    report = drain(rig.reports)[-1]
+    assert report["kind"] == (RJ if answer == m.ABSENT else answer)
+    assert report["flags"] & m.FINAL
+    assert rig.taken() == 0
+
+
+def test_a_full_report_ring_stops_the_reading_and_loses_nothing():
+    rig = GatewayRig(report_count=2)
+    orders = [rig.send() for _ in range(5)]
+    for order in orders:
+        rig.answer(A, order, venue_order_id=order)
+    told = rig.said()
+    assert len(told) == 2
+    while len(told) < 5:
+        rig.step()
+        told += rig.said()
+    assert told == [(A, order) for order in orders]
+    assert [kind for kind, _ in rig.journaled()] == [journal.ORDER_SENT] * 5 + [journal.REPORT_SEEN] * 5
