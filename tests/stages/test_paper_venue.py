@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
 from fractions import Fraction
 
@@ -11,7 +12,9 @@ import pytest
 from shrivenq.stages import control, paper_venue
 from shrivenq.stages import messages as m
 from shrivenq.stages.conductor import DONE, GRANTED_NS, GRANTS, NEVER, NEXT_DUE_NS
-from tests.stages.venue_rig import VenueRig, drain
+from tests.stages.naive_book import Diff, Snapshot, Trade, read_capture
+from tests.stages.naive_fills import Naive
+from tests.stages.venue_rig import VenueRig, drain, instruments_of
 
 BIDS, ASKS = [(1000, 10), (990, 20), (980, 30)], [(1010, 8), (1020, 6), (1030, 40)]
 A, F, C, RJ, E, CR, RP = m.ACCEPTED, m.FILL, m.CANCELLED, m.REJECTED, m.EXPIRED, m.CANCEL_REJECTED, m.REPLACED
@@ -192,3 +195,80 @@ def test_money_and_inventory_are_conserved(seed):
         venue_cash -= side * Fraction(int(one["price"]) * int(one["quantity"]), 1000)
     assert inventory == bought[1] - bought[-1]
     assert cash == venue_cash
+
+
+class Replayed:
+    """A capture, record by record, in the paper venue and in its twin; our orders at the touch every few events."""
+
+    def __init__(self, model, events):
+        instruments = instruments_of(tick=1, step=1, price_min=1, price_max=10**12, quantity_min=1, quantity_max=10**12)
+        instruments["price_decimals"], instruments["quantity_decimals"], instruments["contract_size"] = 2, 8, 10**8
+        self.rig, self.twin = VenueRig(model=model, instruments=instruments), Naive(model)
+        self.events, self.fills, self.orders = events, [], 0
+
+    def depth(self, levels):
+        for side, price, quantity in levels:
+            flags = m.SIDE_ASK if side else 0
+            self.rig.tick(kind=m.LEVEL, flags=flags, price=price, quantity=quantity)
+            self.twin.level(m.SELL if side else m.BUY, price, quantity)
+        self.rig.tick(kind=m.END)
+        self.rig.step()
+        self.twin.event_end()
+
+    def place(self, chance):
+        side = chance.choice((m.BUY, m.SELL))
+        bid, ask = max(self.twin.levels[m.BUY]), min(self.twin.levels[m.SELL])
+        price = (bid if side == m.BUY else ask) - side * chance.choice((0, 0, 0, 1, 100))
+        tif = m.GTC
+        if chance.random() < 0.2:
+            price, tif = (ask if side == m.BUY else bid) + side * chance.randrange(300), chance.choice((m.IOC, m.FOK))
+        quantity = chance.randrange(1, 60_000_000)
+        order_id = self.rig.send(m.NEW, side, price, quantity, tif=tif)
+        self.twin.order(order_id, side, price, quantity, m.LIMIT, tif)
+
+    def diff(self, event):
+        if event.last > self.rig.context.sync.state["update_id"][0]:
+            self.rig.tick(kind=m.DIFF, first_id=event.first, last_id=event.last, previous_id=-1)
+            self.depth(event.levels)
+
+    def trade(self, event):
+        aggressor = m.SELL if event.seller_aggressed else m.BUY
+        self.rig.trade(event.price, event.quantity, aggressor)
+        self.twin.trade(event.price, event.quantity, aggressor)
+
+    def run(self, depth_events, seed):
+        chance, early, live = random.Random(seed), [], False
+        for event in self.events:
+            self.rig.now = max(self.rig.now, event.time_ns)
+            if isinstance(event, Snapshot):
+                self.rig.tick(kind=m.SNAPSHOT, last_id=event.last)
+                self.depth(event.levels)
+                live = True
+                for one in early:
+                    self.diff(one)
+            elif isinstance(event, Diff) and not live:
+                early.append(event)
+            elif isinstance(event, Diff):
+                self.diff(event)
+                depth_events -= 1
+                if depth_events % 3 == 0:
+                    self.place(chance)
+            elif isinstance(event, Trade) and live:
+                self.trade(event)
+            for one in self.rig.settle():
+                if one["kind"] == F:
+                    maker = bool(one["flags"] & m.MAKER)
+                    self.fills.append((int(one["order_id"]), int(one["last_price"]), int(one["last_quantity"]), maker))
+            if depth_events == 0:
+                break
+
+
+@pytest.mark.parametrize("model", ["queue", "touch"])
+def test_a_real_market_fills_as_in_the_twin(data, model):
+    events = read_capture([data / "binance" / "spot" / "btcusdt_20240808.gz"], 2, 8)
+    replayed = Replayed(model, events)
+    replayed.run(450, seed=1)
+    assert replayed.fills == replayed.twin.fills
+    assert sum(maker for _, _, _, maker in replayed.fills) > 20
+    assert sum(not maker for _, _, _, maker in replayed.fills) > 20
+    assert replayed.rig.context.sync.state["gaps"][0] == 0
