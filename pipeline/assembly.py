@@ -99,6 +99,14 @@ class Assembly:
         """Map a stage's page, read-only."""
         return self.control_read(f"loop.{name}")
 
+    def positions(self) -> Any:
+        """Read every instrument's POSITION row; a row whose writer died half-way is left zero."""
+        found = np.zeros(len(self.instruments), positions.POSITION)
+        reader = board.reader(self.segments["positions"])
+        for row in range(len(found)):
+            board.read(reader, row, found[row : row + 1])
+        return found
+
     def open_orders(self) -> int:
         """Count the order slots in use."""
         return int(pool.used(self._pool))

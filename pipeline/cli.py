@@ -110,8 +110,8 @@ def replay(
     elif as_json:
         print(json.dumps(result.as_dict()))
     else:
-        for name, value in result.as_dict().items():
-            print(f"{name}: {value}")
+        for line in inspection.lines(result.as_dict()):
+            print(line)
 
 
 @app.command()

@@ -39,6 +39,7 @@ class Result:
     reports: int
     fills: int
     seconds: float
+    positions: list[dict[str, str]] = field(default_factory=list)  # where the strategy ended, an instrument each
     counters: dict[str, int] = field(default_factory=dict)
     dumped: dict[str, int] = field(default_factory=dict)
 
@@ -105,6 +106,7 @@ class _Replay:
         self.writer = journal.JournalWriter(path, sync_every_ms=1000.0)
         self.epoch = self.writer.begin_run(assembly.run.encode(), time.time_ns())
         self.ring = byte_ring.consumer(assembly.segments["journal"])
+        self.positions: list[dict[str, str]] = []
         self.frames = assembly.loop("market_data")
         store_word(assembly.control("kill"), control.OPERATOR, control.ARMED)
 
@@ -191,6 +193,7 @@ class _Replay:
                 raise StageError(f"{child.name}: died during the replay ({how})")
 
     def _close(self) -> None:
+        self.positions = spelled_positions(self.assembly)
         while self.drain():
             pass
         for one in self.dumps:
@@ -209,6 +212,7 @@ class _Replay:
             reports=len(reports),
             fills=fills,
             seconds=seconds,
+            positions=self.positions,
             counters=self.counters(),
             dumped={one.name: one.rows for one in self.dumps},
         )
@@ -216,3 +220,23 @@ class _Replay:
     def counters(self) -> dict[str, int]:
         """Collect what the stages counted."""
         return {"frames": int(self.frames[stage.FRAMES])}
+
+
+def spelled_positions(assembly: Assembly) -> list[dict[str, str]]:
+    """Spell the positions board in decimals: quantity, realised and unrealised profit before fees, fees, fills."""
+    rows = []
+    for instrument, row in zip(assembly.instruments, assembly.positions(), strict=True):
+        currency = assembly.currencies[instrument["settle_currency"]]
+        money = int(currency["decimals"])
+        rows.append(
+            {
+                "symbol": instrument["symbol"].decode(),
+                "position": dumps.decimal(int(row["position"]), int(instrument["quantity_decimals"])),
+                "realised": dumps.decimal(int(row["realised"]), money),
+                "unrealised": dumps.decimal(int(row["unrealised"]), money),
+                "fees": dumps.decimal(int(row["fees"]) + int(row["foreign_fees"]), money),
+                "currency": currency["code"].decode(),
+                "fills": str(int(row["fills"])),
+            }
+        )
+    return rows

@@ -1,0 +1,209 @@
+"""The supervised pipeline as an operator meets it: started, watched, killed, armed, hit, stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from shrivenq.pipeline import inspection, kill, state, topology
+from shrivenq.shm import ring, segment
+from shrivenq.shm.atomics import load_word
+from shrivenq.stages import journal, stage
+
+NAME = "test-supervisor"
+MAIN = [sys.executable, "-c", "from shrivenq.pipeline.main import main; main()"]
+PATIENCE_S = 400.0
+"""Stages compile on first use; on a small machine without a cache that takes minutes."""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def state_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SHRIVENQ_STATE", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def configured(tmp_path):
+    """The shipped default under another name."""
+    shipped = Path(topology.__file__).resolve().parent.parent / "configs" / "default.toml"
+    path = tmp_path / "test.toml"
+    path.write_text(shipped.read_text().replace('name = "default"', f'name = "{NAME}"'))
+    return path
+
+
+class Run:
+    """A supervisor in a process of its own."""
+
+    def __init__(self, path, *options):
+        self.process = subprocess.Popen([*MAIN, "run", str(path), *options], stderr=subprocess.PIPE, text=True)
+
+    def until(self, condition):
+        """Wait until the condition holds; the pipeline must live meanwhile."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                found = condition()
+            except inspection.InspectionError:
+                found = None  # not there yet, or being replaced
+            if found:
+                return found
+            assert self.process.poll() is None, self.process.stderr.read()
+            assert time.monotonic() < deadline, inspection_text()
+            time.sleep(0.01)
+
+    def running(self):
+        return self.until(lambda: armed_status() and inspection.attach(NAME))
+
+    def stop(self, number=signal.SIGINT):
+        self.process.send_signal(number)
+        _, errors = self.process.communicate(timeout=60)
+        return errors
+
+
+def armed_status():
+    found = inspection.status(inspection.attach(NAME))
+    return found if found["kill"] == "armed" and not found["holds"] else None
+
+
+def inspection_text():
+    return json.dumps(inspection.status(inspection.attach(NAME)), indent=1)
+
+
+def sent(running):
+    return int(load_word(running.part("to_venue").array("producer"), ring.HEAD))
+
+
+@pytest.fixture(params=["split", "fused"])
+def run(request, configured):
+    made = Run(configured, "--placement", request.param)
+    try:
+        yield made
+    finally:
+        if made.process.poll() is None:
+            made.process.kill()
+            made.process.communicate()
+        for pid in children_left():
+            os.kill(pid, signal.SIGKILL)
+        for name in segment.names(f"{NAME}."):
+            segment.unlink(name)
+
+
+def children_left():
+    """Find stages of this test's pipeline that outlived their supervisor, by what they have mapped."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"{segment.PREFIX}{NAME}." in (folder / "maps").read_text():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def test_starts_trades_and_stops_in_order(run):
+    running = run.running()
+    run.until(lambda: sent(running) > 10)
+    found = inspection.status(running)
+    assert all(one["state"] == "running" and one["alive"] for one in found["stages"])
+    errors = run.stop()
+    assert run.process.returncode == 0, errors
+    assert segment.names(f"{NAME}.") == []
+    assert children_left() == []
+    contents = journal.read_journal(state.folder(NAME) / "journal")
+    assert contents.problem == ""
+    assert sum(record.kind == journal.ORDER_SENT for record in contents.records) > 10
+
+
+def test_a_second_instance_is_refused(run, configured):
+    run.running()
+    second = subprocess.run([*MAIN, "run", str(configured)], capture_output=True, text=True, check=False)
+    assert second.returncode == 1
+    assert "is running already" in second.stderr
+    assert run.process.poll() is None
+
+
+def test_kill_stops_orders_and_arm_lets_them_go_on(run, capsys):
+    running = run.running()
+    run.until(lambda: sent(running) > 10)
+    assert kill.main(["cancel", NAME, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert all(one["confirmed"] for one in found["confirmed"])
+    # What was confirmed is over: cancels may still go out, then nothing does.
+    run.until(lambda: quiet(running))
+    assert inspection.status(running)["kill"] == "cancel"
+    count = sent(running)
+    inspection.arm(NAME, "the test goes on")
+    run.until(lambda: sent(running) > count)
+
+
+def quiet(running):
+    """Tell whether nothing is sent while the stages turn a few hundred times more."""
+    before = sent(running)
+    loop = running.words("loop.gateway")
+    turns, deadline = int(loop[stage.TURNS]), time.monotonic() + 30
+    while int(load_word(loop, stage.TURNS)) < turns + 500 and time.monotonic() < deadline:
+        pass
+    return sent(running) == before
+
+
+def test_a_killed_name_starts_killed(run, configured):
+    running = run.running()
+    assert kill.main(["halt", NAME]) == 0
+    assert running
+    run.stop()
+    again = Run(configured, "--placement", "fused")
+    try:
+        again.until(lambda: "starting" not in inspection.status(inspection.attach(NAME))["holds"])
+        assert inspection.status(inspection.attach(NAME))["kill"] == "halt"
+        assert sent(inspection.attach(NAME)) == 0
+    finally:
+        again.stop()
+
+
+@pytest.mark.parametrize("victim", ["market_data", "book", "signal", "risk", "gateway", "paper_venue"])
+def test_a_dead_stage_is_answered_by_a_restart(configured, victim):
+    run = Run(configured, "--placement", "split")
+    try:
+        running = run.running()
+        run.until(lambda: sent(running) > 10)
+        os.kill(int(running.words(f"loop.{victim}")[stage.PID]), signal.SIGKILL)
+        run.until(lambda: inspection.attach(NAME).run != running.run)
+        again = run.running()
+        run.until(lambda: sent(again) > 10)
+        errors = run.stop()
+        assert run.process.returncode == 0, errors
+    finally:
+        if run.process.poll() is None:
+            run.process.kill()
+            run.process.communicate()
+    assert segment.names(f"{NAME}.") == []
+    contents = journal.read_journal(state.folder(NAME) / "journal")
+    assert contents.problem == ""
+    epochs = [int(record.row()["epoch"]) for record in contents.records if record.kind == journal.RUN]
+    assert epochs == [1, 2]
+
+
+def test_without_a_supervisor_stages_kill_and_stop_and_the_next_start_cleans_up(configured):
+    run = Run(configured, "--placement", "split")
+    running = run.running()
+    run.until(lambda: sent(running) > 10)
+    run.process.kill()
+    run.process.communicate()
+    deadline = time.monotonic() + 60
+    while state.armed(NAME) is not None or children_left():
+        assert time.monotonic() < deadline, children_left()
+        time.sleep(0.05)
+    assert "supervisor died" in (state.folder(NAME) / "armed").read_text()
+    assert segment.names(f"{NAME}.") != []
+    again = Run(configured, "--placement", "fused")
+    again.until(lambda: "starting" not in inspection.status(inspection.attach(NAME))["holds"])
+    again.stop()
+    assert segment.names(f"{NAME}.") == []
