@@ -414,7 +414,10 @@ def build(setup: Setup) -> MarketData:
         words=words,
         conductor=lockstep.make_conductor(setup.cursors, setup.shared["venue"]),
     )
-    setup.polls.append(Feed(context, source, setup.shared["resync"], setup.loop, setup.log).poll)
+    feed = Feed(context, source, setup.shared["resync"], setup.loop, setup.log)
+    # Before the stage is ready: the source's own kernels are compiled or loaded now, not when time counts.
+    feed.poll()
+    setup.polls.append(feed.poll)
     return context
 
 
