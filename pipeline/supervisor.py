@@ -263,7 +263,9 @@ class Supervisor:
         limits = self.config.supervisor
         silent = {}
         for names in self.groups:
-            age_ns = now - int(load_word(self.assembly.loop(names[0]), stage.NOW_NS))
+            # A stage has not turned before it was let go.
+            turned_ns = max(self.armed_at_ns, int(load_word(self.assembly.loop(names[0]), stage.NOW_NS)))
+            age_ns = now - turned_ns
             if age_ns > limits.silence_hold_ms * 1e6:
                 silent[names[0]] = age_ns
         hold = self.assembly.control("hold")
