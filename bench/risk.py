@@ -2,8 +2,8 @@
 
 512 instruments, 8,192 orders always open, a rate window that holds 50,000 messages. Per batch of 64: 64 touches and the
 64 reports that end the oldest orders, then 64 new intents, all admitted. `check` is the time of a step that decides
-intents, per intent: reading it, all checks, the order slot, the ORDER. `rate` is intents per second with the touches
-and reports of the batch on the bill.
+intents, per intent: reading it, all checks, the order slot, the ORDER (median batch). `rate` is intents per second in
+those steps, `messages` touches, reports and intents per second in all of them (best stretch of 4,096 intents).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ INSTRUMENTS = 512
 OPEN = 8192
 BATCH = 64
 BATCHES = 4096
+STRETCH = 64  # batches that a rate is taken over
 ROUNDS = 7
 STEP_NS = 20_000
 START_NS = 1_700_000_000_000_000_000
@@ -155,7 +156,7 @@ def drive(
     open_orders: Any,
     spent: Any,
 ) -> int:
-    """Run all batches; `spent` gets the ns of intent steps and of the others, once all orders are open."""
+    """Run all batches; `spent` gets the ns of a batch: with intents and without, once all are open."""
     admitted = 0
     for first in range(0, intents.shape[0], BATCH):
         feed(touch, report, context.slots, open_orders, first, intents[first]["time_ns"])
@@ -168,13 +169,14 @@ def drive(
         ended = monotonic_ns()
         admitted += collect(order, feedback, open_orders, first)
         if first >= OPEN:
-            spent[0] += ended - decided
-            spent[1] += between - began
+            batch = (first - OPEN) // BATCH
+            spent[batch, 0] = ended - decided
+            spent[batch, 1] = between - began
     return admitted
 
 
-def measure(seed: int) -> tuple[float, float]:
-    """Run once: ns a check, intents per second."""
+def measure(seed: int) -> tuple[float, float, float]:
+    """Run once: ns a check, intents per second, messages per second."""
     instruments, currencies = make_tables()
     dtypes = {"touch": m.TOUCH, "report": m.REPORT, "intent": m.INTENT, "order": m.ORDER, "feedback": m.REPORT}
     ends = {name: private_ring(dtype, 1024) for name, dtype in dtypes.items()}
@@ -195,21 +197,25 @@ def measure(seed: int) -> tuple[float, float]:
     context.rows["bid"], context.rows["ask"], context.rows["touch_valid"] = 5_000_000, 5_000_001, 1
     context.rows["touch_ns"] = START_NS
     intents = make_intents(OPEN + BATCHES * BATCH, seed)
-    spent = np.zeros(2, np.int64)
+    spent = np.zeros((BATCHES, 2), np.int64)
     sources = (ends[name][0] for name in ("touch", "report", "intent"))
     sinks = (ends[name][1] for name in ("order", "feedback"))
     admitted = drive(context, loop, *sources, *sinks, intents, np.zeros(OPEN, m.ORDER), spent)
     if admitted != len(intents):
         raise SystemExit(f"only {admitted} of {len(intents)} intents were admitted: {context.words}")
-    count = BATCHES * BATCH
-    return float(spent[0]) / count, count / float(spent.sum()) * 1e9
+    # The median batch, and the best stretch: what another process interrupted says nothing about ours.
+    check = float(np.median(spent[:, 0])) / BATCH
+    stretches = spent.reshape(-1, STRETCH, 2).sum(axis=1)
+    count = STRETCH * BATCH
+    return check, count / float(stretches[:, 0].min()) * 1e9, 3 * count / float(stretches.sum(axis=1).min()) * 1e9
 
 
 def main() -> None:
     report = Report("risk")
     rounds = [measure(seed) for seed in range(ROUNDS)]
-    report.row("all_checks", "check", "ns", min(check for check, _ in rounds))
-    report.row("all_checks", "rate", "1/s", max(rate for _, rate in rounds))
+    report.row("all_checks", "check", "ns", min(one[0] for one in rounds))
+    report.row("all_checks", "rate", "1/s", max(one[1] for one in rounds))
+    report.row("all_checks", "messages", "1/s", max(one[2] for one in rounds))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shrivenq.shm import slab
-from shrivenq.shm.kernel import kernel
+from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import id_map
 from shrivenq.stages.messages import BUY
 from shrivenq.stages.money import CEIL, add, mul_div
@@ -69,7 +69,7 @@ def exposure(book: OpenOrders, at: int) -> int:
     return mul_div(order[at]["value"], order[at]["leaves"], order[at]["quantity"], CEIL)
 
 
-@kernel
+@inlined
 def enter(
     book: OpenOrders,
     rows: Any,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from shrivenq.shm.kernel import kernel
+from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import control
 from shrivenq.stages import messages as m
 from shrivenq.stages.money import OVERFLOW, add, mul_div, product_at_most
@@ -89,7 +89,7 @@ TOTAL = _record(TOTAL_FIELDS, 16)
 RECENT_ORDER = _record(RECENT_FIELDS, 24)
 
 
-@kernel
+@inlined
 def reduces(rows: Any, positions: Any, i: int, side: int, quantity: int) -> bool:
     """Tell whether an order brings the position nearer to zero, even if all open orders of its side fill first."""
     if i < 0 or i >= rows.shape[0] or quantity <= 0 or quantity >= NUMBER_MAX:
@@ -148,7 +148,7 @@ def well_formed(side: int, order_type: int, time_in_force: int, price: int, quan
     return PASS
 
 
-@kernel
+@inlined
 def filters(instruments: Any, i: int, order_type: int, price: int, quantity: int) -> int:
     """Refuse prices and quantities the venue would refuse."""
     if order_type != m.MARKET:
@@ -163,7 +163,7 @@ def filters(instruments: Any, i: int, order_type: int, price: int, quantity: int
     return PASS
 
 
-@kernel
+@inlined
 def price_collar(rows: Any, i: int, order_type: int, price: int) -> int:
     """Refuse a price further than the collar from the touch: below the bid or above the ask, whichever the side."""
     if rows[i]["touch_valid"] == 0:
@@ -254,7 +254,7 @@ def message_rate(times: Any, newest: int, allowed: int, window_ns: int, now_ns: 
     return MESSAGE_RATE if now_ns - times[at] < window_ns else PASS
 
 
-@kernel
+@inlined
 def duplicate(rows: Any, recent: Any, i: int, price: int, signed: int, now_ns: int) -> int:
     """Refuse an order equal to one of the instrument's last RECENT ones that is within the window."""
     window_ns = rows[i]["duplicate_ns"]
@@ -283,7 +283,7 @@ def intent_age(rows: Any, i: int, time_ns: int, now_ns: int) -> int:
     return INTENT_AGE if age_ns < 0 or age_ns > rows[i]["intent_age_ns"] else PASS
 
 
-@kernel
+@inlined
 def daily_loss(rows: Any, totals: Any, positions: Any, i: int, currency: int) -> int:
     """Refuse to go on once the day's loss in the settlement currency has reached its limit."""
     if positions.rows[i]["unconverted"] != 0:
