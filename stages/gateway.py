@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from shrivenq.shm import pool, ring
-from shrivenq.shm.kernel import kernel
-from shrivenq.stages import control, id_map, journal
+from shrivenq.shm.kernel import inlined, kernel
+from shrivenq.stages import control, hops, id_map, journal
 from shrivenq.stages import gateway_state as g
 from shrivenq.stages import messages as m
 from shrivenq.stages import orders as o
@@ -43,7 +43,7 @@ __all__ = ["STAGE", "Config", "Gateway", "Limits", "build", "run", "step"]
 
 BATCH = 64
 """Orders, and reports, taken in one step."""
-FILLS_REMEMBERED = 1 << 16
+FILLS_REMEMBERED = 1 << 12
 """Fills by which a repeated one is recognised."""
 
 DUPLICATE, NO_SLOT, MALFORMED = m.REASON["duplicate"], m.REASON["no_slot"], m.REASON["malformed"]
@@ -54,7 +54,7 @@ ORDER_WORDS = m.ORDER.itemsize // 8
 # ── our own words ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@kernel
+@inlined
 def _hand_over(context: Any) -> None:
     """Put `order` on `to_venue` and commit it; the caller has claimed room."""
     out = context.to_venue
@@ -123,12 +123,19 @@ def _ask(context: Any, slot: int, now: int) -> None:
     _hand_over(context)
 
 
+@inlined
+def is_overdue(context: Any, now: int) -> bool:
+    """Tell whether any answer is overdue; notes the time."""
+    words = context.words
+    words[g.NOW_NS] = max(words[g.NOW_NS], now)
+    return bool(words[g.WATCH_FIRST] >= 0 and context.watch[words[g.WATCH_FIRST]]["deadline_ns"] <= now)
+
+
 @kernel
 def overdue(context: Any, loop: Any, now: int) -> bool:
     """Make unknown, and ask about, every order whose answer is overdue; False if that must wait for room."""
     words = context.words
-    words[g.NOW_NS] = max(words[g.NOW_NS], now)
-    while words[g.WATCH_FIRST] >= 0 and context.watch[words[g.WATCH_FIRST]]["deadline_ns"] <= now:
+    while is_overdue(context, now):
         if not ring.claim(context.to_venue, 2):
             return False
         slot = words[g.WATCH_FIRST]
@@ -172,7 +179,7 @@ def recover(context: Any, loop: Any, now: int) -> int:
 # ── orders ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@kernel
+@inlined
 def note_kill(context: Any, loop: Any) -> None:
     """Say which kill level this stage acts on."""
     level = control.kill_level(context.kill) + 1
@@ -181,7 +188,7 @@ def note_kill(context: Any, loop: Any) -> None:
         loop[KILL_SEEN] = level
 
 
-@kernel
+@inlined
 def _second_line(context: Any, now: int) -> int:
     """Check `order` against limits that are not risk's; return the reason it fails, 0 for none."""
     order, slots, words = context.order, context.slots, context.words
@@ -206,7 +213,7 @@ def _second_line(context: Any, now: int) -> int:
     return 0
 
 
-@kernel
+@inlined
 def _note_sent(context: Any, now: int) -> None:
     """Advance the states of what `order` begins and ends, just before it goes out."""
     order, slots, words = context.order, context.slots, context.words
@@ -231,7 +238,7 @@ def _deny(context: Any, loop: Any, reason: int) -> bool:
     return _say(context, loop, m.DENIED, reason, g.FROM_RISK)
 
 
-@kernel
+@inlined
 def _is_stopped(context: Any) -> bool:
     """Read the kill word; True if `order` may not be sent."""
     order = context.order
@@ -240,7 +247,7 @@ def _is_stopped(context: Any) -> bool:
     return control.kill_level(context.kill) != control.ARMED
 
 
-@kernel
+@inlined
 def _journaled(context: Any) -> bool:
     """Journal `order` whole; a full ring holds new orders until it has room again."""
     time_ns = context.order[0]["time_ns"]
@@ -251,7 +258,7 @@ def _journaled(context: Any) -> bool:
     return done
 
 
-@kernel
+@inlined
 def send(context: Any, loop: Any) -> bool:
     """Take `order` from risk to the venue, or deny it; False, and nothing done, if it must wait."""
     order, words, slots = context.order, context.words, context.slots
@@ -278,8 +285,10 @@ def send(context: Any, loop: Any) -> bool:
     _note_sent(context, now)
     _hand_over(context)
     if kind != m.CANCEL:
+        sent_ns = stamp(loop)
         slots[slot]["ready_ns"] = ready_ns
-        slots[slot]["sent_ns"] = stamp(loop)
+        slots[slot]["sent_ns"] = sent_ns
+        hops.record(context.hops, order, 0, ready_ns, sent_ns)
     ring.release(context.orders, 1)
     return True
 
@@ -287,7 +296,7 @@ def send(context: Any, loop: Any) -> bool:
 # ── the stage ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@kernel
+@inlined
 def _take_reports(context: Any, loop: Any) -> int:
     """Take what the venue said, one report at a time."""
     source = context.from_venue
@@ -297,8 +306,8 @@ def _take_reports(context: Any, loop: Any) -> int:
         if source.slots[slot]["sequence"] != source.own[ring.TAIL]:
             fault(loop, FAULT_SEQUENCE, source.own[ring.TAIL])
             return taken
-        now = time_of(loop, source.slots[slot]["time_ns"])
-        if not overdue(context, loop, now):
+        now = source.slots[slot]["time_ns"] if loop[VIRTUAL] != 0 else context.words[g.NOW_NS]
+        if is_overdue(context, now) and not overdue(context, loop, now):
             return taken
         context.report[0] = source.slots[slot]
         context.report[0]["time_ns"] = now
@@ -307,7 +316,7 @@ def _take_reports(context: Any, loop: Any) -> int:
     return waiting
 
 
-@kernel
+@inlined
 def _take_orders(context: Any, loop: Any) -> int:
     """Take what risk lets out, one order at a time."""
     source = context.orders
@@ -317,8 +326,10 @@ def _take_orders(context: Any, loop: Any) -> int:
         if source.slots[slot]["sequence"] != source.own[ring.TAIL]:
             fault(loop, FAULT_SEQUENCE, source.own[ring.TAIL])
             return taken
-        now = time_of(loop, source.slots[slot]["time_ns"])
-        if not overdue(context, loop, now) or not ring.claim(context.to_venue, 2):
+        now = source.slots[slot]["time_ns"] if loop[VIRTUAL] != 0 else context.words[g.NOW_NS]
+        if is_overdue(context, now) and not overdue(context, loop, now):
+            return taken
+        if not ring.claim(context.to_venue, 2):
             return taken
         context.order[0] = source.slots[slot]
         if not send(context, loop):
@@ -335,8 +346,9 @@ def step(context: Any, loop: Any) -> int:
     work = 0
     if loop[VIRTUAL] == 0:
         now = time_of(loop, 0)
-        work += recover(context, loop, now)
-        if context.words[g.PENDING] != 0 or not overdue(context, loop, now):
+        if context.words[g.RECOVERED] < context.recovering.shape[0]:
+            work += recover(context, loop, now)
+        if context.words[g.PENDING] != 0 or (is_overdue(context, now) and not overdue(context, loop, now)):
             return work
     work += _take_reports(context, loop)
     if context.words[g.PENDING] == 0:
@@ -387,6 +399,7 @@ def build(setup: Setup) -> Gateway:
         order_words=order.view(np.int64),
         report=report,
         report_words=report.view(np.int64),
+        hops=setup.shared.get("hops") or hops.private(),
         recovering=np.flatnonzero(np.array(slots.generation) & 1).astype(np.int64),
         words=words,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shrivenq.shm import pool, ring
-from shrivenq.shm.kernel import kernel
+from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import id_map, journal
 from shrivenq.stages import messages as m
 from shrivenq.stages import orders as o
@@ -25,7 +25,7 @@ from shrivenq.stages.stage import stamp
 REPORT_WORDS = m.REPORT.itemsize // 8
 
 
-@kernel
+@inlined
 def _describe(context: Any, slot: int) -> None:
     """Complete `report` with what the slot knows of its order."""
     report, slots = context.report, context.slots
@@ -52,7 +52,7 @@ def _describe(context: Any, slot: int) -> None:
         report[0]["leaves"] = slots[slot]["quantity"] - slots[slot]["filled"]
 
 
-@kernel
+@inlined
 def _settle(context: Any, slot: int) -> None:
     """After a transition: stop awaiting what has come, and give a slot back whose order is over."""
     slots = context.slots
@@ -84,7 +84,7 @@ def _happen(context: Any, slot: int, event: int) -> bool:
     return True
 
 
-@kernel
+@inlined
 def _on_fill(context: Any, slot: int) -> bool:
     """Count a fill, once. It moves the position whatever state its order is in, so risk sees every new one."""
     report, slots, words = context.report, context.slots, context.words
@@ -133,7 +133,7 @@ def _on_replaced(context: Any) -> bool:
     return _happen(context, id_map.find(context.ids, report[0]["order_id"], 0), o.ACCEPT)
 
 
-@kernel
+@inlined
 def _denied_slot(context: Any) -> int:
     """Find the slot of an order we denied: the one it named, since its id may be another's; -1 for a CANCEL."""
     report, slots = context.report, context.slots
@@ -145,39 +145,51 @@ def _denied_slot(context: Any) -> int:
     return slot
 
 
-@kernel
+@inlined
+def _event_of(kind: int) -> int:
+    """Name the event a report of this kind is to its order; -1 for one that is none."""
+    if kind == m.ACCEPTED:
+        return o.ACCEPT
+    if kind == m.CANCELLED:
+        return o.CANCEL
+    if kind in (m.REJECTED, m.DENIED):
+        return o.REJECT
+    if kind == m.EXPIRED:
+        return o.EXPIRE
+    if kind == m.ABSENT:
+        return o.ABSENCE
+    return -1
+
+
+@inlined
 def handle(context: Any) -> bool:
     """Let `report` happen; tell whether risk is to see it."""
     report, ids = context.report, context.ids
     kind = report[0]["kind"]
-    if kind == m.CANCELLED:
-        return _happen(context, id_map.find(ids, report[0]["target_id"], 0), o.CANCEL)
     if kind == m.CANCEL_REJECTED:
         return _on_cancel_rejected(context)
     if kind == m.REPLACED:
         return _on_replaced(context)
     if kind == m.DENIED:
         slot = _denied_slot(context)
-        return slot < 0 or _happen(context, slot, o.REJECT)
-    slot = id_map.find(ids, report[0]["order_id"], 0)
+        if slot < 0:
+            return True
+    else:
+        slot = id_map.find(ids, report[0]["target_id"] if kind == m.CANCELLED else report[0]["order_id"], 0)
     if kind == m.FILL:
         return _on_fill(context, slot)
-    if kind == m.ACCEPTED:
-        return _happen(context, slot, o.ACCEPT)
-    if kind == m.REJECTED:
-        return _happen(context, slot, o.REJECT)
-    if kind == m.EXPIRED:
-        return _happen(context, slot, o.EXPIRE)
     if kind == m.ABSENT:
         report[0]["kind"] = m.REJECTED
-        return _happen(context, slot, o.ABSENCE)
+    event = _event_of(kind)
+    if event >= 0:
+        return _happen(context, slot, event)
     if kind == m.UNKNOWN and slot >= 0 and context.slots[slot]["state"] == o.UNKNOWN:
         _describe(context, slot)
         return True
     return False
 
 
-@kernel
+@inlined
 def flush(context: Any) -> bool:
     """Journal the report being handled, pass it on, release its cause; False if there is no room yet."""
     words, report, out = context.words, context.report, context.reports
@@ -202,7 +214,7 @@ def flush(context: Any) -> bool:
     return True
 
 
-@kernel
+@inlined
 def settle_report(context: Any, loop: Any, release: int) -> bool:
     """Handle `report` and send it on its way; False if it must wait."""
     context.report[0]["acknowledged_ns"] = stamp(loop)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from shrivenq.shm.kernel import kernel
+from shrivenq.shm.kernel import inlined
+from shrivenq.stages.hops import Hops
 from shrivenq.stages.id_map import IdMap, Recent
 from shrivenq.stages.journal import Journal
 
@@ -93,13 +94,14 @@ class Gateway(NamedTuple):
     report: Any  # REPORT, the one being handled,
     report_words: Any
     recovering: Any  # int64: slots taken before this gateway was built
+    hops: Hops
     words: Any
 
 
 # ── awaiting answers ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@kernel
+@inlined
 def unwatch(context: Any, slot: int) -> None:
     """Stop awaiting an answer for a slot."""
     watch, words = context.watch, context.words
@@ -117,7 +119,7 @@ def unwatch(context: Any, slot: int) -> None:
     watch[slot]["linked"] = 0
 
 
-@kernel
+@inlined
 def await_answer(context: Any, slot: int, now: int) -> None:
     """Await an answer for a slot from now on; deadlines grow along the list, since all wait equally long."""
     watch, words = context.watch, context.words

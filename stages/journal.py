@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from shrivenq.shm import byte_ring
-from shrivenq.shm.kernel import COMPILED, kernel
+from shrivenq.shm.kernel import COMPILED, inlined, kernel
 from shrivenq.stages.messages import ORDER, REPORT
 
 if TYPE_CHECKING:
@@ -91,35 +91,75 @@ if COMPILED:
     _P2: Any = np.uint64(14029467366897019727)
     _P3: Any = np.uint64(1609587929392839161)
     _P4: Any = np.uint64(9650029242287828579)
-    _27, _29, _31, _32, _33, _37 = (np.uint64(bits) for bits in (27, 29, 31, 32, 33, 37))
+    _P5: Any = np.uint64(2870177450012600261)
+    _64: Any = np.uint64(64)
+    _29, _32, _33 = np.uint64(29), np.uint64(32), np.uint64(33)
+
+    @inlined
+    def _rotated(value: Any, bits: int) -> Any:
+        return (value << np.uint64(bits)) | (value >> (_64 - np.uint64(bits)))
+
+    @inlined
+    def _round(lane: Any, word: int) -> Any:
+        return _rotated(lane + np.uint64(word) * _P2, 31) * _P1
+
+    @inlined
+    def _merged(state: Any, lane: Any) -> Any:
+        return (state ^ _round(np.uint64(0), lane)) * _P1 + _P4
 
     @kernel
     def checksum(words: Any, start: int, count: int, seed: int) -> Any:
-        """Hash `count` int64 words from `start`: XXH64's round for short inputs, then its avalanche.
+        """Compute XXH64 of `count` int64 words from `start`; int64.
 
-        Every step is a bijection of each word, so that no single damaged word goes unseen.
+        Every step is a bijection of each word, so that no single damaged word goes unseen. Source: xxHash,
+        specification 0.1.1, section "XXH64".
         """
-        state = np.uint64(seed) + _P4
-        for i in range(start, start + count):
-            lane = np.uint64(words[i]) * _P2
-            lane = ((lane << _31) | (lane >> _33)) * _P1
-            state ^= lane
-            state = ((state << _27) | (state >> _37)) * _P1 + _P4
+        at, end = start, start + count
+        state = np.uint64(seed) + _P5
+        if count >= 4:
+            first, second = np.uint64(seed) + _P1 + _P2, np.uint64(seed) + _P2
+            third, fourth = np.uint64(seed), np.uint64(seed) - _P1
+            while at + 4 <= end:
+                first = _round(first, words[at])
+                second = _round(second, words[at + 1])
+                third = _round(third, words[at + 2])
+                fourth = _round(fourth, words[at + 3])
+                at += 4
+            state = _rotated(first, 1) + _rotated(second, 7) + _rotated(third, 12) + _rotated(fourth, 18)
+            state = _merged(_merged(_merged(_merged(state, first), second), third), fourth)
+        state += np.uint64(8 * count)
+        while at < end:
+            state = _rotated(state ^ _round(np.uint64(0), words[at]), 27) * _P1 + _P4
+            at += 1
         state = (state ^ (state >> _33)) * _P2
         state = (state ^ (state >> _29)) * _P3
         return np.int64(state ^ (state >> _32))
 
 else:
     _MASK = 2**64 - 1
-    _P1, _P2, _P3, _P4 = 11400714785074694791, 14029467366897019727, 1609587929392839161, 9650029242287828579
+    _P1, _P2, _P3 = 11400714785074694791, 14029467366897019727, 1609587929392839161
+    _P4, _P5 = 9650029242287828579, 2870177450012600261
+
+    def _rotated(value: Any, bits: int) -> Any:
+        return (value << bits | value >> (64 - bits)) & _MASK
+
+    def _round(lane: Any, word: int) -> Any:
+        return _rotated(lane + int(word) * _P2 & _MASK, 31) * _P1 & _MASK
 
     def checksum(words: Any, start: int, count: int, seed: int) -> Any:  # noqa: D103 - documented above
-        state = int(seed) + _P4 & _MASK
-        for word in words[start : start + count]:
-            lane = int(word) * _P2 & _MASK
-            lane = (lane << 31 | lane >> 33) * _P1 & _MASK
-            state ^= lane
-            state = ((state << 27 | state >> 37) & _MASK) * _P1 + _P4 & _MASK
+        found = [int(word) for word in words[start : start + count]]
+        whole = count // 4 * 4
+        state = int(seed) + _P5
+        if whole:
+            lanes = [seed + _P1 + _P2 & _MASK, seed + _P2 & _MASK, seed & _MASK, seed - _P1 & _MASK]
+            for at in range(whole):
+                lanes[at % 4] = _round(lanes[at % 4], found[at])
+            state = sum(_rotated(lane, bits) for lane, bits in zip(lanes, (1, 7, 12, 18), strict=True))
+            for lane in lanes:
+                state = ((state & _MASK) ^ _round(0, lane)) * _P1 + _P4
+        state = state + 8 * count & _MASK
+        for word in found[whole:]:
+            state = _rotated(state ^ _round(0, word), 27) * _P1 + _P4 & _MASK
         state = (state ^ state >> 33) * _P2 & _MASK
         state = (state ^ state >> 29) * _P3 & _MASK
         state ^= state >> 32
