@@ -33,7 +33,7 @@ class RingSpec:
 
 RINGS = (
     RingSpec("tick", m.TICK, 1 << 14, "market_data", "book"),
-    RingSpec("book", m.BOOK, 1 << 10, "book", "signal"),
+    RingSpec("book", m.BOOK, 1 << 11, "book", "signal"),
     RingSpec("touch", m.TOUCH, 1 << 12, "book", "risk"),
     RingSpec("fill_feed", m.TICK, 1 << 15, "book", "paper_venue"),
     RingSpec("intent", m.INTENT, 1 << 10, "signal", "risk"),

@@ -10,7 +10,7 @@ Quotes (bookTicker) never change a book.
 
 A snapshot too long for one step is taken as it comes; nothing is published of it before its END. Full rings: in
 replay a record waits until everything that may follow from it fits. Live, `touch` and `fill_feed` drop and say so
-(GAP on the next record), and a full `book` ring raises HOLD in `words`; nobody is waited for.
+(GAP on the next record), and a full `book` ring holds new orders until it is half empty; nobody is waited for.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import numpy as np
 from shrivenq.shm import ring
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import book_sync as sync
+from shrivenq.stages import control, order_book
 from shrivenq.stages import messages as m
-from shrivenq.stages import order_book
 from shrivenq.stages.order_book import ASK, BID, Books
 from shrivenq.stages.stage import FAULT_RING_FULL, FAULT_SEQUENCE, VIRTUAL, Setup, Stage, fault, stamp, turn
 
@@ -63,6 +63,7 @@ class Book(NamedTuple):
     state: Any  # STATE, one per instrument
     buffers: Any  # TICK[instrument, buffer_ticks]: DIFF and LEVEL records, a ring each
     instruments: Any  # INSTRUMENT
+    hold: Any  # word 0: causes for which new orders are held
     resync: Any  # int64, one per instrument: counts the snapshots asked for; market_data reads it
     words: Any
 
@@ -72,14 +73,19 @@ class Book(NamedTuple):
 
 @inlined
 def book_slot(context: Any, record: Any, kind: int) -> int:
-    """Take a slot of `book` and write its header; -1 and HOLD if the ring is full."""
+    """Take a slot of `book` and write its header; -1 if the ring is full: held until it is half empty again."""
     out = context.book
     words = context.words
     if not ring.claim(out, 1):
         words[sync.BOOK_DROPPED] += 1
         words[sync.BOOK_GAP] = m.GAP
-        words[sync.HOLD] = 1
+        if words[sync.HOLD] == 0:
+            words[sync.HOLD] = 1
+            control.hold(context.hold, control.RING_TROUBLE)
         return -1
+    if words[sync.HOLD] != 0 and ring.claim(out, out.slots.shape[0] // 2):
+        words[sync.HOLD] = 0
+        control.unhold(context.hold, control.RING_TROUBLE)
     position = out.own[ring.NEXT]
     slot = ring.next_slot(out)
     out.slots[slot]["sequence"] = position
@@ -348,6 +354,7 @@ def build(setup: Setup) -> Book:
         state=state,
         buffers=buffers,
         instruments=setup.instruments,
+        hold=setup.shared["hold"] if "hold" in setup.shared else np.zeros(1, np.int64),
         resync=np.zeros(count, np.int64) if resync is None else resync,
         words=np.zeros(sync.WORDS, np.int64),
     )
