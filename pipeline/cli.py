@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 it failed, 2 a mistake in the command or the configuration
 from __future__ import annotations
 
 import json
+import os
 import sys
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -19,12 +20,17 @@ from shrivenq.pipeline import inspection, latency, logs
 from shrivenq.pipeline.config import Config, ConfigError
 from shrivenq.pipeline.doctor import diagnose
 from shrivenq.pipeline.dump import DumpError
+from shrivenq.pipeline.inspection import InspectionError
 from shrivenq.pipeline.replay import replay as run_replay
 from shrivenq.pipeline.runner import STOPPING_ERRORS
 from shrivenq.pipeline.state import StateError
 from shrivenq.pipeline.supervisor import Supervisor, SupervisorError
+from shrivenq.pipeline.topology import RING
 
 FAILED, MISTAKE = 1, 2
+
+CommandError: Any = typer.BadParameter.__mro__[2]
+"""What the parser raises for any mistake on the command line: by its version typer uses click, or carries its own."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -67,11 +73,11 @@ def run(
     loaded = _load(config)
     if placement:
         loaded = _placed(loaded, placement)
-    with logs.session(loaded) as log:
-        try:
+    try:
+        with logs.session(loaded) as log:
             code = Supervisor(loaded, log).run()
-        except (SupervisorError, StateError, *STOPPING_ERRORS) as error:
-            raise _fail(FAILED, [str(error)]) from None
+    except (SupervisorError, StateError, *STOPPING_ERRORS) as error:
+        raise _fail(FAILED, [str(error)]) from None
     raise typer.Exit(code)
 
 
@@ -99,12 +105,17 @@ def replay(
         loaded = configuration.for_replay(loaded, path=path, placement=placement, pace=pace)
     except ConfigError as error:
         raise _fail(MISTAKE, error.lines) from None
+    if journal is not None and journal.exists():
+        # Appended to, it would give the orders of both runs, and the digest of neither.
+        raise _fail(MISTAKE, [f"--journal {journal}: exists already"])
     quiet = digest or as_json or not terminal.is_terminal
-    with logs.session(loaded) as log, latency.progress(terminal, quiet=quiet) as progress:
-        try:
+    try:
+        with logs.session(loaded) as log, latency.progress(terminal, quiet=quiet) as progress:
             result = run_replay(loaded, dump=dump or [], journal_path=journal, progress=progress, log=log)
-        except (DumpError, *STOPPING_ERRORS) as error:
-            raise _fail(FAILED, [str(error)]) from None
+    except DumpError as error:
+        raise _fail(MISTAKE, [str(error)]) from None
+    except (StateError, *STOPPING_ERRORS) as error:
+        raise _fail(FAILED, [str(error)]) from None
     if digest:
         print(result.digest)
     elif as_json:
@@ -117,7 +128,11 @@ def replay(
 @app.command()
 def status(name: Name = "", as_json: Json = False) -> None:
     """Show stages, kill and hold, rings, orders and positions of a running pipeline."""
-    _show(inspection.status(_running(name)), as_json=as_json)
+    try:
+        found = inspection.status(inspection.attach(name))
+    except InspectionError as error:
+        raise _fail(FAILED, [str(error)]) from None
+    _show(found, as_json=as_json)
 
 
 @app.command("latency")
@@ -128,8 +143,8 @@ def show_latency(
     plot: Annotated[Path | None, typer.Option(help="Write the distributions to FILE.png or FILE.svg.")] = None,
 ) -> None:
     """Show the latency of every hop, live, each against its budget."""
-    running = _running(name)
     try:
+        running = inspection.attach(name)
         if plot is not None:
             latency.plot(running, plot)
         elif as_json:
@@ -138,6 +153,8 @@ def show_latency(
             latency.watch(running, terminal, once=once or not terminal.is_terminal)
     except latency.LatencyError as error:
         raise _fail(MISTAKE, [str(error)]) from None
+    except InspectionError as error:
+        raise _fail(FAILED, [str(error)]) from None
 
 
 @app.command()
@@ -145,12 +162,18 @@ def tap(
     ring: str, name: Name = "", limit: Annotated[int, typer.Option(help="End after so many; 0 for never.")] = 0
 ) -> None:
     """Follow a ring: one JSON line a message; messages lost to lapping are counted, never silently."""
+    if ring not in RING:
+        raise _fail(MISTAKE, [f"tap {ring}: no such ring; expected one of {', '.join(RING)}"])
     try:
-        for row in inspection.tap(_running(name), ring, limit):
+        for row in inspection.tap(inspection.attach(name), ring, limit):
             print(json.dumps(row), flush=True)
-    except inspection.InspectionError as error:
-        raise _fail(MISTAKE, [str(error)]) from None
-    except (KeyboardInterrupt, BrokenPipeError):
+    except InspectionError as error:
+        raise _fail(FAILED, [str(error)]) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+    except BrokenPipeError:
+        # Whoever read has read enough. What is still buffered goes nowhere, or the interpreter complains as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
 
 
@@ -160,9 +183,10 @@ def inspect(
 ) -> None:
     """Say what shared-memory segments are, from their own headers."""
     try:
-        _show(inspection.segments(segment), as_json=as_json)
-    except inspection.InspectionError as error:
-        raise _fail(MISTAKE, [str(error)]) from None
+        found = inspection.segments(segment)
+    except InspectionError as error:
+        raise _fail(FAILED, [str(error)]) from None
+    _show(found if as_json or not segment else found[0], as_json=as_json)
 
 
 @app.command()
@@ -172,7 +196,7 @@ def arm(name: Name, reason: Annotated[str, typer.Option(help="Why it may trade a
         raise _fail(MISTAKE, ["arm: --reason TEXT is required: say why it may trade again"])
     try:
         print(inspection.arm(name, reason))
-    except (StateError, inspection.InspectionError) as error:
+    except (StateError, InspectionError) as error:
         raise _fail(FAILED, [str(error)]) from None
 
 
@@ -202,13 +226,6 @@ def config_check(config: ConfigPath = "default") -> None:
     print(f"{config}: good: {loaded.name}, {loaded.mode}, {loaded.placement}, {count} instruments")
 
 
-def _running(name: str) -> inspection.Running:
-    try:
-        return inspection.attach(name)
-    except inspection.InspectionError as error:
-        raise _fail(FAILED, [str(error)]) from None
-
-
 def _show(found: Any, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(found))
@@ -218,8 +235,14 @@ def _show(found: Any, *, as_json: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; a mistake on it is one line, like any other."""
     try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(130)
+        code = app(standalone_mode=False)
+    except CommandError as error:
+        said = " ".join(error.format_message().split())  # nothing where the help was shown instead
+        if said:
+            errors.print(f"shrivenq: {said}", markup=False)
+        code = MISTAKE
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    sys.exit(code)

@@ -19,7 +19,7 @@ from shrivenq.shm.atomics import load_word
 from shrivenq.stages import messages as m
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 PRICES = ("price", "bid_price", "ask_price", "last_price")
 QUANTITIES = ("quantity", "bid_quantity", "ask_quantity", "last_quantity", "filled", "leaves")
@@ -47,6 +47,15 @@ def parse(request: str) -> tuple[str, Path]:
     if not file.endswith((".csv", ".jsonl")):
         raise DumpError(f"--dump {request}: expected a file ending in .csv or .jsonl")
     return name, Path(file)
+
+
+def parse_all(requests: Sequence[str]) -> list[tuple[str, Path]]:
+    """Read all requests. Raises DumpError, for a ring that is asked for twice too."""
+    found = [parse(one) for one in requests]
+    for at, (name, _) in enumerate(found):
+        if name in [before for before, _ in found[:at]]:
+            raise DumpError(f"--dump {requests[at]}: ring {name} is dumped already")
+    return found
 
 
 class Dump:

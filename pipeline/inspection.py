@@ -38,8 +38,9 @@ class Running:
         found = [
             one for one in segment.names(prefix) if one.removeprefix(segment.PREFIX + prefix).lstrip(".").isdigit()
         ]
+        newest = max(found, key=lambda one: int(one.rpartition(".")[2]), default=segment.PREFIX + prefix)
         try:
-            return segment.attach(found[-1] if found else segment.PREFIX + prefix)
+            return segment.attach(newest)
         except SegmentError as error:
             raise InspectionError(str(error)) from None
 
@@ -201,21 +202,22 @@ def lines(found: Any, indent: str = "") -> Iterator[str]:
                 yield f"{indent}{key}:"
                 yield from lines(value, indent + "  ")
             else:
-                yield f"{indent}{key}: {_spell(value)}"
+                yield f"{indent}{key}: {_spell(value, key)}"
         return
     for one in found if isinstance(found, list) else [found]:
         yield f"{indent}{_spell(one)}"
 
 
-def _spell(value: Any) -> str:
+def _spell(value: Any, key: str = "") -> str:
     if isinstance(value, list):
         return ", ".join(str(one) for one in value) or "none"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    is_count = isinstance(value, int) and not isinstance(value, bool) and not key.endswith("pid")  # a pid is a name
+    return f"{value:,}" if is_count else str(value)
 
 
 def _table(rows: list[dict[str, Any]], indent: str) -> Iterator[str]:
-    columns = [key for key in rows[0] if not isinstance(rows[0][key], list)]
-    cells = [columns, *([_spell(row.get(key, "")) for key in columns] for row in rows)]
+    columns = list(dict.fromkeys(key for row in rows for key, value in row.items() if not isinstance(value, list)))
+    cells = [columns, *([_spell(row.get(key, ""), key) for key in columns] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     for row in cells:
         yield (indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))).rstrip()

@@ -78,7 +78,8 @@ class Control:
 
 def control_segments(name: str) -> list[str]:
     """List the control segments of runs of `name`."""
-    return sorted(path.name for path in Path("/dev/shm").glob(f"shrivenq.{name}.*.control"))  # noqa: S108
+    found = Path("/dev/shm").glob("shrivenq.*.*.control")  # noqa: S108 - where Linux shows shared memory
+    return sorted(path.name for path in found if path.name.split(".")[1] == name)  # the name is no pattern
 
 
 def running_names() -> list[str]:

@@ -52,9 +52,10 @@ def drops(running: Running) -> int:
     return int(running.words("loop.market_data")[stage.DROPS])
 
 
-def render(running: Running, rate: float) -> Table:
-    """Draw the table once."""
-    view = Table(title=f"{running.name}: tick to order, µs · {rate:,.0f} orders/s · {drops(running):,} events dropped")
+def render(running: Running, rate: float | None = None) -> Table:
+    """Draw the table once; `rate` is in orders a second, None while it is not known."""
+    speed = "" if rate is None else f"{rate:,.0f} orders/s · "
+    view = Table(title=f"{running.name}: tick to order, µs · {speed}{drops(running):,} events dropped")
     view.add_column("hop")
     for column in ("p50", "p90", "p99", "p99.9", "max", "budget"):
         view.add_column(column, justify="right")
@@ -74,10 +75,10 @@ def sent(running: Running) -> int:
 def watch(running: Running, terminal: Console, *, once: bool) -> None:
     """Show the table until Ctrl-C or the pipeline's end; `once` prints it and returns."""
     if once:
-        terminal.print(render(running, 0.0))
+        terminal.print(render(running))
         return
     before, at = sent(running), time.monotonic()
-    view = Live(render(running, 0.0), console=terminal, auto_refresh=False)
+    view = Live(render(running), console=terminal, auto_refresh=False)
     with view, contextlib.suppress(KeyboardInterrupt):
         while running.control.creator_alive():
             time.sleep(REFRESH_S)

@@ -65,7 +65,7 @@ def replay(
 
     Raises StageError when a stage faults or dies, DumpError, SegmentError, CaptureError, StrategyError, JournalError.
     """
-    requests = [dumps.parse(one) for one in dump]
+    requests = dumps.parse_all(dump)
     tables = config.tables()
     run = uuid.uuid4().hex[:8]
     assembly = Assembly.create(config.name, run, tables.instruments, tables.currencies, virtual=True)
