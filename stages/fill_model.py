@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shrivenq.shm.kernel import kernel
+from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import messages as m
 from shrivenq.stages.order_book import ASK, BID, best_price, quantity_at, set_level, top
 from shrivenq.stages.venue_market import LEVELS_MAX, MODEL, NONE, fill, fill_resting
@@ -88,7 +88,7 @@ def on_trade(market: Any, instrument: int, price: int, quantity: int, seller_agg
         _trade_at(market, instrument, BID if seller_aggressed else ASK, price, quantity, time_ns)
 
 
-@kernel
+@inlined
 def rests_at(market: Any, instrument: int, side: int, price: int) -> bool:
     """Tell whether an order of ours may rest at a price: no is certain."""
     at = 2 * instrument + side

@@ -18,7 +18,7 @@ import numpy as np
 
 from shrivenq.shm import ring
 from shrivenq.shm.atomics import load_acquire, store_release, store_word
-from shrivenq.shm.kernel import kernel
+from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import book
 from shrivenq.stages import book_sync as depth
 from shrivenq.stages import fill_model as model
@@ -89,7 +89,7 @@ class PaperVenue(NamedTuple):
 # ── the market ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@kernel
+@inlined
 def _level(context: Any, tick: Any, slot: int) -> None:
     """Take one level of a depth event."""
     market, sync = context.market, context.sync
@@ -121,7 +121,7 @@ def _end(context: Any, time_ns: int) -> None:
         model.on_event_end(market, i, time_ns)
 
 
-@kernel
+@inlined
 def on_tick(context: Any, tick: Any, slot: int) -> None:
     """Let one record of the feed, `tick[slot]`, act on the venue's book and on our resting orders."""
     market, sync = context.market, context.sync
@@ -204,7 +204,7 @@ def _act_next(context: Any) -> None:
     words[ARRIVALS_HEAD] += 1
 
 
-@kernel
+@inlined
 def _emit(context: Any, loop: Any) -> bool:
     """Hand the next report to the gateway; False if its ring is full."""
     out, reports = context.from_venue, context.market.reports
@@ -255,14 +255,17 @@ def _serve_grant(context: Any, loop: Any) -> int:
 # ── the stage ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@kernel
+@inlined
 def _take_feed(context: Any, loop: Any) -> int:
     """Take what waits on `fill_feed`."""
     feed = context.fill_feed
     waiting = min(ring.available(feed), BATCH)
     taken = 0
-    while taken < waiting and has_room(context, loop):
+    while taken < waiting:
         slot = ring.slot_at(feed, taken)
+        # A level by itself fills nobody.
+        if feed.slots[slot]["kind"] != m.LEVEL and not has_room(context, loop):
+            break
         if feed.slots[slot]["sequence"] != feed.own[ring.TAIL] + taken:
             fault(loop, FAULT_SEQUENCE, feed.own[ring.TAIL] + taken)
             break
@@ -274,7 +277,7 @@ def _take_feed(context: Any, loop: Any) -> int:
     return taken
 
 
-@kernel
+@inlined
 def _take_orders(context: Any, loop: Any) -> int:
     """Take what waits on `to_venue`."""
     source = context.to_venue
