@@ -216,17 +216,16 @@ def _timer(context: Any, loop: Any) -> None:
 
 @kernel
 def _due(context: Any, loop: Any, time_ns: int) -> bool:
-    """Tell whether something of virtual or recorded time `time_ns` may happen now."""
+    """Tell whether something of virtual time `time_ns` may happen now, at the replay's pace."""
     words = context.words
-    if loop[VIRTUAL] == 0:
-        return time_ns <= time_of(loop, 0)
     if words[SPEED_PPM] == 0:
         return True
     if words[START_MONO_NS] == 0:
         words[START_MONO_NS] = stamp(loop)
         words[START_TIME_NS] = time_ns
-    passed = stamp(loop) - words[START_MONO_NS]
-    return (time_ns - words[START_TIME_NS]) // 1000 * 1_000_000_000 <= passed * words[SPEED_PPM]
+    # In floats: as integers these products leave 64 bits after hours, at high speeds after seconds.
+    passed = float(stamp(loop) - words[START_MONO_NS]) * float(words[SPEED_PPM])
+    return bool(float(time_ns - words[START_TIME_NS]) * 1e6 <= passed)
 
 
 @kernel
@@ -257,7 +256,7 @@ def _conduct(context: Any, loop: Any) -> int:
     if _refill_pending(context):
         return 0
     ended = frame_ns == lockstep.NEVER
-    timer_ns = words[TIMER_NEXT_NS] if words[TIMER_PERIOD_NS] != 0 and not ended else lockstep.NEVER
+    timer_ns = words[TIMER_NEXT_NS] if words[TIMER_NEXT_NS] != 0 and not ended else lockstep.NEVER
     venue_ns = lockstep.next_due(venue)
     if ended:
         if words[END_NS] == 0:
@@ -294,20 +293,21 @@ def _free(context: Any, loop: Any) -> int:
     """Release the next frame or timer that is due, whatever the stages behind are doing."""
     words = context.words
     frame_ns = _waiting_frame(context, loop)
-    if words[TIMER_PERIOD_NS] != 0 and words[TIMER_NEXT_NS] != 0 and frame_ns != lockstep.NEVER:
-        now = time_of(loop, frame_ns)
-        if words[TIMER_NEXT_NS] <= now and words[TIMER_NEXT_NS] < frame_ns:
-            _timer(context, loop)
-            return 1
-    if frame_ns == lockstep.NEVER:
-        if context.frames.words[f.ENDED] != 0:
-            words[ENDED] = 1
-            loop[FINISHED] = 1
+    if frame_ns == lockstep.NEVER and context.frames.words[f.ENDED] != 0:
+        words[ENDED] = 1
+        loop[FINISHED] = 1
         return 0
-    if not _due(context, loop, frame_ns):
+    now = time_of(loop, 0)
+    if words[TIMER_NEXT_NS] != 0 and words[TIMER_NEXT_NS] <= now and words[TIMER_NEXT_NS] < frame_ns:
+        _timer(context, loop)
+        # Periods missed while the stage was not running are not made up for.
+        if words[TIMER_NEXT_NS] <= now:
+            words[TIMER_NEXT_NS] = now + words[TIMER_PERIOD_NS]
+        return 1
+    if frame_ns > now:
         return 0
-    _start_timer(context, frame_ns)
     take_frame(context, loop)
+    _start_timer(context, words[LAST_NS])
     return 1
 
 
@@ -349,10 +349,11 @@ class Feed:
         words, frames = self.context.words, self.context.frames
         if words[UNRECOGNISED]:
             self._slow_path()
-        if not np.array_equal(self.resync, self._served):
-            for instrument in np.flatnonzero(self.resync != self._served):
-                self.source.request_snapshot(int(instrument))
-            self._served = self.resync.copy()
+        # Read once: a request that comes in between is served the next time.
+        asked = self.resync.copy()
+        for instrument in np.flatnonzero(asked != self._served):
+            self.source.request_snapshot(int(instrument))
+        self._served = asked
         if frames.words[f.TAKEN] == frames.words[f.COUNT] and not frames.words[f.ENDED]:
             self.source.fill(frames)
 
@@ -404,7 +405,7 @@ def build(setup: Setup) -> MarketData:
     words[TIMER_PERIOD_NS] = int(setup.shared["timer_ns"][0])
     words[DRAIN_NS] = int(config.drain_ms * 1e6)
     if config.pace != "flat":
-        words[SPEED_PPM] = 1_000_000 if config.pace == "recorded" else round(config.pace * 1_000_000)
+        words[SPEED_PPM] = 1_000_000 if config.pace == "recorded" else max(1, round(config.pace * 1_000_000))
     context = MarketData(
         frames=f.make_frames(FRAME_BYTES, FRAME_COUNT),
         symbols=binance.make_symbols(setup.instruments),

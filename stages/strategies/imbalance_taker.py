@@ -46,12 +46,13 @@ def on_book(params, state, event, orders):
         asks += event["ask_quantity"][level]
     if bids == 0 or asks == 0:
         return
-    imbalance = (bids - asks) * 100 // (bids + asks)
+    imbalance = (bids - asks) * 100
+    threshold = (bids + asks) * params["threshold_percent"]
     quantity = params["quantity"]
-    if imbalance >= params["threshold_percent"] and mine["position"] + quantity <= params["position_max"]:
+    if imbalance >= threshold and mine["position"] + quantity <= params["position_max"]:
         mine["open_id"] = buy(orders, event["instrument"], event["ask_price"][0], quantity, m.LIMIT, m.IOC)
         mine["last_ns"] = event["time_ns"]
-    elif imbalance <= -params["threshold_percent"] and mine["position"] - quantity >= -params["position_max"]:
+    elif imbalance <= -threshold and mine["position"] - quantity >= -params["position_max"]:
         mine["open_id"] = sell(orders, event["instrument"], event["bid_price"][0], quantity, m.LIMIT, m.IOC)
         mine["last_ns"] = event["time_ns"]
 

@@ -7,6 +7,7 @@ After Avellaneda and Stoikov, "High-frequency trading in a limit order book" (20
 
 import numpy as np
 
+from shrivenq.shm.kernel import kernel
 from shrivenq.stages import messages as m
 from shrivenq.stages.strategy import buy, cancel, replace, sell
 
@@ -25,14 +26,51 @@ STATE = np.dtype(
     [
         ("position", "<i8"),
         ("bid_id", "<i8"),  # our quote, 0 for none
-        ("bid_price", "<i8"),
-        ("bid_busy", "<i8"),  # 1 while a request for this quote has no answer
+        ("bid_price", "<i8"),  # of the open order
+        ("bid_busy", "<i8"),  # the request about this quote that has no answer yet, 0 for none
         ("ask_id", "<i8"),
         ("ask_price", "<i8"),
         ("ask_busy", "<i8"),
     ],
     align=True,
 )
+
+
+@kernel
+def _follow(event, order_id, price, busy):
+    """Follow one quote: its order, that order's price, and the request about it that has no answer yet."""
+    kind = event["kind"]
+    named = event["order_id"]
+    if named == busy and (kind == m.ACCEPTED or kind == m.REPLACED or kind == m.FILL):  # noqa: PLR1714 - a kernel
+        # It is open: a fill says so as well.
+        order_id, price, busy = named, event["price"], 0
+    elif kind == m.ACCEPTED and named == order_id:
+        busy = 0  # the venue, asked about it, says that the request came to nothing
+    elif kind != m.UNKNOWN and named == busy:
+        busy = 0
+    if event["flags"] & m.FINAL and kind != m.REPLACED:
+        gone = event["target_id"] if kind == m.CANCELLED and event["target_id"] != 0 else named
+        if gone == order_id:
+            order_id = 0
+    return order_id, price, busy
+
+
+@kernel
+def _quote(orders, params, instrument, side, price, wanted, order_id, open_price, busy):
+    """Place, move or withdraw one quote; returns its order and the request that is now under way."""
+    if busy != 0:
+        return order_id, busy
+    if order_id == 0:
+        if wanted and side == m.BUY:
+            order_id = buy(orders, instrument, price, params["quantity"], m.LIMIT_MAKER)
+        elif wanted:
+            order_id = sell(orders, instrument, price, params["quantity"], m.LIMIT_MAKER)
+        return order_id, order_id
+    if not wanted:
+        return order_id, cancel(orders, instrument, order_id)
+    if abs(price - open_price) >= params["requote_ticks"] * orders.instruments[instrument]["tick"]:
+        return order_id, replace(orders, instrument, order_id, side, price, params["quantity"], m.LIMIT_MAKER)
+    return order_id, 0
 
 
 def on_book(params, state, event, orders):
@@ -49,60 +87,25 @@ def on_book(params, state, event, orders):
     distance = params["half_spread_ticks"] * tick
     # Post-only: never at or through the other side.
     bid = min((middle - distance) // tick * tick, best_ask - tick)
-    ask = max(-((-middle - distance) // tick * tick), best_bid + tick)
-    slack = params["requote_ticks"] * tick
-
-    if mine["bid_busy"] == 0:
-        wanted = mine["position"] + params["quantity"] <= params["position_max"]
-        if mine["bid_id"] == 0:
-            if wanted:
-                mine["bid_id"] = buy(orders, instrument, bid, params["quantity"], m.LIMIT_MAKER)
-                mine["bid_price"] = bid
-                mine["bid_busy"] = mine["bid_id"]
-        elif not wanted:
-            mine["bid_busy"] = cancel(orders, instrument, mine["bid_id"])
-        elif abs(bid - mine["bid_price"]) >= slack:
-            mine["bid_busy"] = replace(
-                orders, instrument, mine["bid_id"], m.BUY, bid, params["quantity"], m.LIMIT_MAKER
-            )
-            mine["bid_price"] = bid
-
-    if mine["ask_busy"] == 0:
-        wanted = mine["position"] - params["quantity"] >= -params["position_max"]
-        if mine["ask_id"] == 0:
-            if wanted:
-                mine["ask_id"] = sell(orders, instrument, ask, params["quantity"], m.LIMIT_MAKER)
-                mine["ask_price"] = ask
-                mine["ask_busy"] = mine["ask_id"]
-        elif not wanted:
-            mine["ask_busy"] = cancel(orders, instrument, mine["ask_id"])
-        elif abs(ask - mine["ask_price"]) >= slack:
-            mine["ask_busy"] = replace(
-                orders, instrument, mine["ask_id"], m.SELL, ask, params["quantity"], m.LIMIT_MAKER
-            )
-            mine["ask_price"] = ask
+    ask = max(-((-middle - distance) // tick * tick), best_bid + tick, bid + tick)
+    wants_bid = mine["position"] + params["quantity"] <= params["position_max"]
+    wants_ask = mine["position"] - params["quantity"] >= -params["position_max"]
+    mine["bid_id"], mine["bid_busy"] = _quote(
+        orders, params, instrument, m.BUY, bid, wants_bid, mine["bid_id"], mine["bid_price"], mine["bid_busy"]
+    )
+    mine["ask_id"], mine["ask_busy"] = _quote(
+        orders, params, instrument, m.SELL, ask, wants_ask, mine["ask_id"], mine["ask_price"], mine["ask_busy"]
+    )
 
 
 def on_report(params, state, event, orders):
     """Follow the position and what became of the quotes."""
     mine = state[event["instrument"]]
-    kind = event["kind"]
-    order_id = event["order_id"]
-    if kind == m.FILL:
+    if event["kind"] == m.FILL:
         mine["position"] += event["side"] * event["last_quantity"]
-    # `busy` holds the id of the request: its answer, whatever it is, ends the wait.
-    if kind != m.FILL and order_id == mine["bid_busy"]:
-        mine["bid_busy"] = 0
-    if kind != m.FILL and order_id == mine["ask_busy"]:
-        mine["ask_busy"] = 0
-    if kind == m.REPLACED:
-        if event["target_id"] == mine["bid_id"]:
-            mine["bid_id"] = order_id
-        elif event["target_id"] == mine["ask_id"]:
-            mine["ask_id"] = order_id
-    elif event["flags"] & m.FINAL:
-        gone = event["target_id"] if kind == m.CANCELLED and event["target_id"] != 0 else order_id
-        if gone == mine["bid_id"]:
-            mine["bid_id"] = 0
-        elif gone == mine["ask_id"]:
-            mine["ask_id"] = 0
+    mine["bid_id"], mine["bid_price"], mine["bid_busy"] = _follow(
+        event, mine["bid_id"], mine["bid_price"], mine["bid_busy"]
+    )
+    mine["ask_id"], mine["ask_price"], mine["ask_busy"] = _follow(
+        event, mine["ask_id"], mine["ask_price"], mine["ask_busy"]
+    )
