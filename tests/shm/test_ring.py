@@ -107,6 +107,7 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("write"), st.integers(1, 5)),
         st.tuples(st.just("publish"), st.just(0)),
+        st.tuples(st.just("commit"), st.integers(1, 5)),
         st.tuples(st.just("abandon"), st.just(0)),
         st.tuples(st.just("read"), st.integers(1, 5)),
     ),
@@ -135,6 +136,16 @@ def test_ring_does_what_two_lists_do(steps, count):
                     fill(out, value)
                     filled.append(value)
                     value += 1
+        elif what == "commit":
+            if number <= count - len(published) - len(filled):
+                assert ring.claim(out, number)
+                for ahead in range(number):
+                    out.slots[ring.slot_ahead(out, ahead)]["sequence"] = value
+                    filled.append(value)
+                    value += 1
+                ring.commit(out, number)
+                published.extend(filled)
+                filled.clear()
         elif what == "publish":
             ring.publish(out)
             published.extend(filled)
