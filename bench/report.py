@@ -81,11 +81,12 @@ class Report:
 def interleaved(
     rounds: int,
     cases: Mapping[str, Callable[[], Mapping[str, float]]],
-    choose: Callable[[list[float]], float] = statistics.median,
-) -> dict[str, dict[str, float]]:
+    choose: Callable[[list[float]], Any] = statistics.median,
+) -> dict[str, dict[str, Any]]:
     """Run every case once a round, the order reversed each round, so that noise falls on peers alike.
 
-    Each call returns `{figure: value}`; the answer is, for each case and figure, `choose` of its rounds (the median).
+    Each call returns `{figure: value}`; the answer is, for each case and figure, `choose` of its rounds (the median;
+    `list` keeps them all, for ratios within a round).
     """
     seen: dict[str, dict[str, list[float]]] = {case: {} for case in cases}
     for turn in range(rounds):

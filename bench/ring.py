@@ -6,9 +6,10 @@ the ring as stages use it, kernels and all; `cpp_same` the same layout and algor
 by spinning (by yielding if there is one CPU), the pipe blocks. Round trips go through two rings, one message at a
 time. `messages` is one way, flat out, eight messages a commit, as a stage publishes an ordinary event (rigtorp's queue
 cannot; the Python queues go in batches of 100); `messages_single` is the same with a commit for every message. Both
-are the best of 20 windows, since others on the machine can only slow a window down; all are medians of the rounds.
+are the best of 10 windows, since others on the machine can only slow a window down; all are medians of the rounds.
 
-Cases are interleaved: on a shared host two virtual CPUs are now siblings, now far apart, and every case sees the same.
+On a shared host two virtual CPUs are now siblings, now far apart, so the compiled cases take short turns, and
+`…_ratio` is the median of ours over the peer's in the same turn: the goals are about these.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ from shrivenq.shm.kernel import inlined, kernel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROUNDS = 9
+ROUNDS, PYTHON_ROUNDS = 41, 5
 SLOTS = 1024
 EVENT = 8  # ring.cpp has the same
-WINDOWS = 20
-TRIPS, WINDOW = 100_000, 80_000  # compiled cases
+WINDOWS = 10
+TRIPS, WINDOW = 20_000, 80_000  # compiled cases
 PYTHON_TRIPS, PYTHON_WINDOW, BATCH = 1_000, 1_000, 100
 MESSAGE = np.dtype([("words", "<i8", (8,))], align=True)
 PACKED = struct.Struct("<8q")
@@ -346,11 +347,16 @@ def main() -> None:
         else:
             report.skip("cpp_same", "g++ is not installed")
             report.skip("cpp_rigtorp", "g++ is not installed")
-        cases |= {"faster-fifo": faster_fifo_peer, "pipe": pipe_peer}
-        found = interleaved(ROUNDS, cases, statistics.median)
-    for case, figures in found.items():
-        for figure, value in figures.items():
-            report.row(case, figure, "1/s" if figure.startswith("messages") else "ns", value)
+        rounds = interleaved(ROUNDS, cases, list)
+    rounds |= interleaved(PYTHON_ROUNDS, {"faster-fifo": faster_fifo_peer, "pipe": pipe_peer}, list)
+    for case, figures in rounds.items():
+        for figure, values in figures.items():
+            unit = "1/s" if figure.startswith("messages") else "ns"
+            report.row(case, figure, unit, statistics.median(values))
+    for peer in cases:
+        for figure in ("rtt_p50", "messages") if peer != "shrivenq" else ():
+            pairs = zip(rounds["shrivenq"][figure], rounds[peer][figure], strict=True)
+            report.row(peer, f"{figure}_ratio", "ours/peer", statistics.median(ours / theirs for ours, theirs in pairs))
 
 
 if __name__ == "__main__":
