@@ -72,6 +72,10 @@ class Supervisor:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, self._on_signal)
             try:
+                self.log.info(
+                    "preparing", name=self.config.name, note="on a new machine kernels are compiled first, once"
+                )
+                self.warm_up()
                 self.start()
                 while not self.stopping:
                     self.watch()
@@ -83,6 +87,33 @@ class Supervisor:
         self.stopping = True
 
     # ── start ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def warm_up(self) -> None:
+        """Compile or load every stage's machine code here, so that a fork has it and a restart takes milliseconds.
+
+        Raises what a stage that cannot be built raises: better here than in six children.
+        """
+        tables = self.config.tables()
+        scratch = Assembly.create(
+            self.config.name, f"{self.run_id}-warm", tables.instruments, tables.currencies, virtual=False
+        )
+        try:
+            for names in self.groups:
+                self._build(scratch, names, wait=0, epoch=1).warm()
+        finally:
+            scratch.unlink()
+
+    def _build(self, assembly: Assembly, names: list[str], *, wait: int, epoch: int) -> runner.Runner:
+        return runner.build(
+            assembly,
+            names,
+            self.config.stage_configs(),
+            epoch=epoch,
+            timer_ns=self.config.timer_ns(),
+            wait=wait,
+            offset_ns=time.time_ns() - time.monotonic_ns(),
+            log=self.log,
+        )
 
     def start(self) -> None:
         """Make the segments, recover, fork the stages, wait until they are ready, and let them go."""
@@ -167,16 +198,7 @@ class Supervisor:
             for problem in plan.apply(names[0]):
                 self.log.warning("placement", problem=problem)
             try:
-                held = runner.build(
-                    assembly,
-                    names,
-                    self.config.stage_configs(),
-                    epoch=epoch,
-                    timer_ns=self.config.timer_ns(),
-                    wait=plan.wait_of(names[0]),
-                    offset_ns=time.time_ns() - time.monotonic_ns(),
-                    log=self.log,
-                )
+                held = self._build(assembly, names, wait=plan.wait_of(names[0]), epoch=epoch)
                 held.warm()
                 recovery.restore(held, recovered)
                 held.set_state(stage.READY)

@@ -29,6 +29,7 @@ STATE = np.dtype(
         ("abandoned", "<i8"),  # snapshot given up half-way, -1 for none: its remaining chunks are ignored
         ("known_low", "<i8"),  # lowest bid of the snapshot: below it levels are unknown until they change
         ("known_high", "<i8"),  # highest ask of the snapshot
+        ("asked", "<i8"),  # 1 once a snapshot was asked for because the touch left that range
         ("buffer_head", "<i8"),  # where the oldest buffered record lies
         ("buffer_count", "<i8"),  # records buffered
         ("events", "<i8"),  # depth events applied, replayed ones included
@@ -40,13 +41,14 @@ STATE = np.dtype(
         ("refused", "<i8"),  # levels the structure had no room for, or that were impossible
         ("overflows", "<i8"),  # buffered events dropped for want of room
         ("losses", "<i8"),  # times the input said that something is missing
-        ("resyncs", "<i8"),  # snapshots asked for
+        ("resyncs", "<i8"),  # snapshots asked for because the book is not valid
+        ("blinded", "<i8"),  # snapshots asked for because it has gone blind
         ("status", "<i4"),
         ("fresh", "<i4"),  # 1 while no diff was applied to the snapshot yet
     ],
     align=True,
 )
-assert STATE.itemsize == 136
+assert STATE.itemsize == 152
 
 # Words of the context: the event being taken, and counters.
 KIND = 0  # what opened the event, 0 between events
@@ -89,6 +91,7 @@ def invalidate(context: Any, i: int) -> None:
     context.state[i]["status"] = INVALID
     context.state[i]["known_low"] = 0
     context.state[i]["known_high"] = 0
+    context.state[i]["asked"] = 0
     request(context, i)
 
 
@@ -132,10 +135,14 @@ def check(context: Any, i: int) -> None:
 
 @inlined
 def flags_of(context: Any, i: int, bid: int, ask: int) -> int:
-    """Tell VALID and BLIND of a book with this touch."""
+    """Tell VALID and BLIND of a book with this touch; a book gone blind asks for a snapshot, once."""
     if context.state[i]["status"] != LIVE:
         return 0
     if bid < context.state[i]["known_low"] or ask > context.state[i]["known_high"]:
+        if context.state[i]["asked"] == 0:
+            context.state[i]["asked"] = 1
+            context.state[i]["blinded"] += 1
+            store_release(context.resync, i, context.resync[i] + 1)
         return m.VALID | m.BLIND
     return m.VALID
 
@@ -229,6 +236,7 @@ def open_snapshot(context: Any, i: int, record: Any) -> int:
         state["fresh"] = 1
         state["known_low"] = 0
         state["known_high"] = 0
+        state["asked"] = 0
     return APPLY
 
 

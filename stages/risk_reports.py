@@ -33,8 +33,8 @@ def on_touch(context: Risk, slot: int) -> None:
     if i < 0 or i >= rows.shape[0]:
         return
     bid, ask = touch[slot]["bid_price"], touch[slot]["ask_price"]
-    whole = touch[slot]["flags"] & (m.VALID | m.BLIND) == m.VALID
-    valid = whole and 0 < bid < ask < c.NUMBER_MAX
+    # BLIND says that levels behind the touch may be missing, not that the touch is wrong; book has asked for more.
+    valid = touch[slot]["flags"] & m.VALID != 0 and 0 < bid < ask < c.NUMBER_MAX
     advance_time(context.words, context.totals, context.positions, touch[slot]["time_ns"])
     rows[i]["bid"] = bid
     rows[i]["ask"] = ask

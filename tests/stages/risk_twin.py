@@ -104,7 +104,7 @@ class Twin:
 
     def on_touch(self, i, bid, ask, flags, time_ns):
         self.clock(time_ns)
-        valid = flags & m.VALID and not flags & m.BLIND and 0 < bid < ask
+        valid = flags & m.VALID and 0 < bid < ask
         self.touch[i] = (bid, ask, time_ns, bool(valid))
         if valid and self.position[i]:
             self.mark[i] = bid if self.position[i] > 0 else ask
