@@ -87,9 +87,8 @@ def running_names() -> list[str]:
     return sorted({path.name.split(".")[1] for path in Path("/dev/shm").glob("shrivenq.*.*.control")})  # noqa: S108
 
 
-def _confirm(control: Control, level: int) -> list[dict[str, object]]:
+def _confirm(control: Control, level: int, since_ns: int) -> list[dict[str, object]]:
     """Wait for risk and gateway to act on the level; kill a gateway that does not."""
-    since_ns = time.monotonic_ns()
     found: dict[str, dict[str, object]] = {}
     deadline = time.monotonic() + ACKNOWLEDGE_S
     while len(found) < 2 and time.monotonic() < deadline:
@@ -168,8 +167,9 @@ def main(arguments: list[str]) -> int:
     for segment in control_segments(name):
         try:
             controls.append(Control(segment))
+            since_ns = time.monotonic_ns()
             controls[-1].raise_to(level)
-            confirmed += _confirm(controls[-1], level)
+            confirmed += _confirm(controls[-1], level, since_ns)
         except (OSError, ValueError, KeyError, posix_ipc.Error) as error:
             problems.append(f"{segment}: {error}")
     if not controls and not problems and not state.folder(name).is_dir():
@@ -182,7 +182,7 @@ def main(arguments: list[str]) -> int:
             lowered = [control for control in controls if control.raise_to(level)]
             state.write_killed(name, LEVELS[level], reason)
         for control in lowered:
-            confirmed += _confirm(control, level)
+            confirmed += _confirm(control, level, time.monotonic_ns())
     except (OSError, state.StateError) as error:
         problems.append(f"armed file not changed: {error}")
     return _report(name, level, confirmed, problems, as_json)

@@ -103,7 +103,10 @@ def build(
         loop[stage.STATE] = stage.STARTING
         setup = assembly.setup(name, configs[name], epoch=epoch, timer_ns=timer_ns, log=log)
         setups.append(setup)
-        contexts.append(STAGES[name].build(setup))
+        try:
+            contexts.append(STAGES[name].build(setup))
+        except ValueError as error:
+            raise StageError(f"{name}: {error}") from None
     run = STAGES[names[0]].run if len(names) == 1 else fused.run
     return Runner(
         names=names,

@@ -9,6 +9,7 @@ named by a digest of that module's source and of every ShrivenQ source it import
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import os
@@ -125,9 +126,15 @@ def _compile(function: Callable[P, R], signature: Any, *, forceinline: bool) -> 
     # The code that unpacks Python arguments takes longer to compile than most kernels, and a kernel that is called by
     # other kernels only never needs it. So there are two dispatchers: Python calls this one, kernels the inner one.
     outer = _dispatcher(function, None, folder, **options)
-    outer.get_call_template = inner.get_call_template
+    outer.get_call_template = functools.partial(_call_template, inner)
     outer.get_overload = inner.get_overload
     return cast("Callable[P, R]", outer)
+
+
+def _call_template(inner: Any, arguments: Any, keywords: Any) -> Any:
+    """Compile for the types of a call, not for its literal values: `f(a, 1)` and `f(a, 2)` are one compilation."""
+    plain = tuple(numba.types.unliteral(one) for one in arguments)
+    return inner.get_call_template(plain, {name: numba.types.unliteral(one) for name, one in keywords.items()})
 
 
 def _dispatcher(function: Callable[P, R], signature: Any, folder: Path, **options: Any) -> Any:
