@@ -115,6 +115,14 @@ class Assembly:
         """Collect what could not be had: memory that is not locked or not on its node."""
         return [problem for one in self.segments.values() for problem in one.shortfalls]
 
+    def forget(self) -> None:
+        """Drop what a forked child inherited mapped: a stage maps anew, and for writing only what it owns.
+
+        Raises SegmentError if the run is being taken down.
+        """
+        self._pool = None
+        self.segments = {part: segment.attach(one.name, one.layout) for part, one in self.segments.items()}
+
     def cursors(self) -> list[tuple[Any, Any, int]]:
         """Collect every ring's cursors for the conductor, read-only."""
         found = [

@@ -79,7 +79,7 @@ class Dump:
         """Name the columns."""
         if self.name == "book":
             levels = [
-                f"{side}_{what}_{i}"
+                f"{side}_{i}_{what}"
                 for side in ("bid", "ask")
                 for i in range(m.DEPTH)
                 for what in ("price", "quantity")
@@ -112,7 +112,10 @@ class Dump:
             yield [self._value(record, name) for name in self.header()]
 
     def _scales(self, record: Any) -> tuple[int, int]:
-        row = self._instruments[record["instrument"]]
+        at = int(record["instrument"])
+        if not 0 <= at < len(self._instruments):
+            return 0, 0  # what a strategy asked for, and risk denied: no instrument of ours, so no decimals
+        row = self._instruments[at]
         return int(row["price_decimals"]), int(row["quantity_decimals"])
 
     def _book_row(self, record: Any) -> list[Any]:

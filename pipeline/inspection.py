@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 POLL_S = 0.001
+NAME = re.compile("[a-z0-9-]{1,24}")
+"""Of a pipeline, as its configuration spells it: nothing else names a folder."""
 
 
 class InspectionError(Exception):
@@ -176,7 +179,7 @@ def _plain(value: Any) -> Any:
 def arm(name: str, reason: str) -> str:
     """Lift the kill of a name, running or not; return the line that says so. Raises InspectionError, StateError."""
     controls = kill.control_segments(name)
-    if not controls and not state.folder(name).is_dir():
+    if not controls and not (NAME.fullmatch(name) and state.folder(name).is_dir()):
         raise InspectionError(f"{name}: no such name; running: {', '.join(kill.running_names()) or 'none'}")
     with state.locked(name, "operator", wait=True):
         for one in controls:
@@ -198,7 +201,8 @@ def lines(found: Any, indent: str = "") -> Iterator[str]:
         return
     if isinstance(found, dict):
         for key, value in found.items():
-            if isinstance(value, list | dict) and value and not all(isinstance(one, str) for one in value):
+            is_list = isinstance(value, list) and not all(isinstance(one, str) for one in value)
+            if is_list or (isinstance(value, dict) and value):
                 yield f"{indent}{key}:"
                 yield from lines(value, indent + "  ")
             else:

@@ -91,12 +91,14 @@ def plot(running: Running, path: Path) -> None:
     """Draw each hop's distribution, by percentile, to a PNG or SVG file. Raises LatencyError."""
     if path.suffix not in (".png", ".svg"):
         raise LatencyError(f"--plot {path}: expected a file ending in .png or .svg")
+    found = histogram.histograms(running.part("latency"))
+    if not histogram.count(found["total"]):
+        raise LatencyError(f"--plot {path}: no order has been sent yet")
     import matplotlib as mpl  # noqa: PLC0415 - takes half a second, and only this needs it
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    found = histogram.histograms(running.part("latency"))
     wanted = [1, 5, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99]
     figure, axes = plt.subplots(figsize=(9, 5))
     for name in hops.NAMES:

@@ -63,20 +63,19 @@ def recover(contents: journal.Contents, tables: Tables) -> Recovered:
                 there, _, money_there = text.removeprefix(NOTE).partition(" currencies ")
                 instruments, currencies = _mapping(there, here), _mapping(money_there, money_here)
         elif record.kind == journal.REPORT_SEEN:
-            row = record.row()
-            if row["kind"] != m.FILL:
+            fill = np.frombuffer(record.payload, m.REPORT).copy()
+            if fill["kind"][0] != m.FILL:
                 continue
-            at = int(row["instrument"])
-            if at not in instruments or int(row["fee_currency"]) not in currencies:
+            at, money = int(fill["instrument"][0]), int(fill["fee_currency"][0])
+            if at not in instruments or money not in currencies:
                 named = there.split(",")[at] if at < len(there.split(",")) else f"row {at}"
                 raise RecoveryError(
                     f"the journal holds fills in {named}, which the configuration does not trade with those decimals: "
                     f"restore it there, or start under another name"
                 )
-            fill = np.array(row)
-            fill["instrument"], fill["fee_currency"] = instruments[at], currencies[int(row["fee_currency"])]
+            fill["instrument"], fill["fee_currency"] = instruments[at], currencies[money]
             fills.append(fill)
-    return Recovered(np.array(fills, m.REPORT) if fills else np.zeros(0, m.REPORT))
+    return Recovered(np.concatenate(fills) if fills else np.zeros(0, m.REPORT))
 
 
 def restore(held: Runner, recovered: Recovered) -> None:

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shrivenq.pipeline import config as configuration
+from shrivenq.pipeline import recovery
+from shrivenq.pipeline.instruments import read_instruments
+from shrivenq.pipeline.recovery import RecoveryError
+from shrivenq.shm import board
+from shrivenq.stages import journal, positions
+from shrivenq.stages import messages as m
+from tests.pipeline.pipeline_rig import assembled
+
+NAME = "test-recovery"
+SPOT = configuration.SHIPPED / "instruments_binance_spot.toml"
+
+
+def tables_of(*symbols):
+    found, problems = read_instruments(SPOT, list(symbols))
+    assert not problems
+    return found
+
+
+BOTH, TURNED, ONE = tables_of("BTCUSDT", "ETHUSDT"), tables_of("ETHUSDT", "BTCUSDT"), tables_of("ETHUSDT")
+
+FILLS = st.lists(
+    st.tuples(
+        st.integers(0, 1), st.sampled_from([m.BUY, m.SELL]), st.integers(1, 10**7), st.integers(1, 10**9),
+        st.integers(-(10**6), 10**6), st.integers(0, 2),
+    ),
+    max_size=30,
+)  # fmt: skip
+
+
+def fill_rows(fills):
+    rows = np.zeros(len(fills), m.REPORT)
+    rows["kind"] = m.FILL
+    for row, values in zip(rows, fills, strict=True):
+        row["instrument"], row["side"], row["last_price"], row["last_quantity"], row["fee"], row["fee_currency"] = (
+            values
+        )
+    return rows
+
+
+def records(tables, rows):
+    """Spell the journal of a run: what its rows mean, then its reports, those that are no fills among them."""
+    noise = np.zeros(1, m.REPORT)
+    noise["kind"], noise["last_quantity"] = m.ACCEPTED, 99
+    found = [(journal.NOTE, b"armed by somebody"), (journal.NOTE, recovery.describe(tables).encode())]
+    for row in rows:
+        found += [(journal.REPORT_SEEN, noise.tobytes()), (journal.REPORT_SEEN, row.tobytes())]
+    return [journal.Record(kind, 0, i, 0, payload) for i, (kind, payload) in enumerate(found)]
+
+
+def contents(*runs):
+    return journal.Contents([one for run in runs for one in run], 0, 0, "", 0)
+
+
+def named(tables, rows):
+    """Say each fill in words that do not depend on how the rows of a table are numbered."""
+    return [
+        (
+            tables.instruments[row["instrument"]]["symbol"],
+            tables.currencies[row["fee_currency"]]["code"],
+            *(int(row[key]) for key in ("side", "last_price", "last_quantity", "fee")),
+        )
+        for row in rows
+    ]
+
+
+@settings(deadline=None)
+@given(FILLS, FILLS)
+def test_fills_of_every_run_in_order_whatever_their_rows_were_called(first, second):
+    first, second = fill_rows(first), fill_rows(second)
+    found = recovery.recover(contents(records(BOTH, first), records(TURNED, second)), TURNED)
+    assert named(TURNED, found.fills) == named(BOTH, first) + named(TURNED, second)
+
+
+@pytest.fixture(scope="module")
+def run():
+    with assembled(NAME) as made:
+        yield made
+
+
+def holder(run, tables):
+    """Stand in for a runner with risk and signal in it."""
+    risk = SimpleNamespace(
+        positions=positions.make_positions(len(tables.instruments), len(tables.currencies)),
+        instruments=tables.instruments,
+        currencies=tables.currencies,
+        board=board.writer(run.segments["positions"]),
+    )
+    state = np.zeros(len(tables.instruments), [("position", "<i8"), ("other", "<i8")])
+    contexts = {"risk": risk, "signal": SimpleNamespace(state=state)}
+    return SimpleNamespace(names=list(contexts), context=contexts.__getitem__)
+
+
+def check(run, fills):
+    rows = fill_rows(fills)
+    held = holder(run, TURNED)
+    recovery.restore(held, recovery.recover(contents(records(BOTH, rows)), TURNED))
+    direct = positions.make_positions(2, len(TURNED.currencies))
+    twin = {b"BTCUSDT": [0, Fraction(0)], b"ETHUSDT": [0, Fraction(0)]}
+    for symbol, code, side, price, quantity, fee in named(BOTH, rows):
+        at = list(TURNED.instruments["symbol"]).index(symbol)
+        money = list(TURNED.currencies["code"]).index(code)
+        positions.apply_fill(direct, TURNED.instruments, TURNED.currencies, at, side, price, quantity, fee, money)
+        twin[symbol][0] += side * quantity
+        twin[symbol][1] -= Fraction(side * price * quantity, 10**2)  # prices 2, quantities and money 8 decimals
+    risk = held.context("risk")
+    assert risk.positions.rows.tobytes() == direct.rows.tobytes()
+    assert risk.positions.accounts.tobytes() == direct.accounts.tobytes()
+    for at, row in enumerate(risk.positions.rows):
+        position, flows = twin[TURNED.instruments[at]["symbol"]]
+        assert int(row["position"]) == position == int(held.context("signal").state[at]["position"])
+        cash = Fraction(int(row["realised"]) - int(row["cost"]))
+        residue = int(row["residue"]) + Fraction(int(row["residue_part"]), positions.RESIDUE_UNIT)
+        assert cash + residue == flows
+        assert not int(held.context("signal").state[at]["other"])
+    assert run.positions().tobytes() == direct.rows.tobytes()
+
+
+def test_positions_are_those_of_the_fills(run):
+    @settings(max_examples=50, deadline=None)
+    @given(FILLS)
+    def each(fills):
+        check(run, fills)
+
+    each()
+
+
+def test_a_strategy_without_a_position_and_a_process_without_risk_are_left_alone(run):
+    held = holder(run, BOTH)
+    held.context("signal").state = np.zeros(2, [("mine", "<i8")])
+    held.names = ["signal"]
+    recovery.restore(held, recovery.recover(contents(records(BOTH, fill_rows([(0, m.BUY, 1, 1, 0, 0)]))), BOTH))
+    assert not held.context("signal").state["mine"].any()
+    assert not held.context("risk").positions.rows["fills"].any()
+
+
+def test_an_empty_journal_is_flat():
+    assert len(recovery.recover(contents(), BOTH).fills) == 0
+
+
+def test_an_instrument_that_is_no_longer_there_is_refused():
+    with pytest.raises(RecoveryError) as caught:
+        recovery.recover(contents(records(BOTH, fill_rows([(1, m.BUY, 1, 1, 0, 0), (0, m.BUY, 1, 1, 0, 0)]))), ONE)
+    assert str(caught.value).startswith("the journal holds fills in BTCUSDT:2:8, which the configuration does not")
+    assert "\n" not in str(caught.value)
+    # Without a fill in it nothing is missed.
+    found = recovery.recover(contents(records(BOTH, fill_rows([(1, m.BUY, 1, 1, 0, 0)]))), ONE)
+    assert found.fills["instrument"].tolist() == [0]
+
+
+def test_other_decimals_are_another_instrument():
+    changed = BOTH._replace(instruments=BOTH.instruments.copy())
+    changed.instruments["price_decimals"][0] = 3
+    with pytest.raises(RecoveryError, match="BTCUSDT:2:8"):
+        recovery.recover(contents(records(BOTH, fill_rows([(0, m.BUY, 1, 1, 0, 0)]))), changed)
+
+
+def test_fills_before_any_description_are_refused():
+    fills = [one for one in records(BOTH, fill_rows([(0, m.BUY, 1, 1, 0, 0)])) if one.kind != journal.NOTE]
+    with pytest.raises(RecoveryError, match="fills in "):
+        recovery.recover(contents(fills), BOTH)
+
+
+def test_through_a_file(tmp_path):
+    path = tmp_path / "journal"
+    writer = journal.JournalWriter(path)
+    writer.begin_run(b"run", 1)
+    writer.note(recovery.describe(BOTH))
+    rows = fill_rows([(0, m.BUY, 6000000, 10**8, 7, 2), (0, m.SELL, 6000100, 10**7, 7, 2)])
+    writer.append([journal.make_record(journal.REPORT_SEEN, row.tobytes(), i, 0) for i, row in enumerate(rows)])
+    writer.close()
+    found = recovery.recover(journal.read_journal(path), TURNED)
+    assert named(TURNED, found.fills) == named(BOTH, rows)

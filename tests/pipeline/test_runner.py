@@ -1,0 +1,130 @@
+"""The runner with stages of plain Python in place of the compiled ones; the real ones run in test_replay."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from shrivenq.pipeline import assembly, fused, runner, topology
+from shrivenq.pipeline.runner import StageError
+from shrivenq.shm import wait
+from shrivenq.stages import stage
+from shrivenq.stages.stage import Stage
+from tests.pipeline.pipeline_rig import assembled
+
+NAME = "test-runner"
+
+
+@pytest.fixture
+def rig(monkeypatch):
+    """Build runners whose loops note what they were called with and do what `rig.act(loop)` says."""
+    with assembled(NAME) as run:
+        made = SimpleNamespace(run=run, calls=[], act=len, polled=[])
+
+        def loop_of(*arguments):
+            made.calls.append(arguments)
+            made.act(arguments[-1])
+
+        def build(setup):
+            setup.polls.append(lambda: made.polled.append(setup.config))
+            return SimpleNamespace(setup=setup)
+
+        stages = {
+            name: Stage(one.name, one.reads, one.writes, build, None, loop_of) for name, one in topology.STAGES.items()
+        }
+        monkeypatch.setattr(runner, "STAGES", stages)
+        monkeypatch.setattr(assembly, "STAGES", stages)
+        monkeypatch.setattr(fused, "run", loop_of)
+
+        def build_runner(*names):
+            configs = {name: f"config of {name}" for name in names}
+            return runner.build(run, names, configs, epoch=2, timer_ns=5, wait=wait.YIELD, offset_ns=99, log=None)
+
+        made.build = build_runner
+        yield made
+
+
+def test_a_stage_says_on_its_page_who_runs_it(rig):
+    rig.build("book")
+    page = rig.run.loop("book")
+    found = [int(page[word]) for word in (stage.WAIT, stage.OFFSET_NS, stage.VIRTUAL, stage.PID, stage.STATE)]
+    assert found == [wait.YIELD, 99, 1, os.getpid(), stage.STARTING]
+    assert int(rig.run.loop("risk")[stage.PID]) == 0
+
+
+def test_a_stage_alone_runs_its_own_loop(rig):
+    held = rig.build("risk")
+    held.turn()
+    ((context, loop),) = rig.calls
+    assert context is held.context("risk")
+    assert context.setup.config == "config of risk"
+    assert loop is held.loops[0]
+    assert rig.polled == ["config of risk"]
+
+
+def test_all_together_run_fused_in_path_order(rig):
+    held = rig.build(*topology.STAGES)
+    held.turn()
+    ((*contexts, loop),) = rig.calls
+    assert contexts == [held.context(name) for name in topology.STAGES]
+    assert loop is held.loops[0]
+    assert rig.polled == [f"config of {name}" for name in topology.STAGES]
+
+
+def test_a_turn_has_an_end(rig, monkeypatch):
+    held = rig.build("book")
+    monkeypatch.setattr(runner, "clock_ns", lambda: 1000)
+    held.turn(50)
+    assert held.loops[0][stage.DEADLINE_NS] == 1050
+    held.turn()
+    assert held.loops[0][stage.DEADLINE_NS] == 1000 + runner.TURN_NS
+
+
+def test_warming_lets_nothing_happen(rig):
+    held = rig.build("book")
+    held.loops[0][stage.DEADLINE_NS] = 77
+    rig.act = lambda loop: rig.polled.append(int(loop[stage.DEADLINE_NS]))
+    held.warm()
+    assert rig.polled == [0]
+
+
+@pytest.mark.parametrize(("code", "name"), list(enumerate(stage.FAULTS))[1:])
+def test_a_fault_is_one_line(rig, code, name):
+    held = rig.build("signal")
+
+    def act(loop):
+        loop[stage.FAULT], loop[stage.FAULT_DETAIL] = code, 42
+
+    rig.act = act
+    with pytest.raises(StageError, match=f"^signal: stopped: {name} fault at 42$"):
+        held.turn()
+    assert not rig.polled
+
+
+def test_fused_pages_tell_the_same_heartbeat(rig):
+    held = rig.build(*topology.STAGES)
+
+    def act(loop):
+        loop[stage.NOW_NS], loop[stage.TURNS], loop[stage.WORK] = 123, 4, 5
+
+    rig.act = act
+    held.turn()
+    for name in topology.STAGES:
+        page = rig.run.loop(name)
+        assert [int(page[word]) for word in (stage.NOW_NS, stage.TURNS, stage.WORK)] == [123, 4, 5]
+
+
+def test_states_and_the_end_of_a_replay(rig):
+    held = rig.build(*topology.STAGES)
+    held.set_state(stage.RUNNING)
+    assert {int(rig.run.loop(name)[stage.STATE]) for name in topology.STAGES} == {stage.RUNNING}
+    assert held.finished is False
+    held.loops[0][stage.FINISHED] = 1
+    assert held.finished is True
+
+
+def test_every_error_that_stops_a_stage_is_one_line():
+    assert all(issubclass(one, Exception) and one.__doc__ for one in runner.STOPPING_ERRORS)
+    assert StageError in runner.STOPPING_ERRORS
