@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import structlog
+
 from shrivenq.shm.atomics import store_release
 from shrivenq.shm.clock import monotonic_ns
 from shrivenq.shm.kernel import kernel
