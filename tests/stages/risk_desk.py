@@ -192,3 +192,20 @@ class Desk:
             fee=fee,
             fee_currency=fee_currency,
         )
+
+
+def armed_desk(**changes):
+    desk = Desk(make_config(**changes))
+    desk.touch()
+    desk.touch(PERPETUAL, 500_000, 500_005)
+    desk.touch(OTHER, 20_000, 20_010)
+    return desk
+
+
+def hold_position(quantity, price=50_000):
+    desk = armed_desk()
+    side = m.BUY if quantity > 0 else m.SELL
+    order = desk.ask(side=side, quantity=abs(quantity), price=price)
+    desk.fill(order, price, abs(quantity), 1)
+    desk.read("feedback")
+    return desk

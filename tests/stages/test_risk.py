@@ -6,19 +6,16 @@ import os
 import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
 
-from shrivenq.shm import board, pool, ring
+from shrivenq.shm import pool, ring
 from shrivenq.shm.kernel import COMPILED
-from shrivenq.stages import control, risk, risk_state, stage
+from shrivenq.stages import control, risk, stage
 from shrivenq.stages import messages as m
-from shrivenq.stages.positions import POSITION
-from tests.stages.risk_desk import MS, NOON, OTHER, PERPETUAL, SPOT, Desk, make_config
+from tests.stages.risk_desk import MS, OTHER, PERPETUAL, SPOT, Desk, armed_desk, hold_position, make_config
 from tests.stages.risk_twin import Twin
 
 TIGHT = {"repeated_execution_max": 12, "daily_loss_max": "300", "open_orders_max": 8}
@@ -282,7 +279,8 @@ def test_the_stage_runs_uncompiled():
     if not COMPILED:
         pytest.skip("this run is uncompiled as a whole")
     program = (
-        "from tests.stages.test_risk import Walk, throw_rubbish\n"
+        "from tests.stages.test_risk import Walk\n"
+        "from tests.stages.test_risk_intents import throw_rubbish\n"
         "walk = Walk(11)\n"
         "while walk.count < 1_500: walk.round()\n"
         "throw_rubbish(12, 300)\n"
@@ -298,267 +296,12 @@ def test_the_stage_runs_uncompiled():
     assert child.returncode == 0, child.stderr[-2000:]
 
 
-def throw_rubbish(seed, count):
-    """Send intents of random bytes, a few of them repaired field by field; returns how many were admitted."""
-    pick = np.random.default_rng(seed)
-    desk = Desk(rings={"intent": 1024, "order": 1024, "feedback": 1024})
-    desk.touch()
-    end = desk.ends["intent"][0]
-    admitted = 0
-    for _ in range(count):
-        at = ring.next_slot(end)
-        sequence = end.own[ring.NEXT] - 1
-        end.slots[at : at + 1].view(np.uint8)[:] = pick.integers(0, 256, m.INTENT.itemsize)
-        end.slots[at]["sequence"] = sequence
-        repairs = {
-            "instrument": pick.integers(-2, 5),
-            "kind": pick.integers(0, 6),
-            "time_ns": desk.now + pick.integers(-3, 1),
-            "price": pick.integers(4_900, 5_100) * 10,
-            "quantity": pick.integers(20, 1_000) * 1_000,
-            "side": pick.choice((-1, 1)),
-            "order_type": m.LIMIT,
-            "time_in_force": m.GTC,
-        }
-        for key, value in repairs.items():
-            if pick.random() < 0.9:
-                end.slots[at][key] = value
-        end.slots[at]["order_id"] = (3 << m.EPOCH_SHIFT) + sequence + 1 if pick.random() < 0.95 else -sequence
-        given = end.slots[at].copy()
-        ring.publish(end)
-        desk.step()
-        orders, feedback = desk.read("order"), desk.read("feedback")
-        assert len(orders) + len(feedback) == 1, seed
-        if orders:
-            admitted += 1
-            assert given["kind"] in (m.NEW, m.REPLACE, m.CANCEL), seed
-            assert 0 <= given["instrument"] < 3, seed
-            for key in ("instrument", "kind", "order_id"):
-                assert orders[0][key] == given[key], seed
-            assert orders[0]["flags"] & m.FORCED == 0, seed
-            desk.report(orders[0], m.EXPIRED, flags=m.FINAL)
-            desk.read("feedback")
-            desk.now += MS
-            desk.touch()
-    return admitted
-
-
-def test_rubbish_is_denied():
-    seed = 5
-    assert 20 < throw_rubbish(seed, 4_000) < 3_000
-
-
-def armed_desk(**changes):
-    desk = Desk(make_config(**changes))
-    desk.touch()
-    desk.touch(PERPETUAL, 500_000, 500_005)
-    desk.touch(OTHER, 20_000, 20_010)
-    return desk
-
-
-def test_an_admitted_order_carries_its_trace_and_its_slot():
-    desk = armed_desk()
-    stamps = {"venue_ns": 11, "wire_ns": 12, "decoded_ns": 13, "book_ns": 14, "signal_ns": 15}
-    order = desk.ask(**stamps, flags=-1)
-    assert {key: int(order[key]) for key in stamps} == stamps
-    assert order["risk_ns"] > 0
-    assert (order["cause"], order["time_ns"], order["flags"], order["kind"]) == (0, desk.now, 0, m.NEW)
-    slot = desk.pool.slots[order["slot"]]
-    assert order["generation"] == desk.pool.generation[order["slot"]] == slot["generation"]
-    for key in ("order_id", "instrument", "side", "price", "quantity", "order_type", "time_in_force"):
-        assert slot[key] == order[key]
-
-
-def test_a_denial_says_what_was_denied():
-    desk = Desk()
-    order_id = desk.intent(price=77, wire_ns=5)
-    desk.step()
-    (denial,) = desk.read("feedback")
-    assert m.REASONS[denial["reason"]] == "tick_size"
-    assert (denial["order_id"], denial["price"], denial["quantity"], denial["side"]) == (order_id, 77, 1_000_000, m.BUY)
-    assert (denial["cause"], denial["slot"], denial["time_ns"], denial["wire_ns"]) == (0, -1, desk.now, 5)
-
-
-def test_the_message_window_slides_to_the_nanosecond():
-    desk = armed_desk(message_rate_max=3, message_window_ms=1_000, cancel_reserve=1)
-    first = desk.ask(quantity=200_000)
-    desk.now += 1
-    desk.touch()
-    assert desk.ask(quantity=300_000)["kind"] == m.NEW
-    assert desk.ask(quantity=400_000) == "message_rate"
-    assert desk.ask(kind=m.CANCEL, target_id=first["order_id"])["kind"] == m.CANCEL  # the reserve
-    assert desk.ask(kind=m.CANCEL, target_id=first["order_id"]) == "message_rate"
-    desk.now += 1_000 * MS - 1
-    desk.touch()
-    # The first has left the window, the cancel has not.
-    assert desk.ask(quantity=400_000) == "message_rate"
-    assert desk.ask(kind=m.CANCEL, target_id=first["order_id"])["kind"] == m.CANCEL
-    desk.now += 1
-    desk.touch()
-    assert desk.ask(quantity=400_000)["kind"] == m.NEW
-
-
-def test_duplicates_pass_when_the_window_is_over():
-    desk = armed_desk()
-    assert desk.ask()["kind"] == m.NEW
-    desk.now += 50 * MS - 1
-    desk.touch()
-    assert desk.ask() == "duplicate"
-    assert desk.ask(quantity=1_000_100)["kind"] == m.NEW
-    desk.now += 1
-    desk.touch()
-    assert desk.ask()["kind"] == m.NEW
-
-
-def test_a_repeated_fill_is_passed_on_empty():
-    desk = armed_desk()
-    order = desk.ask()
-    for _ in range(2):
-        desk.fill(order, 50_000, 400_000, 9, fee=7, final=False)
-    once, again = desk.read("feedback")
-    assert (once["last_quantity"], once["fee"]) == (400_000, 7)
-    assert (again["last_quantity"], again["fee"]) == (0, 0)
-    assert desk.context.positions.rows[SPOT]["position"] == 400_000
-    assert desk.context.rows[SPOT]["open_buy"] == 600_000
-    # The other side of the same trade is another fill; the same id elsewhere too.
-    desk.fill(desk.ask(side=m.SELL, price=50_100), 50_100, 100_000, 9, final=False)
-    assert desk.context.positions.rows[SPOT]["position"] == 300_000
-
-
-def test_a_fill_of_an_unknown_order_counts():
-    desk = armed_desk()
-    order = desk.ask()
-    desk.report(order, m.CANCELLED, target_id=order["order_id"], flags=m.FINAL)
-    assert desk.context.rows[SPOT]["open_orders"] == 0
-    desk.write(
-        "report", kind=m.FILL, order_id=order["order_id"], instrument=SPOT, side=m.BUY, last_price=50_000,
-        last_quantity=100, trade_id=3, time_ns=desk.now,
-    )  # fmt: skip
-    desk.step()
-    assert desk.context.positions.rows[SPOT]["position"] == 100
-
-
-@pytest.mark.parametrize(
-    "rubbish", [{"instrument": -1}, {"instrument": 3}, {"last_price": 0}, {"last_quantity": -5}, {"side": 0}]
-)
-def test_a_fill_that_makes_no_sense_is_not_booked(rubbish):
-    desk = armed_desk()
-    fields = {"instrument": SPOT, "side": m.BUY, "last_price": 50_000, "last_quantity": 100, "trade_id": 3}
-    desk.write("report", kind=m.FILL, order_id=5, time_ns=desk.now, **(fields | rubbish))
-    desk.step()
-    assert desk.context.words[risk_state.BAD_FILLS] == 1
-    assert desk.context.positions.rows[SPOT]["fills"] == 0
-
-
-def test_a_replace_binds_both_until_it_is_resolved():
-    desk = armed_desk()
-    old = desk.ask(quantity=2_000_000)
-    new = desk.ask(kind=m.REPLACE, target_id=old["order_id"], price=49_990, quantity=3_000_000)
-    assert (new["target_id"], new["target_slot"]) == (old["order_id"], old["slot"])
-    assert desk.context.rows[SPOT]["open_buy"] == 5_000_000
-    desk.report(new, m.REPLACED, target_id=old["order_id"])
-    assert desk.context.rows[SPOT]["open_buy"] == 3_000_000
-    assert desk.ask(kind=m.REPLACE, target_id=old["order_id"]) == "unknown_order"
-    assert desk.ask(kind=m.REPLACE, target_id=new["order_id"], side=m.SELL, price=50_100) == "malformed"
-    assert desk.ask(kind=m.CANCEL, target_id=new["order_id"], instrument=OTHER) == "unknown_order"
-
-
-def test_a_refused_cancel_changes_nothing_and_an_unknown_outcome_keeps_its_exposure():
-    desk = armed_desk()
-    order = desk.ask()
-    cancel = desk.ask(kind=m.CANCEL, target_id=order["order_id"])
-    assert (cancel["slot"], cancel["generation"], cancel["side"]) == (order["slot"], order["generation"], m.BUY)
-    desk.report(cancel, m.CANCEL_REJECTED, target_id=order["order_id"])
-    desk.report(order, m.UNKNOWN)
-    assert desk.context.rows[SPOT]["open_buy"] == 1_000_000
-    desk.report(order, m.ABSENT, flags=m.FINAL)
-    assert desk.context.rows[SPOT]["open_buy"] == 0
-
-
-def test_no_slot():
-    desk = Desk(pool_count=2)
-    desk.touch()
-    orders = [desk.ask(quantity=100_000 * n) for n in (1, 2, 3)]
-    assert orders[2] == "no_slot"
-    assert desk.context.rows[SPOT]["open_orders"] == 2
-    desk.report(orders[0], m.EXPIRED, flags=m.FINAL)
-    assert desk.ask(quantity=400_000)["slot"] == orders[0]["slot"]
-
-
-def test_a_slot_may_be_taken_again_before_its_report_arrives():
-    desk = Desk(pool_count=1)
-    desk.touch()
-    old = desk.ask(quantity=100_000)
-    assert pool.give_back(desk.pool, old["slot"], old["generation"])
-    new = desk.ask(quantity=200_000)
-    assert new["slot"] == old["slot"]
-    desk.write("report", kind=m.EXPIRED, flags=m.FINAL, order_id=old["order_id"], time_ns=desk.now)
-    desk.step()
-    assert desk.context.rows[SPOT]["open_buy"] == 200_000
-
-
-def test_a_full_order_ring_denies_when_live():
-    desk = Desk(rings={"order": 2})
-    desk.loop[stage.VIRTUAL] = 0
-    desk.loop[stage.OFFSET_NS] = NOON - time.monotonic_ns()
-    for n in range(3):
-        now = time.monotonic_ns() + int(desk.loop[stage.OFFSET_NS])
-        desk.touch(time_ns=now)
-        desk.intent(quantity=100_000 * (n + 1), time_ns=now)
-    desk.step()
-    assert len(desk.read("order")) == 2
-    (denial,) = desk.read("feedback")
-    assert m.REASONS[denial["reason"]] == "ring_full"
-    assert pool.used(desk.pool) == 2
-
-
-def test_a_full_feedback_holds_when_live_and_waits_in_replay():
-    desk = Desk(rings={"feedback": 4})
-    for _ in range(6):
-        desk.intent(price=7)
-    assert desk.step() == 0
-    desk.loop[stage.VIRTUAL] = 0
-    assert desk.step() == 6
-    assert len(desk.read("feedback")) == 4
-    assert desk.context.words[risk_state.FEEDBACK_LOST] == 2
-    assert desk.hold[control.HOLD] == control.RING_TROUBLE
-
-
 def test_a_wrong_sequence_stops_the_stage():
     for name in ("touch", "report"):
         desk = Desk()
         desk.write(name, sequence=5)
         desk.step()
         assert desk.loop[stage.FAULT] == stage.FAULT_SEQUENCE
-
-
-def hold_position(quantity, price=50_000):
-    desk = armed_desk()
-    side = m.BUY if quantity > 0 else m.SELL
-    order = desk.ask(side=side, quantity=abs(quantity), price=price)
-    desk.fill(order, price, abs(quantity), 1)
-    desk.read("feedback")
-    return desk
-
-
-@pytest.mark.parametrize("stop", ["kill", "hold"])
-@pytest.mark.parametrize("side", [m.BUY, m.SELL])
-def test_only_cancels_and_verified_reductions_pass_a_stop(stop, side):
-    desk = hold_position(-side * 2_000_000)
-    resting = desk.ask(side=-side, quantity=100_000, price=50_000)
-    reason = "not_armed" if stop == "kill" else "held"
-    if stop == "kill":
-        desk.kill[control.OPERATOR] = 1 << control.GENERATION_SHIFT | control.HALT
-    else:
-        desk.hold[control.HOLD] = control.RECONCILING
-    away = 50_000 - side * 200
-    assert desk.ask(side=-side, quantity=100_000, price=50_000) == reason
-    assert desk.ask(side=side, quantity=2_000_100, price=away) == reason
-    assert desk.ask(kind=m.CANCEL, target_id=resting["order_id"])["flags"] == 0
-    assert desk.ask(side=side, quantity=1_500_000, price=away)["flags"] == m.REDUCING
-    # The first reduction is still open: together they would go through zero.
-    assert desk.ask(side=side, quantity=500_100, price=away) == reason
-    assert desk.ask(side=side, quantity=500_000, price=away)["flags"] == m.REDUCING
 
 
 def test_a_kill_to_cancel_cancels_everything_once():
@@ -620,61 +363,6 @@ def test_flatten_gives_up_on_a_venue_that_refuses():
         tries += 1
         desk.report(orders[0], m.EXPIRED, flags=m.FINAL)
     assert tries == risk.FLATTEN_TRIES
-
-
-def test_losses_pull_the_kill_and_count_from_midnight():
-    desk = hold_position(4_000_000)
-    desk.touch(bid=25_010, ask=25_020)
-    desk.step()
-    assert desk.kill[control.MACHINE] == 0
-    desk.touch(bid=25_000, ask=25_010)  # 4 × 250.00: the limit exactly
-    desk.step()
-    assert desk.kill[control.MACHINE] & control.LEVEL_MASK == control.CANCEL
-    desk.kill[control.MACHINE] = 1 << control.GENERATION_SHIFT
-    assert desk.ask(price=25_000, quantity=100_000) == "daily_loss"
-    assert desk.ask(price=25_010, quantity=100_000, side=m.SELL)["flags"] == m.REDUCING
-    desk.now += 12 * 3_600_000 * MS
-    desk.touch(bid=25_000, ask=25_010)
-    assert desk.ask(price=25_000, quantity=100_000)["kind"] == m.NEW
-
-
-def test_repeated_execution_pulls_the_kill_until_armed_again():
-    desk = Desk(make_config({"repeated_execution_max": 3}))
-    for n in range(3):
-        desk.touch()
-        order = desk.ask(quantity=200_000 * (n + 1))
-        for part in range(2):  # parts of one order are one execution
-            desk.fill(order, 50_000, 100_000 * (n + 1), 10 * n + part, final=part == 1)
-    assert desk.kill[control.MACHINE] & control.LEVEL_MASK == control.CANCEL
-    assert desk.ask(quantity=900_000) == "not_armed"
-    desk.kill[control.MACHINE] = 0
-    assert desk.ask(quantity=900_000)["kind"] == m.NEW
-
-
-def test_a_streak_of_rejections_halts():
-    desk = armed_desk()
-    for n in range(5):
-        desk.report(desk.ask(quantity=100_000 * (n + 1)), m.REJECTED, flags=m.FINAL)
-    assert desk.kill[control.MACHINE] & control.LEVEL_MASK == control.HALT
-
-
-def test_overflow_denies():
-    desk = armed_desk()
-    desk.instruments["quantity_max"] = desk.instruments["price_max"] = 2**61
-    desk.instruments["notional_max"] = 0
-    desk.context.rows["order_quantity_max"] = desk.context.rows["position_max"] = 2**62
-    desk.touch(bid=2**50, ask=2**50 + 8)
-    assert desk.ask(price=2**50 // 10 * 10, quantity=2**60 // 100 * 100) == "overflow"
-    assert desk.ask(price=0, order_type=m.MARKET, quantity=2**60 // 100 * 100) == "overflow"
-
-
-def test_positions_are_published():
-    desk = armed_desk()
-    order = desk.ask()
-    desk.fill(order, 50_000, 1_000_000, 1)
-    target = np.zeros(1, POSITION)
-    assert board.read(desk.context.board, SPOT, target)
-    assert target[0] == desk.context.positions.rows[SPOT]
 
 
 def test_an_instrument_without_limits_is_refused():
