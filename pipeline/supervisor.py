@@ -198,6 +198,7 @@ class Supervisor:
             for problem in plan.apply(names[0]):
                 self.log.warning("placement", problem=problem)
             try:
+                assembly.forget()
                 held = self._build(assembly, names, wait=plan.wait_of(names[0]), epoch=epoch)
                 held.warm()
                 recovery.restore(held, recovered)
