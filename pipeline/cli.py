@@ -12,11 +12,12 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.console import Console
 
 from shrivenq.pipeline import config as configuration
-from shrivenq.pipeline import inspection, latency, logs
+from shrivenq.pipeline import inspection, latency, logs, state
 from shrivenq.pipeline.config import Config, ConfigError
 from shrivenq.pipeline.doctor import diagnose
 from shrivenq.pipeline.dump import DumpError
@@ -69,13 +70,19 @@ def run(
     config: ConfigPath = "default",
     placement: Annotated[str, typer.Option(help="split or fused, instead of the configuration's.")] = "",
 ) -> None:
-    """Start the supervised pipeline; Ctrl-C stops it in order."""
+    """Start the supervised pipeline and show its latency; Ctrl-C stops it in order."""
     loaded = _load(config)
     if placement:
         loaded = _placed(loaded, placement)
+    live = terminal.is_terminal
+    if live:
+        # The table owns the terminal; the lines go to the file.
+        loaded = msgspec.structs.replace(loaded, logs=msgspec.structs.replace(loaded.logs, terminal=False))
+        terminal.print(f"{loaded.name}: preparing; on a new machine kernels are compiled first, once. Ctrl-C stops.")
+        terminal.print(f"log: {loaded.logs.path or state.folder(loaded.name) / 'log.jsonl'}", soft_wrap=True)
     try:
-        with logs.session(loaded) as log:
-            code = Supervisor(loaded, log).run()
+        with logs.session(loaded) as log, latency.View(terminal, log, live=live) as view:
+            code = Supervisor(loaded, log, view.show).run()
     except (SupervisorError, StateError, *STOPPING_ERRORS) as error:
         raise _fail(FAILED, [str(error)]) from None
     raise typer.Exit(code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,9 +34,15 @@ class Running:
     name: str
     run: str
     control: Segment
+    _parts: dict[str, Segment] = field(default_factory=dict)
 
     def part(self, part: str) -> Segment:
-        """Attach to one of its segments, the newest epoch. Raises InspectionError."""
+        """Attach to one of its segments, the newest epoch; once. Raises InspectionError."""
+        if part not in self._parts:
+            self._parts[part] = self._attach(part)
+        return self._parts[part]
+
+    def _attach(self, part: str) -> Segment:
         prefix = f"{self.name}.{self.run}.{part}"
         found = [
             one for one in segment.names(prefix) if one.removeprefix(segment.PREFIX + prefix).lstrip(".").isdigit()

@@ -87,6 +87,47 @@ def watch(running: Running, terminal: Console, *, once: bool) -> None:
             before, at = count, now
 
 
+LOG_EVERY_S = 10.0
+
+
+class View:
+    """What `run` shows while it runs: the table on a terminal, else a log line now and then."""
+
+    def __init__(self, terminal: Console, log: Any, *, live: bool) -> None:
+        self._live = Live(console=terminal, auto_refresh=False, transient=False) if live else None
+        self._log = log
+        self._every_s = REFRESH_S if live else LOG_EVERY_S
+        self._next = time.monotonic() + self._every_s
+        self._before = (0, time.monotonic())
+
+    def __enter__(self) -> View:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, running: Running) -> None:
+        """Show the figures if it is time to."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + self._every_s
+        count, (before, at) = sent(running), self._before
+        rate = max(0, count - before) / (now - at)
+        self._before = (count, now)
+        if self._live is not None:
+            self._live.update(render(running, rate), refresh=True)
+            return
+        total = table(running)[-1]
+        figures = {name: total[f"{name}_ns"] / 1000 for name in ("p50", "p99", "p999", "max")}
+        self._log.info(
+            "tick to order, µs", orders=total["orders"], per_s=round(rate), dropped=drops(running), **figures
+        )
+
+
 def plot(running: Running, path: Path) -> None:
     """Draw each hop's distribution, by percentile, to a PNG or SVG file. Raises LatencyError."""
     if path.suffix not in (".png", ".svg"):

@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from shrivenq.pipeline import placement, processes, recovery, runner, state, topology
 from shrivenq.pipeline.assembly import Assembly
+from shrivenq.pipeline.inspection import Running
 from shrivenq.shm import byte_ring, segment
 from shrivenq.shm.atomics import and_word, load_word, or_word, store_word
 from shrivenq.stages import control, journal, stage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shrivenq.pipeline.config import Config
     from shrivenq.pipeline.processes import Process
 
@@ -49,11 +52,14 @@ class Supervisor:
 
     config: Config
     log: Any
+    show: Callable[[Running], None]
+    """Told now and then of the running pipeline, to show it."""
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     starts: int = 0
 
     def __post_init__(self) -> None:
         self.assembly: Assembly | None = None
+        self.running: Running | None = None
         self.children: list[Process] = []
         self.stopping = False
         self.deaths: list[float] = []
@@ -142,6 +148,7 @@ class Supervisor:
         self._words(topology.GO, 1)
         and_word(self.assembly.control("hold"), control.HOLD, ~control.RECONCILING)
         self._arm()
+        self.running = Running(self.config.name, part, self.assembly.segments["control"])
         self.log.info(
             "running",
             name=self.config.name,
@@ -273,6 +280,8 @@ class Supervisor:
             self._on_death(dead)
             return
         self._watch_silence()
+        if self.running is not None:
+            self.show(self.running)
         time.sleep(CYCLE_S)
 
     def _watch_silence(self) -> None:
@@ -344,7 +353,7 @@ class Supervisor:
         if killed:
             self.log.warning("had to be killed", stages=killed)
         self.assembly.unlink()
-        self.assembly = None
+        self.assembly = self.running = None
         self.children = []
 
     def _cancel_all(self) -> None:
