@@ -84,3 +84,10 @@ def grant(conductor: Any, time_ns: int) -> None:
     """Let the venue act on everything scheduled up to `time_ns`."""
     conductor.venue[GRANTED_NS] = time_ns
     store_release(conductor.venue, GRANTS, conductor.venue[GRANTS] + 1)
+
+
+@kernel
+def let_on(conductor: Any, time_ns: int) -> None:
+    """Let the venue act on what is due by `time_ns`, if it is not acting on a grant already: a run without lock-step."""
+    if load_acquire(conductor.venue, DONE) == conductor.venue[GRANTS] and next_due(conductor) <= time_ns:
+        grant(conductor, time_ns)

@@ -40,6 +40,7 @@ from shrivenq.stages.stage import (
 )
 from shrivenq.stages.venues import binance
 from shrivenq.stages.venues.binance_slow import Refused, decode_slow
+from shrivenq.stages.venues.binance_symbols import make_symbols
 
 if TYPE_CHECKING:
     from shrivenq.shm.ring import Producer
@@ -297,7 +298,9 @@ def _free(context: Any, loop: Any) -> int:
         words[ENDED] = 1
         loop[FINISHED] = 1
         return 0
-    now = time_of(loop, 0)
+    # Time that comes from the messages is the next frame's, and the venue is let on to where it has come.
+    virtual = loop[VIRTUAL] != 0
+    now = words[LAST_NS] if virtual and frame_ns == lockstep.NEVER else time_of(loop, frame_ns)
     if words[TIMER_NEXT_NS] != 0 and words[TIMER_NEXT_NS] <= now and words[TIMER_NEXT_NS] < frame_ns:
         _timer(context, loop)
         # Periods missed while the stage was not running are not made up for.
@@ -306,6 +309,8 @@ def _free(context: Any, loop: Any) -> int:
         return 1
     if frame_ns > now:
         return 0
+    if virtual:
+        lockstep.let_on(context.conductor, words[LAST_NS])
     take_frame(context, loop)
     _start_timer(context, words[LAST_NS])
     return 1
@@ -408,7 +413,7 @@ def build(setup: Setup) -> MarketData:
         words[SPEED_PPM] = 1_000_000 if config.pace == "recorded" else max(1, round(config.pace * 1_000_000))
     context = MarketData(
         frames=f.make_frames(FRAME_BYTES, FRAME_COUNT),
-        symbols=binance.make_symbols(setup.instruments),
+        symbols=make_symbols(setup.instruments),
         instruments=setup.instruments,
         event=np.zeros(EVENT_MAX + 1, m.TICK),
         tick=setup.producers["tick"],
