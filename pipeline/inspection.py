@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 POLL_S = 0.001
-NAME = re.compile("[a-z0-9-]{1,24}")
-"""Of a pipeline, as its configuration spells it: nothing else names a folder."""
 
 
 class InspectionError(Exception):
@@ -185,7 +182,7 @@ def _plain(value: Any) -> Any:
 def arm(name: str, reason: str) -> str:
     """Lift the kill of a name, running or not; return the line that says so. Raises InspectionError, StateError."""
     controls = kill.control_segments(name)
-    if not controls and not (NAME.fullmatch(name) and state.folder(name).is_dir()):
+    if not controls and not (state.NAME.fullmatch(name) and state.folder(name).is_dir()):
         raise InspectionError(f"{name}: no such name; running: {', '.join(kill.running_names()) or 'none'}")
     with state.locked(name, "operator", wait=True):
         for one in controls:

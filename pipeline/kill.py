@@ -172,7 +172,8 @@ def main(arguments: list[str]) -> int:
             confirmed += _confirm(controls[-1], level, since_ns)
         except (OSError, ValueError, KeyError, posix_ipc.Error) as error:
             problems.append(f"{segment}: {error}")
-    if not controls and not problems and not state.folder(name).is_dir():
+    known = state.NAME.fullmatch(name) is not None and state.folder(name).is_dir()
+    if not controls and not problems and not known:
         print(f"shrivenq kill: {name}: no such name; running: {', '.join(running_names()) or 'none'}", file=sys.stderr)
         return 2
     # The word first, the file second: processes stop at once, and a restart finds the file. Whoever arms does so under

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -100,7 +100,7 @@ class View:
         self._next = time.monotonic() + self._every_s
         self._before = (0, time.monotonic())
 
-    def __enter__(self) -> View:
+    def __enter__(self) -> Self:
         if self._live is not None:
             self._live.start()
         return self

@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import getpass
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+NAME = re.compile(r"[a-z0-9-]{1,24}")
+"""What a pipeline may be called: it becomes part of file and segment names."""
+
+
 class StateError(Exception):
     """The state of a name cannot be used; one line says why."""
 
 
 def folder(name: str) -> Path:
-    """Name the state folder of `name`: under $SHRIVENQ_STATE, $XDG_STATE_HOME/shrivenq or ~/.local/state/shrivenq."""
+    """Name the state folder of `name`: under $SHRIVENQ_STATE, $XDG_STATE_HOME/shrivenq or ~/.local/state/shrivenq.
+
+    Raises StateError for what is no name.
+    """
+    if not NAME.fullmatch(name):
+        raise StateError(f"{name!r}: no name of a pipeline: 1 to 24 of a-z, 0-9 and - expected")
     base = os.environ.get("SHRIVENQ_STATE")
     if base:
         return Path(base) / name

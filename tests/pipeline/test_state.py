@@ -81,3 +81,9 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("SHRIVENQ_STATE", str(blocked))
     with pytest.raises(state.StateError, match="cannot make the state folder"):
         state.make_folder("demo")
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "*", "Demo", "x" * 25])
+def test_what_is_no_name_has_no_folder(name):
+    with pytest.raises(state.StateError, match="no name of a pipeline"):
+        state.folder(name)
