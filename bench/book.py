@@ -23,6 +23,7 @@ from shrivenq.stages import book, book_sync
 from shrivenq.stages import messages as m
 from shrivenq.stages.stage import FAULT, Setup
 from shrivenq.stages.venues import binance
+from shrivenq.stages.venues.binance_symbols import make_symbols
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("SHRIVENQ_DATA") or ROOT.parent / "shared" / "data")
@@ -42,7 +43,7 @@ def instruments_of(count, *, futures):
 def decoded():
     """Decode the capture: TICK records, and where each event begins."""
     instruments = instruments_of(1, futures=1)
-    symbols = binance.make_symbols(instruments)
+    symbols = make_symbols(instruments)
     event = np.zeros(binance.EVENT_MAX, m.TICK)
     events = []
     for path in sorted((DATA / "binance" / "cm").glob("*.gz")):

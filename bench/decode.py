@@ -27,7 +27,8 @@ from report import Report, interleaved
 
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages.messages import INSTRUMENT, TICK
-from shrivenq.stages.venues.binance import EVENT_MAX, PADDING, decode, make_symbols
+from shrivenq.stages.venues.binance import EVENT_MAX, PADDING, decode
+from shrivenq.stages.venues.binance_symbols import make_symbols
 
 DATA = Path(os.environ.get("SHRIVENQ_DATA") or Path(__file__).resolve().parent.parent.parent / "shared" / "data")
 MARKETS = {

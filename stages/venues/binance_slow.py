@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shrivenq.stages.messages import DIFF, END, LEVEL, QUOTE, SELLER_AGGRESSED, SIDE_ASK, SNAPSHOT, TRADE
-from shrivenq.stages.venues.binance import EVENT_MAX, MS_MAX, Symbols
+from shrivenq.stages.venues.binance import EVENT_MAX, MS_MAX
+
+if TYPE_CHECKING:
+    from shrivenq.stages.venues.binance_symbols import Symbols
 
 LIMIT = 10**18
 """Scaled prices and quantities stay below this."""

@@ -15,6 +15,7 @@ from shrivenq.stages import book, book_sync, order_book
 from shrivenq.stages import messages as m
 from shrivenq.stages.stage import FAULT, FAULT_DETAIL, FAULT_RING_FULL, FAULT_SEQUENCE
 from shrivenq.stages.venues import binance
+from shrivenq.stages.venues.binance_symbols import make_symbols
 from tests.stages.book_rig import (
     MARKETS,
     check_depth,
@@ -36,7 +37,7 @@ from tests.stages.naive_book import Diff, NaiveBook, Quote, Snapshot, Trade, rea
 def decoded(paths, market):
     """Decode a capture with the compiled decoder: the TICK records of one event after the other."""
     instruments = instruments_of(market)
-    symbols = binance.make_symbols(instruments)
+    symbols = make_symbols(instruments)
     event = np.zeros(binance.EVENT_MAX, m.TICK)
     cause = 0
     for path in paths:

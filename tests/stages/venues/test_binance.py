@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages.messages import DIFF, END, LEVEL, QUOTE, SELLER_AGGRESSED, SIDE_ASK, SNAPSHOT, TICK, TRADE
-from shrivenq.stages.venues.binance import EVENT_MAX, PADDING, decode, make_symbols
+from shrivenq.stages.venues.binance import EVENT_MAX, PADDING, decode
 from shrivenq.stages.venues.binance_slow import Refused, decode_slow
+from shrivenq.stages.venues.binance_symbols import make_symbols
 from tests.stages.venues.captures import MARKETS, make_instruments, read_frames
 
 TIME_NS, CAUSE = 1_723_161_253_937_085_768, 77
@@ -276,7 +277,8 @@ import hashlib, sys
 import numpy as np
 from shrivenq.shm.kernel import COMPILED
 from shrivenq.stages.messages import TICK
-from shrivenq.stages.venues.binance import PADDING, decode, make_symbols
+from shrivenq.stages.venues.binance import PADDING, decode
+from shrivenq.stages.venues.binance_symbols import make_symbols
 from tests.stages.venues.captures import make_instruments
 instruments = make_instruments(sys.argv[1])
 symbols, target, digest = make_symbols(instruments), np.zeros(200, TICK), hashlib.sha256()
@@ -308,55 +310,6 @@ def test_plain_python_gives_the_same_and_never_leaves_the_buffer(data, market):
         capture_output=True,
     )
     assert done.stdout.decode().split() == ["False", digest.hexdigest()], f"seed {seed}: {done.stderr.decode()}"
-
-
-def test_a_thousand_symbols_are_told_apart():
-    names = [
-        f"{a}{b}{c}{quote}"
-        for a in "ABCDEFG"
-        for b in "OPQRST"
-        for c in "XYZ12"
-        for quote in ("USDT", "BTC", "USD_PERP", "FDUSD", "USDC", "ETH")
-    ]
-    instruments = np.repeat(make_instruments("spot"), len(names))
-    instruments["symbol"] = [name.encode() for name in names]
-    symbols = make_symbols(instruments)
-    target = np.zeros(64, TICK)
-    for row, name in enumerate(names):
-        for frame in (SPOT_DEPTH, SPOT_TRADE):
-            named = frame.replace(b"BTCUSDT", name.encode()).replace(b"btcusdt", name.lower().encode())
-            bytes_ = np.frombuffer(named + bytes(PADDING), np.uint8)
-            assert decode(bytes_, 0, len(named), symbols, instruments, target, 0, 0) > 0
-            assert target[0]["instrument"] == row
-
-
-def test_the_stream_and_the_data_must_name_the_same_instrument():
-    instruments = np.repeat(make_instruments("spot"), 2)
-    instruments[1]["symbol"] = b"ETHUSDT"
-    symbols = make_symbols(instruments)
-    frame = SPOT_DEPTH.replace(b"BTCUSDT", b"ETHUSDT")
-    bytes_ = np.frombuffer(frame + bytes(PADDING), np.uint8)
-    assert decode(bytes_, 0, len(frame), symbols, instruments, np.zeros(64, TICK), 0, 0) == 0
-    with pytest.raises(Refused, match="not the stream's symbol"):
-        decode_slow(frame, symbols, instruments, np.zeros(64, TICK), 0, 0)
-
-
-def test_a_snapshot_without_symbol_belongs_to_the_instrument_named_for_it():
-    instruments = np.repeat(make_instruments("spot"), 2)
-    instruments[1]["symbol"] = b"ETHUSDT"
-    bytes_ = np.frombuffer(SPOT_SNAPSHOT + bytes(PADDING), np.uint8)
-    target = np.zeros(64, TICK)
-    for row in range(2):
-        symbols = make_symbols(instruments, snapshot_instrument=row)
-        assert decode(bytes_, 0, len(SPOT_SNAPSHOT), symbols, instruments, target, 0, 0) == 3
-        assert set(target[:3]["instrument"]) == {row}
-
-
-def test_one_symbol_cannot_stand_for_two_rows_of_a_source():
-    instruments = np.repeat(make_instruments("spot"), 2)
-    with pytest.raises(ValueError, match="taken by another row"):
-        make_symbols(instruments)
-    assert make_symbols(instruments, rows=[1]).snapshot_row[0] == 1
 
 
 def test_an_event_larger_than_the_target_is_not_recognised():

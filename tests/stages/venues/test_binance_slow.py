@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shrivenq.stages.messages import SIDE_ASK, TICK
-from shrivenq.stages.venues.binance import EVENT_MAX, make_symbols
+from shrivenq.stages.venues.binance import EVENT_MAX
 from shrivenq.stages.venues.binance_slow import Refused, decode_slow
+from shrivenq.stages.venues.binance_symbols import make_symbols
 from tests.stages.venues.captures import MARKETS, make_instruments
 
 CONTEXT = {market: (make_symbols(make_instruments(market)), make_instruments(market)) for market in MARKETS}
