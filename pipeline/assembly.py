@@ -50,8 +50,13 @@ class Assembly:
     observers: dict[str, Any] = field(default_factory=dict)  # ring name → its observer's cursor words
 
     @classmethod
-    def create(cls, name: str, run: str, instruments: Any, currencies: Any, *, virtual: bool) -> Assembly:
-        """Make every segment of a run. Raises SegmentError, leaving nothing behind."""
+    def create(
+        cls, name: str, run: str, instruments: Any, currencies: Any, *, virtual: bool, recorded: bool = False
+    ) -> Assembly:
+        """Make every segment of a run, with a ring for raw frames if it is recorded.
+
+        Raises SegmentError, leaving nothing behind.
+        """
         made = cls(name, run, instruments, currencies, virtual)
         try:
             made._add("control", CONTROL)
@@ -64,6 +69,8 @@ class Assembly:
             made._add("latency", histogram.histogram_layout(len(hops.NAMES)))
             made.segments["latency"].array("names", writable=True)[:] = counters.name_array(hops.NAMES)
             made._add("journal", byte_ring.byte_ring_layout(topology.JOURNAL_BYTES))
+            if recorded:
+                made._add("raw", byte_ring.byte_ring_layout(topology.RAW_BYTES))
         except segment.SegmentError:
             made.unlink()
             raise
@@ -154,6 +161,8 @@ class Assembly:
         if name == "risk":
             shared["positions"] = board.writer(self.segments["positions"])
         producers: dict[str, Any] = {part: ring.producer(self.segments[part]) for part in made.writes if part in RING}
+        if name == "market_data" and "raw" in self.segments:
+            shared["raw"] = byte_ring.producer(self.segments["raw"])
         if name == "gateway":
             producers["journal"] = byte_ring.producer(self.segments["journal"])
             shared["hops"] = hops.Hops(**histogram.histograms(self.segments["latency"], writable=True))

@@ -71,7 +71,24 @@ def run(
     placement: Annotated[str, typer.Option(help="split or fused, instead of the configuration's.")] = "",
 ) -> None:
     """Start the supervised pipeline and show its latency; Ctrl-C stops it in order."""
-    loaded = _load(config)
+    _run(_load(config), placement)
+
+
+@app.command()
+def record(
+    config: ConfigPath = "default",
+    path: Annotated[str, typer.Option(help="Folder for the recording, instead of the configuration's.")] = "",
+    placement: Annotated[str, typer.Option(help="split or fused, instead of the configuration's.")] = "",
+) -> None:
+    """Start the pipeline as `run` does, and record everything that comes in."""
+    try:
+        loaded = configuration.for_recording(_load(config), path)
+    except ConfigError as error:
+        raise _fail(MISTAKE, error.lines) from None
+    _run(loaded, placement)
+
+
+def _run(loaded: Config, placement: str) -> None:
     if placement:
         loaded = _placed(loaded, placement)
     live = terminal.is_terminal

@@ -269,6 +269,14 @@ def with_placement(config: Config, placement: str) -> Config:
     return msgspec.structs.replace(config, placement=placement)
 
 
+def for_recording(config: Config, path: str = "") -> Config:
+    """Have what comes in recorded, to `path` or where the configuration says. Raises ConfigError without either."""
+    path = path or config.recorder.path
+    if not path:
+        raise ConfigError([f"{config.file}: recorder.path: missing, allowed: a folder; or --path FOLDER"])
+    return msgspec.structs.replace(config, recorder=Recorder(path=path))
+
+
 def for_replay(config: Config, *, path: str = "", placement: str = "", pace: str = "") -> Config:
     """Turn a configuration into one for a replay, with what the command line says instead. Raises ConfigError."""
     errors = []

@@ -14,9 +14,10 @@ import signal
 import time
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shrivenq.pipeline import placement, processes, recovery, runner, state, topology
+from shrivenq.pipeline import placement, processes, recorder, recovery, runner, state, topology
 from shrivenq.pipeline.assembly import Assembly
 from shrivenq.pipeline.inspection import Running
 from shrivenq.shm import byte_ring, segment
@@ -61,6 +62,7 @@ class Supervisor:
         self.assembly: Assembly | None = None
         self.running: Running | None = None
         self.children: list[Process] = []
+        self.recorder: Process | None = None  # beside the path: its death is told, and stops nothing
         self.stopping = False
         self.deaths: list[float] = []
         self.started_ns = time.time_ns()
@@ -126,7 +128,10 @@ class Supervisor:
         tables = self.config.tables()
         part = self.run_id if self.starts == 0 else f"{self.run_id}-{self.starts}"
         self.starts += 1
-        self.assembly = Assembly.create(self.config.name, part, tables.instruments, tables.currencies, virtual=False)
+        recorded = bool(self.config.recorder.path)
+        self.assembly = Assembly.create(
+            self.config.name, part, tables.instruments, tables.currencies, virtual=False, recorded=recorded
+        )
         store_word(self.assembly.control("kill"), control.OPERATOR, control.HALT)
         or_word(self.assembly.control("hold"), control.HOLD, control.STARTING | control.RECONCILING)
         self._words(topology.SUPERVISOR_PID, os.getpid())
@@ -142,6 +147,7 @@ class Supervisor:
             self.log.warning("memory", problem=problem)
         self.children = [processes.start("journal", lambda: self._journal_main(writer))]
         writer.detach()
+        self.recorder = self._start_recorder() if recorded else None
         for names in self.groups:
             self.children.append(processes.start(names[0], self._stage_target(names, plan, epoch, recovered)))
         self._wait_ready()
@@ -156,6 +162,17 @@ class Supervisor:
             placement="fused" if len(self.groups) == 1 else "split",
             pids={child.name: child.pid for child in self.children},
         )
+
+    def _start_recorder(self) -> Process:
+        assert self.assembly is not None
+        assembly, folder = self.assembly, Path(self.config.recorder.path)
+        try:
+            recording = recorder.Recording(folder, self.config.name, self.log)
+        except OSError as error:
+            raise SupervisorError(f"{folder}: cannot be recorded to: {error.strerror}") from None
+        ring = byte_ring.consumer(assembly.segments["raw"])
+        words = assembly.control_read("supervisor")
+        return processes.start("recorder", lambda: recorder.main(recording, ring, assembly.loop("market_data"), words))
 
     def _words(self, index: int, value: int) -> None:
         assert self.assembly is not None
@@ -279,6 +296,9 @@ class Supervisor:
         if dead:
             self._on_death(dead)
             return
+        if self.recorder is not None and not self.recorder.alive():
+            self.log.error("recorder died: no longer recorded", how=describe_exit(self.recorder.status))
+            self.recorder = None
         self._watch_silence()
         if self.running is not None:
             self.show(self.running)
@@ -350,6 +370,9 @@ class Supervisor:
         killed = processes.stop([child for child in self.children if child.name != "journal"], STOP_S)
         self._words(topology.STOP, topology.STOP_JOURNAL)
         killed += processes.stop(writers, STOP_S)
+        if self.recorder is not None:
+            killed += processes.stop([self.recorder], STOP_S)
+            self.recorder = None
         if killed:
             self.log.warning("had to be killed", stages=killed)
         self.assembly.unlink()

@@ -75,3 +75,5 @@ INSTRUMENTS_MAX = WORDS_PER_PAGE
 POOL_COUNT = 1 << 12
 """Order slots: the most orders open at once."""
 JOURNAL_BYTES = 1 << 24
+RAW_BYTES = 1 << 26
+"""Raw frames on their way to the recorder: minutes of a lively market."""

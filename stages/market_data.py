@@ -5,6 +5,9 @@ scanner and puts the records of its event on the `tick` ring. What the scanner d
 slow path in `poll`; what that refuses is counted, sampled to the log and dropped. A full ring drops whole events, with
 GAP on the next one, and never part of one; a snapshot, and every event in virtual time, waits for room instead.
 
+What was taken is handed to the recorder, if there is one, as it came and with the time the stages reason with. That
+never waits: what the recorder has no room for is counted, and the recording says so before the next frame.
+
 In lock-step replay this stage is the conductor: it decides what happens next, see `conductor`.
 """
 
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import msgspec
 import numpy as np
 
-from shrivenq.shm import ring
+from shrivenq.shm import byte_ring, ring
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages import conductor as lockstep
 from shrivenq.stages import frames as f
@@ -31,6 +34,7 @@ from shrivenq.stages.stage import (
     FINISHED,
     FRAMES,
     OFFSET_NS,
+    UNRECORDED,
     VIRTUAL,
     Setup,
     Stage,
@@ -72,6 +76,10 @@ ENDED = 16  # 1: everything has been sent and the pipeline is quiescent
 EAGER = 17  # 1: the source can refill at any time (a file), so an empty buffer ends the turn
 EVENTS = 18  # events published
 END_NS = 19  # virtual time up to which the venue is served, known once the source has ended
+RECORDING = 20  # 1: there is a recorder
+RECORDED = 21  # frames it was offered
+IN_HAND = 22  # index of the frame taken last
+UNRECORDED_SAID = 23  # of the frames it had no room for, those the recording tells of
 WORDS = 32
 
 
@@ -111,6 +119,7 @@ class MarketData(NamedTuple):
     instruments: Any
     event: Any  # TICK records of the frame in hand
     tick: Producer
+    raw: byte_ring.Producer
     words: Any
     conductor: Conductor
 
@@ -179,6 +188,7 @@ def take_frame(context: Any, loop: Any) -> None:
     """Decode the next frame; when the scanner does not recognise it, leave it to `poll`."""
     words, frames = context.words, context.frames
     i = frames.words[f.TAKEN]
+    words[IN_HAND] = i
     frame = frames.index[i]
     words[LAST_NS] = max(words[LAST_NS], time_of(loop, frame["time_ns"]))
     words[NUMBER] += 1
@@ -317,6 +327,34 @@ def _free(context: Any, loop: Any) -> int:
 
 
 @kernel
+def _record(context: Any, loop: Any) -> None:
+    """Offer the frame taken last to the recorder, behind the count of those it had no room for, if there are new ones.
+
+    After the event was sent: recording costs the path nothing.
+    """
+    words, raw = context.words, context.raw
+    words[RECORDED] = words[NUMBER]
+    frame = context.frames.index[words[IN_HAND]]
+    missing = loop[UNRECORDED]
+    at = 0
+    if missing != words[UNRECORDED_SAID]:
+        at = byte_ring.reserve(raw, f.LOST, 8, words[LAST_NS])
+        if at >= 0:
+            raw.words[at >> 3] = missing
+    if at >= 0:
+        kind = f.LOST if frame["flags"] & f.LOST else f.TEXT
+        at = byte_ring.reserve(raw, kind, frame["length"], words[LAST_NS])
+    if at < 0:
+        byte_ring.abandon(raw)
+        loop[UNRECORDED] = missing + 1
+        return
+    for i in range(frame["length"]):
+        raw.data[at + i] = context.frames.data[frame["offset"] + i]
+    byte_ring.commit(raw)
+    words[UNRECORDED_SAID] = missing
+
+
+@kernel
 def step(context: Any, loop: Any) -> int:
     """Send what waits, else release what is next; return the work done."""
     words = context.words
@@ -327,6 +365,8 @@ def step(context: Any, loop: Any) -> int:
     work = _conduct(context, loop) if words[LOCKSTEP] != 0 else _free(context, loop)
     if words[PENDING] != 0:
         work += _send(context, loop)
+    if words[RECORDING] != 0 and words[RECORDED] != words[NUMBER]:
+        _record(context, loop)
     return work
 
 
@@ -390,6 +430,13 @@ class Feed:
             _finish(context, self.loop, count, int(frame["wire_ns"]))
 
 
+def _nowhere() -> byte_ring.Producer:
+    """Make the end of a ring that nobody reads: of the same type as the recorder's, so that kernels compile once."""
+    peer, data = np.zeros(512, np.int64), np.zeros(byte_ring.SIZE_MIN, np.uint8)
+    peer.flags.writeable = False
+    return byte_ring.Producer(np.zeros(512, np.int64), peer, data, data.view(np.int64))
+
+
 def build(setup: Setup) -> MarketData:
     """Open the source and make the context. Raises CaptureError for a capture that cannot be read."""
     config: Config = setup.config
@@ -411,12 +458,14 @@ def build(setup: Setup) -> MarketData:
     words[DRAIN_NS] = int(config.drain_ms * 1e6)
     if config.pace != "flat":
         words[SPEED_PPM] = 1_000_000 if config.pace == "recorded" else max(1, round(config.pace * 1_000_000))
+    words[RECORDING] = "raw" in setup.shared
     context = MarketData(
         frames=f.make_frames(FRAME_BYTES, FRAME_COUNT),
         symbols=make_symbols(setup.instruments),
         instruments=setup.instruments,
         event=np.zeros(EVENT_MAX + 1, m.TICK),
         tick=setup.producers["tick"],
+        raw=setup.shared.get("raw") or _nowhere(),
         words=words,
         conductor=lockstep.make_conductor(setup.cursors, setup.shared["venue"]),
     )

@@ -48,6 +48,7 @@ KILL_SEEN = 13  # risk and gateway: the kill level this stage acts on, plus 1; 0
 KILL_SEEN_NS = 14
 FRAMES = 15  # market_data: frames taken
 DROPS = 16  # market_data: events dropped for want of room
+UNRECORDED = 17  # market_data: frames the recorder had no room for
 FINISHED = 12  # market_data in replay: 1 when everything was sent and nothing is on its way
 
 STARTING, READY, RUNNING, STOPPING, STOPPED, FAILED = 0, 1, 2, 3, 4, 5

@@ -90,7 +90,7 @@ class Log:
 class Rig:
     """The stage and everything around it; `close` it."""
 
-    def __init__(self, source, *, virtual, count=2048, timer_ns=0, config=None):
+    def __init__(self, source, *, virtual, count=2048, timer_ns=0, config=None, raw=None):
         self.segment = ring.create(f"{NAME}{uuid.uuid4().hex[:12]}", m.TICK, count)
         self.reader = ring.consumer(self.segment)
         self.instruments = make_instruments("spot")
@@ -108,7 +108,12 @@ class Rig:
             producers={"tick": ring.producer(self.segment)},
             consumers={},
             loop=self.loop,
-            shared={"timer_ns": np.array([timer_ns]), "venue": self.venue, "resync": self.resync},
+            shared={
+                "timer_ns": np.array([timer_ns]),
+                "venue": self.venue,
+                "resync": self.resync,
+                **({} if raw is None else {"raw": raw}),
+            },
             cursors=self.cursors,
             log=self.log,
         )

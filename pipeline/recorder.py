@@ -1,0 +1,148 @@
+"""The recorder: every frame that came in, into files that `replay` reads back (docs/capture-format.md).
+
+Market data appends each frame to the `raw` ring, with the time its stages reasoned with. The recorder takes them out
+and writes zstd files `NAME-0001.zst`, `NAME-0002.zst`, … into a folder, each of chunks that are whole zstd frames, so
+that a recorder that was killed leaves at most its last chunk unreadable. It runs beside the path, only when nothing
+else wants the CPU; should it fall behind, the recording says where it is incomplete, and so does the log.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import zstandard
+
+from shrivenq.pipeline import placement, topology
+from shrivenq.shm import byte_ring
+from shrivenq.shm.atomics import load_word
+from shrivenq.stages import stage
+from shrivenq.stages.capture import format_line
+from shrivenq.stages.frames import LOST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+CHUNK_BYTES = 1 << 20
+"""Text compressed at a time …"""
+CHUNK_S = 1.0
+"""… or as much as came in this time."""
+FILE_BYTES = 1 << 28
+"""Compressed size from which on the next file is begun."""
+ORPHAN_S = 10.0
+"""Without a supervisor the recorder ends when nothing came for this long: stages outlive it for a while."""
+COUNT_BYTES = 8
+"""Length of a LOST record that counts what had no room; a LOST frame of the source itself is empty."""
+
+
+class Recording:
+    """The files of one recording, continued from what the folder holds.
+
+    Raises OSError where files cannot be written.
+    """
+
+    def __init__(self, folder: Path, name: str, log: Any, *, file_bytes: int = FILE_BYTES) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.name, self.log, self.file_bytes = folder, name, log, file_bytes
+        numbers = [
+            int(number)
+            for path in folder.glob(f"{name}-*.zst")
+            if (number := path.stem.removeprefix(f"{name}-")).isdigit()
+        ]
+        self.number = max(numbers, default=0)
+        self.lost = 0  # frames that had no room, as far as the recording tells
+        self.last_ns = 0
+        self._continues = bool(numbers)
+        self._file: BinaryIO | None = None
+        self._lines: list[bytes] = []
+        self._waiting = 0  # bytes of those
+        self._since = time.monotonic()
+        self._compressor = zstandard.ZstdCompressor()
+
+    def add(self, records: Iterable[tuple[int, int, bytes]]) -> None:
+        """Record frames, (kind, receive time, bytes) as they come off the ring."""
+        for kind, time_ns, payload in records:
+            if self._continues:
+                # Between two recordings in one folder frames are missing.
+                self._continues = False
+                self._line(time_ns, b"")
+            if kind == LOST and len(payload) == COUNT_BYTES:
+                self.tell_lost(int.from_bytes(payload, "little"), time_ns)
+            else:
+                self._line(time_ns, payload)
+        if self._waiting >= CHUNK_BYTES:
+            self.flush()
+
+    def tell_lost(self, count: int, time_ns: int) -> None:
+        """Say that by now `count` frames are missing, unless that was said."""
+        if count != self.lost:
+            self.log.warning("recording incomplete", missing=count - self.lost, missing_in_all=count)
+            self.lost = count
+            self._line(time_ns, b"")
+
+    def _line(self, time_ns: int, payload: bytes) -> None:
+        line = format_line(time_ns, payload)
+        self._lines.append(line)
+        self._waiting += len(line)
+        self.last_ns = time_ns
+
+    def flush_if_due(self) -> None:
+        """Write what has waited for long enough."""
+        if time.monotonic() - self._since >= CHUNK_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits as one chunk; begin the next file after it if this one is full."""
+        self._since = time.monotonic()
+        if not self._lines:
+            return
+        if self._file is None:
+            self.number += 1
+            self._file = (self.folder / f"{self.name}-{self.number:04}.zst").open("xb", buffering=0)
+        self._file.write(self._compressor.compress(b"".join(self._lines)))
+        self._lines, self._waiting = [], 0
+        if self._file.tell() >= self.file_bytes:
+            self._end_file()
+
+    def _end_file(self) -> None:
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._file = None
+
+    def close(self) -> None:
+        """Write everything and close the file."""
+        self.flush()
+        self._end_file()
+
+
+def main(recording: Recording, ring: byte_ring.Consumer, loop: Any, supervisor: Any) -> int:
+    """Be the recorder: move frames from the ring to the files until the stages are done, or everybody else is gone.
+
+    `loop` is market data's page, `supervisor` the supervisor's words. Files that cannot be written end the recording,
+    not the pipeline: one line in the log says so.
+    """
+    placement.apply_side()
+    parent = os.getppid()
+    quiet_since = time.monotonic()
+    try:
+        while True:
+            # Looked at before the ring: after it nothing more comes.
+            stopping = load_word(supervisor, topology.STOP) == topology.STOP_JOURNAL
+            orphaned = os.getppid() != parent and time.monotonic() - quiet_since > ORPHAN_S
+            found = byte_ring.drain(ring)
+            recording.add(found)
+            recording.flush_if_due()
+            if (stopping or orphaned) and not found:
+                recording.tell_lost(load_word(loop, stage.UNRECORDED), recording.last_ns)
+                recording.close()
+                return 0
+            if found:
+                quiet_since = time.monotonic()
+            else:
+                time.sleep(0.005)
+    except OSError as error:
+        recording.log.warning("recording ended", folder=str(recording.folder), reason=error.strerror)
+        return 1
