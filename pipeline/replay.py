@@ -107,6 +107,7 @@ class _Replay:
         self.epoch = self.writer.begin_run(assembly.run.encode(), time.time_ns())
         self.ring = byte_ring.consumer(assembly.segments["journal"])
         self.positions: list[dict[str, str]] = []
+        self.counted: dict[str, int] = {}
         self.frames = assembly.loop("market_data")
         store_word(assembly.control("kill"), control.OPERATOR, control.ARMED)
 
@@ -194,6 +195,12 @@ class _Replay:
 
     def _close(self) -> None:
         self.positions = spelled_positions(self.assembly)
+        self.counted = self.counters()
+        if not self.counted["valid_books"]:
+            self.log.warning(
+                "no book was ever valid, so nothing could trade: expected a snapshot in the capture",
+                path=self.config.market_data.path,
+            )
         while self.drain():
             pass
         for one in self.dumps:
@@ -213,13 +220,16 @@ class _Replay:
             fills=fills,
             seconds=seconds,
             positions=self.positions,
-            counters=self.counters(),
+            counters=self.counted,
             dumped={one.name: one.rows for one in self.dumps},
         )
 
     def counters(self) -> dict[str, int]:
         """Collect what the stages counted."""
-        return {"frames": int(self.frames[stage.FRAMES])}
+        # Fused, all stages count on the first one's page.
+        pages = [self.assembly.loop(name) for name in topology.STAGES]
+        books = max(int(page[stage.BOOKS_VALID]) for page in pages)
+        return {"frames": int(self.frames[stage.FRAMES]), "valid_books": books}
 
 
 def spelled_positions(assembly: Assembly) -> list[dict[str, str]]:

@@ -26,7 +26,17 @@ from shrivenq.stages import book_sync as sync
 from shrivenq.stages import control, order_book
 from shrivenq.stages import messages as m
 from shrivenq.stages.order_book import ASK, BID, Books
-from shrivenq.stages.stage import FAULT_RING_FULL, FAULT_SEQUENCE, VIRTUAL, Setup, Stage, fault, stamp, turn
+from shrivenq.stages.stage import (
+    BOOKS_VALID,
+    FAULT_RING_FULL,
+    FAULT_SEQUENCE,
+    VIRTUAL,
+    Setup,
+    Stage,
+    fault,
+    stamp,
+    turn,
+)
 
 BATCH = 1024
 """Records taken in one step."""
@@ -258,6 +268,8 @@ def close_event(context: Any, loop: Any, record: Any) -> None:
         and sync.close_depth(context, i)
     ):
         put_depth(context, i, record)
+        if context.state[i]["status"] == sync.LIVE:
+            loop[BOOKS_VALID] += 1
     out = context.book
     now = stamp(loop)
     for position in range(out.own[ring.HEAD], out.own[ring.NEXT]):

@@ -103,6 +103,8 @@ class Source(Protocol):
     """Whatever fills frames: sets COUNT, TAKEN and USED anew, and ENDED when there will be nothing more."""
 
     eager: bool
+    damage: str
+    """What was first found damaged, in one line; empty for nothing."""
 
     def fill(self, frames: Frames) -> None:
         """Put the next frames into the buffer, from its beginning."""
@@ -388,6 +390,7 @@ class Feed:
         self.loop = loop
         self.log = log
         self._served = resync.copy()
+        self._told = False
 
     def poll(self) -> None:
         """Do what the compiled loop cannot; called between two of its turns."""
@@ -401,6 +404,11 @@ class Feed:
         self._served = asked
         if frames.words[f.TAKEN] == frames.words[f.COUNT] and not frames.words[f.ENDED]:
             self.source.fill(frames)
+            if self.source.damage and not self._told:
+                self._told = True
+                self.log.warning(
+                    "capture damaged; books are invalid from there to the next snapshot", what=self.source.damage
+                )
 
     def _slow_path(self) -> None:
         """Decode the frame in hand strictly, or refuse it: counted, the first ones and then every 1000th logged."""

@@ -453,6 +453,7 @@ class SimulatedMarket:
     """The simulated market as a source of frames for the market_data stage."""
 
     eager = True
+    damage = ""
 
     def __init__(self, instruments: Any, seed: int, *, offset_ns: int | None, config: Config | None = None) -> None:
         """Make the market; `offset_ns` None is virtual time, as fast as frames are taken, from `config.start_ns`.

@@ -46,6 +46,7 @@ EPOCH = 10  # of the rings in use
 PID = 11
 KILL_SEEN = 13  # risk and gateway: the kill level this stage acts on, plus 1; 0 before the first look
 KILL_SEEN_NS = 14
+BOOKS_VALID = 17  # book: valid DEPTH_BOOKs published
 FRAMES = 15  # market_data: frames taken
 DROPS = 16  # market_data: events dropped for want of room
 UNRECORDED = 17  # market_data: frames the recorder had no room for

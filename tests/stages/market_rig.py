@@ -56,6 +56,7 @@ class Source:
     """Frames by hand: (time_ns, payload), payload None for LOST; `batch` of them a fill."""
 
     eager = True
+    damage = ""
 
     def __init__(self, frames, batch=7):
         self.waiting, self.batch = list(frames), batch
