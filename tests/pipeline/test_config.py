@@ -7,7 +7,7 @@ import re
 import pytest
 
 from shrivenq.pipeline import config
-from shrivenq.pipeline.config import SHIPPED, ConfigError, find, for_replay, load, with_placement
+from shrivenq.pipeline.config import SHIPPED, ConfigError, find, for_recording, for_replay, load, with_placement
 
 DEFAULT = (SHIPPED / "default.toml").read_text()
 
@@ -219,3 +219,12 @@ def test_the_command_line_has_its_say():
     with pytest.raises(ConfigError) as caught:
         for_replay(load("default"), placement="both", pace="nan")
     assert [one.split(":")[0] for one in caught.value.lines][1:] == ["--pace", "--placement"]
+
+
+def test_a_recording_needs_a_folder():
+    loaded = load("default")
+    told = for_recording(loaded, "somewhere")
+    assert told.recorder.path == "somewhere"
+    assert for_recording(told).recorder.path == "somewhere"
+    with pytest.raises(ConfigError, match=r"recorder\.path: missing"):
+        for_recording(loaded)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
 import uuid
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from shrivenq.pipeline import placement, recorder, topology
 from shrivenq.pipeline.recorder import Recording
+from shrivenq.pipeline.state import folder as state_folder
 from shrivenq.shm import byte_ring, segment
 from shrivenq.stages import market_data, stage
 from shrivenq.stages import messages as m
@@ -202,3 +210,88 @@ def test_a_file_that_cannot_be_written_ends_the_recording_with_one_line(raw, tmp
     recording.folder.rmdir()
     assert recorder.main(recording, consumer, np.zeros(512, np.int64), words) == 1
     assert [event for event, _ in log.lines] == ["recording ended"]
+
+
+NAME = "test-recorder"
+MAIN = [sys.executable, "-c", "from shrivenq.pipeline.main import main; main()"]
+PATIENCE_S = 400.0
+"""Stages compile on first use."""
+
+
+def children_of(parent):
+    """Pids of a process's children by name."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            text = (folder / "stat").read_text()
+            name, _, rest = text.partition("(")[2].rpartition(")")
+            if int(rest.split()[1]) == parent:
+                found[name] = int(folder.name)
+    return found
+
+
+@pytest.fixture
+def recorded(tmp_path, monkeypatch):
+    """`shrivenq record` on the simulated market in a process of its own, and the folder it records to."""
+    monkeypatch.setenv("SHRIVENQ_STATE", str(tmp_path / "state"))
+    shipped = Path(topology.__file__).resolve().parent.parent / "configs" / "default.toml"
+    path = tmp_path / "test.toml"
+    path.write_text(shipped.read_text().replace('name = "default"', f'name = "{NAME}"'))
+    folder = tmp_path / "recording"
+    process = subprocess.Popen(
+        [*MAIN, "record", str(path), "--path", str(folder), "--placement", "fused"], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process, folder
+    finally:
+        if process.poll() is None:
+            children = children_of(process.pid)
+            process.kill()
+            process.communicate()
+            for pid in children.values():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        for name in segment.names(f"{NAME}."):
+            segment.unlink(name)
+
+
+def until(process, condition):
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def stopped(process):
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert not segment.names(f"{NAME}.")
+
+
+@pytest.mark.slow
+def test_record_is_run_and_a_recording_of_it(recorded):
+    process, folder = recorded
+    until(process, lambda: list(folder.glob("*.zst")))
+    stopped(process)
+    assert [path.name for path in folder.iterdir()] == [f"{NAME}-0001.zst"]
+    found = read(folder)
+    assert found
+    assert all(b'"stream":"' in (payload or b"") for _, payload in found)
+    ticks = replayed(folder)
+    check_stream(ticks)
+    # This rig trades one of the two instruments; each of its frames is one event.
+    assert int((ticks["kind"] == m.END).sum()) == sum(b'"btcusdt@' in payload for _, payload in found)
+
+
+@pytest.mark.slow
+def test_the_death_of_the_recorder_is_told_and_stops_nothing(recorded):
+    process, folder = recorded
+    until(process, lambda: list(folder.glob("*.zst")))
+    os.kill(children_of(process.pid)["sq-recorder"], signal.SIGKILL)
+    log = state_folder(NAME) / "log.jsonl"
+    until(process, lambda: "recorder died" in log.read_text())
+    assert "stage died" not in log.read_text()
+    stopped(process)
+    assert read(folder), "what was written before is readable"
