@@ -118,7 +118,11 @@ class Rig:
             cursors=self.cursors,
             log=self.log,
         )
-        self.context = market_data.build(setup)
+        try:
+            self.context = market_data.build(setup)
+        except BaseException:
+            self.close()
+            raise
         (poll,) = setup.polls
         self.feed = poll.__self__
         if source is not None:
