@@ -88,6 +88,6 @@ def grant(conductor: Any, time_ns: int) -> None:
 
 @kernel
 def let_on(conductor: Any, time_ns: int) -> None:
-    """Let the venue act on what is due by `time_ns`, if it is not acting on a grant already: a run without lock-step."""
+    """Let the venue act on what is due by `time_ns` unless it is acting already: for runs without lock-step."""
     if load_acquire(conductor.venue, DONE) == conductor.venue[GRANTS] and next_due(conductor) <= time_ns:
         grant(conductor, time_ns)

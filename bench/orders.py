@@ -1,0 +1,78 @@
+"""Orders a second: from the strategy through risk, journal and gateway to the paper venue and back to the strategy.
+
+The strategy keeps 256 immediate-or-cancel orders in flight; each that has ended is followed by the next. The venue
+answers at once. Every order passes all checks and is journaled before it is sent, every report before risk sees it;
+the journal ring is emptied as fast as it fills. `orders` is how many ended a second, `ready_p99` the time from the
+report that lets an order go until its text is ready. Medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from harness import STRATEGIES, BenchmarkError, Stack, base_config, load_tape, percentile, quiet_logs, shared, wide_open
+from report import Report, interleaved
+
+from shrivenq.stages import frames
+from shrivenq.stages import messages as m
+
+ROUNDS = 5
+FRAMES = 4_000
+SPACING_NS = 1_000_000
+IN_FLIGHT = 256
+SETTLE_S = 0.5
+SECONDS = 2.0
+LEAD_NS = 50_000_000
+DRAIN_S = 0.005
+
+
+def paper(tape):
+    """Measure one round."""
+    config = wide_open(
+        base_config(),
+        strategy=STRATEGIES / "in_flight.py",
+        params={"orders": IN_FLIGHT, "quantity": 10_000},
+        latency_us=0,
+    )
+    index = shared(min(FRAMES, tape.count), frames.FRAME)
+    index[:] = tape.frames.index[: len(index)]
+    part = tape._replace(frames=frames.Frames(tape.frames.data, index, np.zeros(16, np.int64)))
+    with Stack(config, fused=False, virtual=False, source=(part, 1)) as stack:
+        start_ns = time.monotonic_ns() + LEAD_NS
+        index["time_ns"] = start_ns + stack.offset_ns + np.arange(len(index)) * SPACING_NS
+        stack.go()
+        settled = None
+        until = time.monotonic() + SETTLE_S + SECONDS
+        while time.monotonic() < until:
+            stack.check()
+            if settled is None and time.monotonic() > until - SECONDS:
+                settled = time.monotonic_ns()
+            stack.drain(keep=settled is not None)
+            time.sleep(DRAIN_S)
+        _, reports = stack.journaled()
+        denied = stack.denied()
+    final = reports[(reports["flags"] & m.FINAL != 0) & (reports["acknowledged_ns"] >= settled)]
+    denied += int((final["kind"] == m.DENIED).sum())
+    if len(final) == 0 or denied > IN_FLIGHT:
+        raise BenchmarkError(f"{len(final)} orders ended, {denied} were denied")
+    seconds = (int(final["acknowledged_ns"].max()) - settled) / 1e9
+    return {
+        "orders": len(final) / seconds,
+        "ready_p99": percentile(final["ready_ns"] - final["wire_ns"], 99),
+    }
+
+
+def main():
+    report = Report("orders")
+    tape = load_tape()
+    if not tape.real:
+        report.row("paper", "note", "text", "no captured data: frames of the simulated market")
+    with quiet_logs():
+        found = interleaved(ROUNDS, {"paper": lambda: paper(tape)})["paper"]
+    report.row("paper", "orders", "1/s", found["orders"])
+    report.row("paper", "ready_p99", "ns", found["ready_p99"])
+
+
+if __name__ == "__main__":
+    main()
