@@ -88,6 +88,10 @@ class Segment:
                 reason = os.strerror(ctypes.get_errno())
                 self.shortfalls.append(f"{self.name}: {region} is not locked in memory: {reason}")
 
+    def __del__(self) -> None:
+        """Give the descriptor back: whoever only looks, again and again, must not run out of them."""
+        self.close()
+
     def close(self) -> None:
         """Give the descriptor back; arrays already handed out stay valid until they are dropped."""
         if self._descriptor >= 0:

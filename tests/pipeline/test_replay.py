@@ -98,10 +98,10 @@ def test_a_dump_misses_nothing_and_changes_nothing(short, expected, tmp_path):
     book, orders = tmp_path / "book.csv", tmp_path / "orders.jsonl"
     result = run(load("spot", short), dump=[f"book={book}", f"to_venue={orders}"])
     assert result.digest == expected.digest
-    rows = list(csv.DictReader(book.open()))
+    rows = list(csv.DictReader(book.read_text().splitlines()))
     assert len(rows) == result.dumped["book"] > 100
     assert sum(row["valid"] == "1" for row in rows) > 100
-    sent = [json.loads(line) for line in orders.open()]
+    sent = [json.loads(line) for line in orders.read_text().splitlines()]
     assert [row["sequence"] for row in sent] == list(range(len(sent)))
 
 
@@ -162,7 +162,7 @@ def test_a_whole_capture_ends_as_its_oracle_says(data, tmp_path, market):
     folder = data / "binance" / market
     book, path = tmp_path / "book.csv", tmp_path / "journal"
     result = run(load(market, folder), dump=[f"book={book}"], journal_path=path)
-    rows = list(csv.DictReader(book.open()))
+    rows = list(csv.DictReader(book.read_text().splitlines()))
     last = rows[-1]
     assert (last["update_id"], last["bid_0_price"], last["ask_0_price"], last["valid"]) == (*END[market], "1")
     agreeing, of = AGREEMENT[market]

@@ -43,7 +43,8 @@ class Run:
     """A supervisor in a process of its own."""
 
     def __init__(self, path, *options):
-        self.process = subprocess.Popen([*MAIN, "run", str(path), *options], stderr=subprocess.PIPE, text=True)
+        command = [*MAIN, "run", str(path), *options]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
     def until(self, condition):
         """Wait until the condition holds; the pipeline must live meanwhile."""
