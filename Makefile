@@ -28,6 +28,7 @@ check: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
 
 format: venv
 	$(BIN)/ruff check --fix .
