@@ -46,6 +46,10 @@ class BenchmarkError(Exception):
     """A benchmark could not be run as it is meant; one line says why."""
 
 
+class DisturbedError(BenchmarkError):
+    """A run in real time was not what it was meant to be: the machine was too busy with something else."""
+
+
 # ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -331,6 +335,13 @@ class Stack:
         """Count the events market data had to drop."""
         return int(load_word(self.assembly.loop("market_data"), stage.DROPS))
 
+    def refuse_drops(self):
+        """Raise DisturbedError if events were dropped: the capture holds no snapshot that would bring the book back."""
+        if self.drops():
+            raise DisturbedError(
+                f"{self.drops()} events were dropped: a stage did not run for a tenth of a second or more"
+            )
+
     def journaled(self):
         """Sort what was kept of the journal into its ORDER and REPORT rows."""
         if not self.records:
@@ -345,6 +356,19 @@ class Stack:
             payload[kinds == journal.ORDER_SENT].reshape(-1).view(m.ORDER),
             payload[kinds == journal.REPORT_SEEN].reshape(-1).view(m.REPORT),
         )
+
+
+ATTEMPTS = 5
+
+
+def undisturbed(report, call):
+    """Call until it is not disturbed, ATTEMPTS times at most; every attempt thrown away is a row."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return call()
+        except DisturbedError as error:
+            report.row("machine", "disturbed", "text", f"a run was repeated: {error}")
+    return call()
 
 
 def percentile(values, percent):

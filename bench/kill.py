@@ -2,7 +2,8 @@
 
 Five processes trade on the Spot capture, an order for every market event, 50 µs apart: 20,000 a second.
 `last_order_p99`: the operator's word is set to `halt` in shared memory and some time later to armed again, 600 times
-over; from the store of the word to the last order sent before it is lifted, 0 if none was. `command_p50`: the whole
+over; from the store of the word to the last order sent before it is lifted, 0 if none was. (They buy only: what reduces
+a position passes a halt.) `command_p50`: the whole
 command `shrivenq kill halt NAME`, from its start to its end, with risk's and the gateway's confirmation.
 """
 
@@ -17,7 +18,18 @@ import time
 from pathlib import Path
 
 import numpy as np
-from harness import STRATEGIES, BenchmarkError, Stack, base_config, load_tape, percentile, quiet_logs, shared, wide_open
+from harness import (
+    STRATEGIES,
+    BenchmarkError,
+    Stack,
+    base_config,
+    load_tape,
+    percentile,
+    quiet_logs,
+    shared,
+    undisturbed,
+    wide_open,
+)
 from report import Report
 
 from shrivenq.shm.atomics import store_release
@@ -63,7 +75,8 @@ class Switch:
 
 def trading(tape):
     """Make the pipeline, and its schedule of frames."""
-    config = wide_open(base_config(), strategy=STRATEGIES / "one_order.py", params={"events": ALL, "quantity": 10_000})
+    parameters = {"events": ALL, "quantity": 10_000, "buys_only": 1}
+    config = wide_open(base_config(), strategy=STRATEGIES / "one_order.py", params=parameters)
     index = shared(min(FRAMES, tape.count), frames.FRAME)
     index[:] = tape.frames.index[: len(index)]
     part = tape._replace(frames=frames.Frames(tape.frames.data, index, np.zeros(16, np.int64)))
@@ -80,13 +93,13 @@ def let_go(stack, index):
 
 
 def last_orders(tape):
-    """Kill and arm again and again; return for each kill the ns until its last order had left."""
+    """Kill and arm again and again; return for each kill the ns until its last order had left, and the rate."""
     made, index = trading(tape)
     with made as stack:
         let_go(stack, index)
         switch = Switch(stack)
         first_ns = time.monotonic_ns()
-        spans = []
+        intents, spans = stack.published("intent"), []
         for _ in range(KILLS):
             killed_ns = switch.halt()
             time.sleep(KILLED_S)
@@ -94,17 +107,16 @@ def last_orders(tape):
             time.sleep(ARMED_S)
             stack.drain(keep=True)
             stack.check()
+        rate = (stack.published("intent") - intents) / (time.monotonic_ns() - first_ns) * 1e9
         stack.drain(keep=True)
         _, reports = stack.journaled()
-        if stack.drops():
-            raise BenchmarkError(f"{stack.drops()} events were dropped: the machine is too busy to trade")
+        stack.refuse_drops()
     sent = np.unique(reports["sent_ns"][reports["sent_ns"] > first_ns])
-    armed_s = (spans[-1][1] - first_ns - sum(armed - killed for killed, armed in spans)) / 1e9
     after = []
     for killed, armed in spans:
         between = sent[np.searchsorted(sent, killed) : np.searchsorted(sent, armed)]
         after.append(int(between[-1]) - killed if len(between) else 0)
-    return after, len(sent) / armed_s
+    return after, rate
 
 
 def commands(tape):
@@ -137,7 +149,7 @@ def main():
     if not tape.real:
         report.row("paper", "note", "text", "no captured data: frames of the simulated market")
     with quiet_logs():
-        after, rate = last_orders(tape)
+        after, rate = undisturbed(report, lambda: last_orders(tape))
         taken = commands(tape)
     report.row("paper", "last_order_p99", "µs", percentile(after, 99) / 1e3)
     report.row("paper", "command_p50", "µs", statistics.median(taken) * 1e6)

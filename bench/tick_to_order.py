@@ -24,6 +24,7 @@ from harness import (
     percentile,
     quiet_logs,
     shared,
+    undisturbed,
     wide_open,
 )
 from report import Report, interleaved
@@ -63,8 +64,8 @@ def scheduled(tape, count):
 
 
 def play(tape, schedule, *, fused, events):
-    """Release frame i at `schedule[i]` ns; return the rows ORDER and REPORT of every order, and events dropped."""
-    parameters = {"events": events, "quantity": 10_000}
+    """Release frame i at `schedule[i]` ns; return when it began and the rows ORDER and REPORT of every order."""
+    parameters = {"events": events, "quantity": 10_000, "buys_only": 0}
     config = wide_open(base_config(), strategy=STRATEGIES / "one_order.py", params=parameters)
     part = scheduled(tape, len(schedule))
     with Stack(config, fused=fused, virtual=False, source=(part, 1)) as stack:
@@ -75,14 +76,13 @@ def play(tape, schedule, *, fused, events):
         stack.go()
         stack.run_out(every_s=0.1)
         orders, reports = stack.journaled()
-        return start_ns, orders, reports, stack.drops()
+        stack.refuse_drops()
+        return start_ns, orders, reports
 
 
 def samples(tape, schedule, *, fused, events, first):
     """Play, and return by frame: the number of the frame, its total, and every hop, for frames from `first` on."""
-    start_ns, orders, reports, drops = play(tape, schedule, fused=fused, events=events)
-    if drops:
-        raise BenchmarkError(f"{drops} events were dropped: the machine is too busy")
+    start_ns, orders, reports = play(tape, schedule, fused=fused, events=events)
     _, at = np.unique(reports["order_id"], return_index=True)
     ids, reports = reports["order_id"][at], reports[at]
     orders = orders[(orders["kind"] == m.NEW) & np.isin(orders["order_id"], ids)]
@@ -229,21 +229,24 @@ def main():
     tape = load_tape()
     even = np.arange(min(FRAMES, tape.count), dtype=np.int64) * SPACING_NS
     few = even[: min(TRADE_FRAMES, tape.count)]
+
+    def run(call, schedule, placed, first):
+        return undisturbed(report, lambda: call(tape, schedule, fused=placed == "fused", first=first))
+
     cases = {
-        "split": lambda: measure(tape, even, fused=False, first=WARM_UP),
-        "fused": lambda: measure(tape, even, fused=True, first=WARM_UP),
+        "split": lambda: run(measure, even, "split", WARM_UP),
+        "fused": lambda: run(measure, even, "fused", WARM_UP),
         "bare": bare,
     }
     with quiet_logs():
         found = interleaved(ROUNDS, cases)
         for case in ("split", "fused"):
-            found[case] |= measure_trades(tape, few, fused=case == "fused", first=WARM_UP)
+            found[case] |= run(measure_trades, few, case, WARM_UP)
         if tape.real:
             schedule, first = burst(tape)
             for case in ("split", "fused"):
-                figures = measure(tape, schedule, fused=case == "fused", first=first)
-                figures |= measure_trades(tape, schedule, fused=case == "fused", first=first)
-                found[f"{case}_burst"] = figures
+                found[f"{case}_burst"] = run(measure, schedule, case, first)
+                found[f"{case}_burst"] |= run(measure_trades, schedule, case, first)
     for case, figures in found.items():
         for figure, value in figures.items():
             report.row(case, figure, "ns", value)

@@ -1,7 +1,8 @@
 """One immediate-or-cancel order an event: what the pipeline's latency is measured with.
 
 `events` is what it answers: depth events, trades, or every market event (quotes too). The touch is the last known one.
-Sides alternate, but not while an order is under way: the other side would trade with it, which risk refuses.
+Sides alternate, but not while an order is under way: the other side would trade with it, which risk refuses. With
+`buys_only` no order reduces a position: those pass a halt.
 Quantities go round, so that no order repeats another within the shortest duplicate window.
 """
 
@@ -18,6 +19,7 @@ PARAMS = np.dtype(
     [
         ("events", "<i8"),  # DEPTH, TRADES, ALL
         ("quantity", "<i8"),  # of the smallest order
+        ("buys_only", "<i8"),  # 1: never sell
     ],
     align=True,
 )
@@ -40,7 +42,7 @@ def _send(params, state, instrument, orders):
     if mine["bid"] == 0 or mine["ask"] == 0:
         return
     if mine["open"] == 0:
-        mine["side"] = m.SELL if mine["side"] == m.BUY else m.BUY
+        mine["side"] = m.SELL if mine["side"] == m.BUY and params["buys_only"] == 0 else m.BUY
     quantity = params["quantity"] + mine["sent"] % QUANTITIES * orders.instruments[instrument]["step"]
     if mine["side"] == m.BUY:
         order = buy(orders, instrument, mine["ask"], quantity, m.LIMIT, m.IOC)
