@@ -195,6 +195,10 @@ def wide_open(config, *, strategy, params, latency_us=100):
 # ── the pipeline ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+_warm = set()
+"""Placements whose machine code this process has."""
+
+
 class Stack:
     """The stages of one run in their processes; a context manager that leaves neither process nor segment."""
 
@@ -213,8 +217,11 @@ class Stack:
 
     def __enter__(self):
         names = list(topology.STAGES)
+        groups = [names] if self.fused else [[name] for name in names]
+        if self.fused not in _warm:
+            self._warm_up(groups)
         plan = placement.plan(self.config, names, fused=self.fused)
-        for group in [names] if self.fused else [[name] for name in names]:
+        for group in groups:
             self.children.append(processes.start(group[0], lambda group=group: self._main(group, plan)))
         try:
             self._wait_ready(names)
@@ -228,20 +235,34 @@ class Stack:
         processes.stop(self.children, 5.0)
         self.assembly.unlink()
 
-    def _main(self, group, plan):
-        """Be the stages `group` until told to stop."""
-        plan.apply(group[0])
-        supervisor = self.assembly.control_read("supervisor")
-        held = runner.build(
-            self.assembly,
+    def _build(self, assembly, group, wait):
+        return runner.build(
+            assembly,
             group,
             self.config.stage_configs(),
             epoch=1,
             timer_ns=0,
-            wait=plan.wait_of(group[0]),
+            wait=wait,
             offset_ns=self.offset_ns,
             log=self.log,
         )
+
+    def _warm_up(self, groups):
+        """Compile or load the machine code in this process, as the supervisor does: a fork then has it."""
+        of = self.assembly
+        scratch = Assembly.create(of.name, f"{of.run}-warm", of.instruments, of.currencies, virtual=self.virtual)
+        try:
+            for group in groups:
+                self._build(scratch, group, 0).warm()
+        finally:
+            scratch.unlink()
+        _warm.add(self.fused)
+
+    def _main(self, group, plan):
+        """Be the stages `group` until told to stop."""
+        plan.apply(group[0])
+        supervisor = self.assembly.control_read("supervisor")
+        held = self._build(self.assembly, group, plan.wait_of(group[0]))
         if group[0] == "market_data":
             self._play(held)
         held.warm()

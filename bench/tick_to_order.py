@@ -44,7 +44,8 @@ WARM_UP = 2_000
 """Frames at the beginning that count for nothing: the first touch of every page is among them."""
 ROUNDS = 3
 TRADE_FRAMES = 20_000
-BURST_S = 5.0
+BURST_S = 12.0
+TRADE_BURST_S = 3.0
 LEAD_NS = 100_000_000
 """From letting the stages go to the first frame."""
 DEPTH, TRADES = 0, 1
@@ -114,10 +115,10 @@ def measure_trades(tape, schedule, *, fused, first):
 PERCENTILES = {"p50": 50, "p99": 99, "p999": 99.9}
 
 
-def burst(tape):
+def burst(tape, seconds):
     """Find the busiest stretch: the schedule up to its end, what was before in even steps, and its first frame."""
     times = tape.frames.index["time_ns"]
-    stop = np.searchsorted(times, times + int(BURST_S * 1e9))
+    stop = np.searchsorted(times, times + int(seconds * 1e9))
     first = int(np.argmax(stop - np.arange(len(times))))
     last = int(stop[first])
     schedule = np.arange(last, dtype=np.int64) * (SPACING_NS // 2)
@@ -230,23 +231,22 @@ def main():
     even = np.arange(min(FRAMES, tape.count), dtype=np.int64) * SPACING_NS
     few = even[: min(TRADE_FRAMES, tape.count)]
 
-    def run(call, schedule, placed, first):
+    def run(call, schedule, first, placed):
         return undisturbed(report, lambda: call(tape, schedule, fused=placed == "fused", first=first))
 
     cases = {
-        "split": lambda: run(measure, even, "split", WARM_UP),
-        "fused": lambda: run(measure, even, "fused", WARM_UP),
+        "split": lambda: run(measure, even, WARM_UP, "split"),
+        "fused": lambda: run(measure, even, WARM_UP, "fused"),
         "bare": bare,
     }
     with quiet_logs():
         found = interleaved(ROUNDS, cases)
         for case in ("split", "fused"):
-            found[case] |= run(measure_trades, few, case, WARM_UP)
+            found[case] |= run(measure_trades, few, WARM_UP, case)
         if tape.real:
-            schedule, first = burst(tape)
             for case in ("split", "fused"):
-                found[f"{case}_burst"] = run(measure, schedule, case, first)
-                found[f"{case}_burst"] |= run(measure_trades, schedule, case, first)
+                found[f"{case}_burst"] = run(measure, *burst(tape, BURST_S), case)
+                found[f"{case}_burst"] |= run(measure_trades, *burst(tape, TRADE_BURST_S), case)
     for case, figures in found.items():
         for figure, value in figures.items():
             report.row(case, figure, "ns", value)
