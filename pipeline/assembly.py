@@ -14,10 +14,11 @@ import numpy as np
 from shrivenq.pipeline import topology
 from shrivenq.pipeline.topology import CONTROL, RING, RINGS, STAGES
 from shrivenq.shm import board, byte_ring, counters, histogram, pool, ring, segment
+from shrivenq.shm.atomics import store_word
 from shrivenq.shm.clock import monotonic_ns
 from shrivenq.shm.kernel import kernel
 from shrivenq.shm.layout import Layout, Region
-from shrivenq.stages import hops, orders, positions, stage
+from shrivenq.stages import control, hops, orders, positions, stage
 from shrivenq.stages.stage import Setup
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class Assembly:
         made = cls(name, run, instruments, currencies, virtual)
         try:
             made._add("control", CONTROL)
+            # Killed until somebody arms it: what is only being made must not look like a pipeline that trades.
+            store_word(made.control("kill"), control.OPERATOR, control.HALT)
             made._add("orders", pool.pool_layout(orders.ORDER_SLOT, topology.POOL_COUNT))
             made._pool = pool.attach(made.segments["orders"])
             pool.reset(made._pool)

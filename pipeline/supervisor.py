@@ -105,9 +105,6 @@ class Supervisor:
         scratch = Assembly.create(
             self.config.name, f"{self.run_id}-warm", tables.instruments, tables.currencies, virtual=False
         )
-        # For the time it is there it must not look like a pipeline that trades.
-        store_word(scratch.control("kill"), control.OPERATOR, control.HALT)
-        or_word(scratch.control("hold"), control.HOLD, control.STARTING)
         try:
             for names in self.groups:
                 self._build(scratch, names, wait=0, epoch=1).warm()
@@ -135,7 +132,6 @@ class Supervisor:
         self.assembly = Assembly.create(
             self.config.name, part, tables.instruments, tables.currencies, virtual=False, recorded=recorded
         )
-        store_word(self.assembly.control("kill"), control.OPERATOR, control.HALT)
         or_word(self.assembly.control("hold"), control.HOLD, control.STARTING | control.RECONCILING)
         self._words(topology.SUPERVISOR_PID, os.getpid())
         path = state.make_folder(self.config.name) / "journal"
