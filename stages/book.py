@@ -309,7 +309,7 @@ def take(context: Any, loop: Any, record: Any) -> None:
             put_other(context, record)
 
 
-@kernel
+@inlined
 def step(context: Any, loop: Any) -> int:
     """Take what waits on `tick`, at most BATCH records; return how many that was.
 

@@ -337,7 +337,7 @@ def _take_orders(context: Any, loop: Any) -> int:
     return waiting
 
 
-@kernel
+@inlined
 def step(context: Any, loop: Any) -> int:
     """Take what the venue said, then what risk lets out; return the number of messages."""
     note_kill(context, loop)

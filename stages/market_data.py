@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from shrivenq.shm import byte_ring, ring
-from shrivenq.shm.kernel import kernel
+from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import conductor as lockstep
 from shrivenq.stages import frames as f
 from shrivenq.stages import messages as m
@@ -356,7 +356,7 @@ def _record(context: Any, loop: Any) -> None:
     words[UNRECORDED_SAID] = missing
 
 
-@kernel
+@inlined
 def step(context: Any, loop: Any) -> int:
     """Send what waits, else release what is next; return the work done."""
     words = context.words

@@ -297,7 +297,7 @@ def _take_orders(context: Any, loop: Any) -> int:
     return taken
 
 
-@kernel
+@inlined
 def step(context: Any, loop: Any) -> int:
     """Take the market, then orders, then do what is due; return the number of things done."""
     work = _take_feed(context, loop) + _take_orders(context, loop)

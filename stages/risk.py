@@ -164,7 +164,7 @@ def in_sequence(source: Any, count: int) -> bool:
     return True
 
 
-@kernel
+@inlined
 def step(context: Risk, loop: Any) -> int:
     """Take touches, reports and intents that wait, in bounded batches; return the number of messages."""
     # Counted before the touches are drained: what an intent was based on is known when it is decided.

@@ -19,7 +19,7 @@ import numpy as np
 
 from shrivenq.shm import ring
 from shrivenq.shm.invoke import addresses, compiled_for, invoke
-from shrivenq.shm.kernel import COMPILED, kernel
+from shrivenq.shm.kernel import COMPILED, inlined, kernel
 from shrivenq.stages import messages as m
 from shrivenq.stages import strategy
 from shrivenq.stages.stage import FAULT_SEQUENCE, Setup, Stage, fault, stamp, turn
@@ -192,7 +192,7 @@ def on_market(context: Any, loop: Any, slot: int) -> None:
         _commit(context, first, stamp(loop))
 
 
-@kernel
+@inlined
 def step(context: Any, loop: Any) -> int:
     """Handle what waits on `feedback`, then on `book`; return the number of messages."""
     reports = ring.available(context.feedback)
