@@ -14,6 +14,7 @@ from shrivenq.pipeline import fused
 from shrivenq.pipeline.assembly import clock_ns
 from shrivenq.pipeline.recovery import RecoveryError
 from shrivenq.pipeline.topology import STAGES
+from shrivenq.shm.atomics import store_word
 from shrivenq.shm.segment import SegmentError
 from shrivenq.stages import stage
 from shrivenq.stages.capture import CaptureError
@@ -58,8 +59,11 @@ class Runner:
             raise StageError(f"{'+'.join(self.names)}: stopped: {fault} fault at {int(loop[stage.FAULT_DETAIL])}")
         for poll in self.polls:
             poll()
+        # Fused, every step used the first stage's page; the others' owners are looked for on their own.
         for other in self.loops[1:]:
             other[: stage.DEADLINE_NS] = loop[: stage.DEADLINE_NS]
+            other[stage.KILL_SEEN_NS] = loop[stage.KILL_SEEN_NS]
+            store_word(other, stage.KILL_SEEN, int(loop[stage.KILL_SEEN]))
 
     def context(self, name: str) -> Any:
         """Give the context of one of its stages."""

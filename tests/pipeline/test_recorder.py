@@ -288,7 +288,8 @@ def test_record_is_run_and_a_recording_of_it(recorded):
 @pytest.mark.slow
 def test_the_death_of_the_recorder_is_told_and_stops_nothing(recorded):
     process, folder = recorded
-    until(process, lambda: list(folder.glob("*.zst")))
+    # A chunk is written whole, after a second or a megabyte: wait for the first one.
+    until(process, lambda: any(path.stat().st_size for path in folder.glob("*.zst")))
     os.kill(children_of(process.pid)["sq-recorder"], signal.SIGKILL)
     log = state_folder(NAME) / "log.jsonl"
     until(process, lambda: "recorder died" in log.read_text())

@@ -76,6 +76,12 @@ def armed_status():
     return found if found["kill"] == "armed" and not found["holds"] else None
 
 
+def ready():
+    """Tell whether the pipeline has been let go, killed or not."""
+    found = inspection.status(inspection.attach(NAME))
+    return "starting" not in found["holds"] and all(one["state"] == "running" for one in found["stages"])
+
+
 def inspection_text():
     return json.dumps(inspection.status(inspection.attach(NAME)), indent=1)
 
@@ -164,7 +170,7 @@ def test_a_killed_name_starts_killed(run, configured):
     run.stop()
     again = Run(configured, "--placement", "fused")
     try:
-        again.until(lambda: "starting" not in inspection.status(inspection.attach(NAME))["holds"])
+        again.until(ready)
         assert inspection.status(inspection.attach(NAME))["kill"] == "halt"
         assert sent(inspection.attach(NAME)) == 0
     finally:
@@ -207,6 +213,6 @@ def test_without_a_supervisor_stages_kill_and_stop_and_the_next_start_cleans_up(
     assert "supervisor died" in (state.folder(NAME) / "armed").read_text()
     assert segment.names(f"{NAME}.") != []
     again = Run(configured, "--placement", "fused")
-    again.until(lambda: "starting" not in inspection.status(inspection.attach(NAME))["holds"])
+    again.until(lambda: inspection.attach(NAME).run != running.run and ready())
     again.stop()
     assert segment.names(f"{NAME}.") == []
