@@ -126,7 +126,7 @@ class MarketData(NamedTuple):
     conductor: Conductor
 
 
-@kernel
+@inlined
 def _send(context: Any, loop: Any) -> int:
     """Publish the event in hand, or as much of it as there is room for; return the records sent."""
     words = context.words
@@ -160,7 +160,7 @@ def _send(context: Any, loop: Any) -> int:
     return count
 
 
-@kernel
+@inlined
 def _finish(context: Any, loop: Any, count: int, wire_ns: int) -> None:
     """Make the `count` decoded records of the frame in hand ready to send."""
     event = context.event
@@ -171,7 +171,7 @@ def _finish(context: Any, loop: Any, count: int, wire_ns: int) -> None:
     context.words[SENT] = 0
 
 
-@kernel
+@inlined
 def _marker(context: Any, kind: int) -> int:
     """Fill in an event without content (TIMER, LOST); return its records."""
     event = context.event
@@ -185,7 +185,7 @@ def _marker(context: Any, kind: int) -> int:
     return 2
 
 
-@kernel
+@inlined
 def take_frame(context: Any, loop: Any) -> None:
     """Decode the next frame; when the scanner does not recognise it, leave it to `poll`."""
     words, frames = context.words, context.frames
@@ -218,7 +218,7 @@ def take_frame(context: Any, loop: Any) -> None:
     _finish(context, loop, count, wire_ns)
 
 
-@kernel
+@inlined
 def _timer(context: Any, loop: Any) -> None:
     """Make the timer event that is due."""
     words = context.words
@@ -241,7 +241,7 @@ def _due(context: Any, loop: Any, time_ns: int) -> bool:
     return bool(float(time_ns - words[START_TIME_NS]) * 1e6 <= passed)
 
 
-@kernel
+@inlined
 def _waiting_frame(context: Any, loop: Any) -> int:
     """Tell the time of the next frame, NEVER if there is none; asks for a refill where that can help."""
     frames = context.frames
@@ -301,7 +301,7 @@ def _start_timer(context: Any, time_ns: int) -> None:
         words[TIMER_NEXT_NS] = time_ns + words[TIMER_PERIOD_NS]
 
 
-@kernel
+@inlined
 def _free(context: Any, loop: Any) -> int:
     """Release the next frame or timer that is due, whatever the stages behind are doing."""
     words = context.words

@@ -104,7 +104,7 @@ def _level(context: Any, tick: Any, slot: int) -> None:
     depth.level(sync, record)
 
 
-@kernel
+@inlined
 def _end(context: Any, time_ns: int) -> None:
     """Finish an event: orders the book has crossed are filled."""
     market, sync = context.market, context.sync
@@ -163,7 +163,7 @@ def submit(context: Any, orders: Any, slot: int, time_ns: int) -> bool:
     return True
 
 
-@kernel
+@inlined
 def next_arrival(context: Any) -> int:
     """Tell when the next order on its way in acts."""
     words = context.words
@@ -172,7 +172,7 @@ def next_arrival(context: Any) -> int:
     return context.arrivals[words[ARRIVALS_HEAD] & (context.arrivals.shape[0] - 1)]["time_ns"]
 
 
-@kernel
+@inlined
 def next_report(context: Any) -> int:
     """Tell when the next report on its way out arrives."""
     words, reports = context.market.words, context.market.reports
@@ -181,13 +181,13 @@ def next_report(context: Any) -> int:
     return reports[words[market_of.REPORTS_HEAD] & (reports.shape[0] - 1)]["time_ns"]
 
 
-@kernel
+@inlined
 def next_due(context: Any) -> int:
     """Tell when the next thing happens here by itself."""
     return min(next_arrival(context), next_report(context))
 
 
-@kernel
+@inlined
 def has_room(context: Any, loop: Any) -> bool:
     """Check that whatever one input may cause can be reported; if not, the stage stops."""
     market = context.market
@@ -220,7 +220,7 @@ def _emit(context: Any, loop: Any) -> bool:
     return True
 
 
-@kernel
+@inlined
 def _serve(context: Any, loop: Any, until_ns: int, reports: int) -> int:
     """Do what is due by `until_ns`, in order of time, until `reports` reports are out; return the number of things."""
     work = 0
@@ -239,7 +239,7 @@ def _serve(context: Any, loop: Any, until_ns: int, reports: int) -> int:
     return work
 
 
-@kernel
+@inlined
 def _serve_grant(context: Any, loop: Any) -> int:
     """Serve the conductor's grant, if there is a new one."""
     venue = context.venue

@@ -136,7 +136,7 @@ def _record(dtype: np.dtype[Any]) -> Any:
     return numba.from_dtype(dtype)
 
 
-@kernel
+@inlined
 def _commit(context: Any, first: int, stamp_ns: int) -> None:
     """Stamp and commit the intents written since position `first`."""
     intents = context.orders.intents
@@ -145,7 +145,7 @@ def _commit(context: Any, first: int, stamp_ns: int) -> None:
     ring.publish(intents)
 
 
-@kernel
+@inlined
 def on_report(context: Any, loop: Any, slot: int) -> None:
     """Hand one report to the strategy."""
     words = context.orders.words
@@ -164,7 +164,7 @@ def on_report(context: Any, loop: Any, slot: int) -> None:
         _commit(context, first, stamp(loop))
 
 
-@kernel
+@inlined
 def on_market(context: Any, loop: Any, slot: int) -> None:
     """Hand one market message to the strategy."""
     words = context.orders.words
