@@ -97,8 +97,7 @@ def run(request, configured):
         yield made
     finally:
         if made.process.poll() is None:
-            made.process.kill()
-            made.process.communicate()
+            made.stop()
         for pid in children_left():
             os.kill(pid, signal.SIGKILL)
         for name in segment.names(f"{NAME}."):
