@@ -109,6 +109,10 @@ class Assembly:
         """Map a stage's page, read-only."""
         return self.control_read(f"loop.{name}")
 
+    def stop_address(self) -> int:
+        """Give the address, in this process, of the word that stops every stage; it lives as long as the assembly."""
+        return int(self.control_read("supervisor").ctypes.data) + 8 * topology.STOP
+
     def positions(self) -> Any:
         """Read every instrument's POSITION row; a row whose writer died half-way is left zero."""
         found = np.zeros(len(self.instruments), positions.POSITION)

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from shrivenq.shm.atomics import store_release
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages import book, gateway, market_data, paper_venue, risk, signal
-from shrivenq.stages.stage import turn
+from shrivenq.stages.stage import DEADLINE_NS, KILL_SEEN, KILL_SEEN_NS, LOOK_EVERY_NS, NOW_NS, turn
+
+
+@kernel
+def mirror(loop: Any, pages: Any) -> None:
+    """Tell on every page what was told on the first: the heartbeat, and the kill level seen."""
+    for page in pages:
+        for i in range(DEADLINE_NS):
+            page[i] = loop[i]
+        page[KILL_SEEN_NS] = loop[KILL_SEEN_NS]
+        store_release(page, KILL_SEEN, loop[KILL_SEEN])
 
 
 @kernel
@@ -17,11 +28,17 @@ def run(
     risk_context: Any,
     gateway_context: Any,
     venue_context: Any,
+    pages: Any,
     loop: Any,
 ) -> None:
-    """Run every stage's step, in path order, until the turn is over; `loop` is the page of the first stage."""
+    """Run every stage's step, in path order, until the turn is over.
+
+    `loop` is the page of the first stage, which all of them use; `pages` are the others', kept alike for observers.
+    """
     work = 0
     while turn(loop, work):
+        if loop[NOW_NS] >= pages[0][NOW_NS] + LOOK_EVERY_NS:
+            mirror(loop, pages)
         work = market_data.step(market_context, loop)
         work += book.step(book_context, loop)
         work += signal.step(signal_context, loop)

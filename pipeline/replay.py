@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from shrivenq.pipeline.config import Config
     from shrivenq.pipeline.processes import Process
 
+DRAIN_NS = 5_000_000
+"""Fused, the loop gives way to who empties the journal and the dumps this often; they hold far more than that."""
+
 
 @dataclass
 class Result:
@@ -137,7 +140,7 @@ class _Replay:
         plan = placement.plan(self.config, topology.STAGES, fused=True)
         held = self._build(list(topology.STAGES), plan.wait_of("market_data"))
         while not held.finished:
-            held.turn()
+            held.turn(DRAIN_NS)
             self.drain()
         self._close()
 

@@ -1,7 +1,7 @@
 """Run stages in this process: one of them, or all fused.
 
-The compiled loop runs for a millisecond at a time; between two of those this module does what needs Python: refills
-and slow paths, the supervisor's orders, faults.
+The compiled loop runs until it needs Python, or the supervisor says stop; then this module does what only Python can:
+refills and slow paths, faults.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from shrivenq.pipeline import fused
 from shrivenq.pipeline.assembly import clock_ns
 from shrivenq.pipeline.recovery import RecoveryError
 from shrivenq.pipeline.topology import STAGES
-from shrivenq.shm.atomics import store_word
 from shrivenq.shm.segment import SegmentError
 from shrivenq.stages import stage
 from shrivenq.stages.capture import CaptureError
@@ -34,8 +33,8 @@ class StageError(Exception):
 STOPPING_ERRORS = (StageError, SegmentError, StrategyError, CaptureError, JournalError, RecoveryError)
 """What ends a stage with one line instead of a traceback."""
 
-TURN_NS = 1_000_000
-"""How long the compiled loop runs before Python has a look: signals, heartbeats and refills wait no longer."""
+TURN_NS = 1_000_000_000
+"""Longest time without Python. A return costs a hundred microseconds: the loop ends by itself when it needs one."""
 
 
 @dataclass
@@ -53,17 +52,13 @@ class Runner:
         """Run the compiled loop once, then the Python-level edges. Raises StageError when a stage faults."""
         loop = self.loops[0]
         loop[stage.DEADLINE_NS] = clock_ns() + duration_ns
+        loop[stage.LOOK_NS] = 0
         self._run(*self._arguments, loop)
         if loop[stage.FAULT]:
             fault = stage.FAULTS[int(loop[stage.FAULT])]
             raise StageError(f"{'+'.join(self.names)}: stopped: {fault} fault at {int(loop[stage.FAULT_DETAIL])}")
         for poll in self.polls:
             poll()
-        # Fused, every step used the first stage's page; the others' owners are looked for on their own.
-        for other in self.loops[1:]:
-            other[: stage.DEADLINE_NS] = loop[: stage.DEADLINE_NS]
-            other[stage.KILL_SEEN_NS] = loop[stage.KILL_SEEN_NS]
-            store_word(other, stage.KILL_SEEN, int(loop[stage.KILL_SEEN]))
 
     def context(self, name: str) -> Any:
         """Give the context of one of its stages."""
@@ -71,7 +66,7 @@ class Runner:
 
     def warm(self) -> None:
         """Compile or load the loop without letting it do anything: a deadline that has passed ends it at once."""
-        self.loops[0][stage.DEADLINE_NS] = 0
+        self.loops[0][stage.DEADLINE_NS] = self.loops[0][stage.LOOK_NS] = 0
         self._run(*self._arguments, self.loops[0])
 
     @property
@@ -104,6 +99,8 @@ def build(
         loop[stage.OFFSET_NS] = offset_ns
         loop[stage.VIRTUAL] = assembly.virtual
         loop[stage.PID] = os.getpid()
+        loop[stage.PARENT] = os.getppid()
+        loop[stage.STOP_AT] = assembly.stop_address()
         loop[stage.STATE] = stage.STARTING
         setup = assembly.setup(name, configs[name], epoch=epoch, timer_ns=timer_ns, log=log)
         setups.append(setup)
@@ -111,12 +108,15 @@ def build(
             contexts.append(STAGES[name].build(setup))
         except ValueError as error:
             raise StageError(f"{name}: {error}") from None
-    run = STAGES[names[0]].run if len(names) == 1 else fused.run
+    loops = [setup.loop for setup in setups]
+    run, arguments = STAGES[names[0]].run, tuple(contexts)
+    if len(names) > 1:
+        run, arguments = fused.run, (*contexts, tuple(loops[1:]))
     return Runner(
         names=names,
-        loops=[setup.loop for setup in setups],
+        loops=loops,
         polls=[poll for setup in setups for poll in setup.polls],
         _run=run,
-        _arguments=tuple(contexts),
-        keep=setups,
+        _arguments=arguments,
+        keep=[*setups, assembly],
     )

@@ -29,15 +29,17 @@ from shrivenq.stages.conductor import Conductor
 from shrivenq.stages.frames import Frames
 from shrivenq.stages.simulated_market import SimulatedMarket
 from shrivenq.stages.stage import (
-    DEADLINE_NS,
     DROPS,
     FINISHED,
     FRAMES,
+    LOOK_EVERY_NS,
+    NOW_NS,
     OFFSET_NS,
     UNRECORDED,
     VIRTUAL,
     Setup,
     Stage,
+    return_soon,
     stamp,
     time_of,
     turn,
@@ -80,6 +82,8 @@ RECORDING = 20  # 1: there is a recorder
 RECORDED = 21  # frames it was offered
 IN_HAND = 22  # index of the frame taken last
 UNRECORDED_SAID = 23  # of the frames it had no room for, those the recording tells of
+ASKED = 24  # snapshots asked for, as far as the source was told
+ASKED_LOOK_NS = 25  # CLOCK_MONOTONIC of the next look at that
 WORDS = 32
 
 
@@ -122,6 +126,7 @@ class MarketData(NamedTuple):
     event: Any  # TICK records of the frame in hand
     tick: Producer
     raw: byte_ring.Producer
+    resync: Any  # int64, one an instrument: counts the snapshots `book` has asked for
     words: Any
     conductor: Conductor
 
@@ -212,7 +217,7 @@ def take_frame(context: Any, loop: Any) -> None:
         )
         if count == 0:
             words[UNRECOGNISED] = 1
-            loop[DEADLINE_NS] = 0
+            return_soon(loop)
             return
     frames.words[f.TAKEN] = i + 1
     _finish(context, loop, count, wire_ns)
@@ -247,7 +252,7 @@ def _waiting_frame(context: Any, loop: Any) -> int:
     frames = context.frames
     if frames.words[f.TAKEN] == frames.words[f.COUNT]:
         if context.words[EAGER] != 0 and frames.words[f.ENDED] == 0:
-            loop[DEADLINE_NS] = 0
+            return_soon(loop)
         return lockstep.NEVER
     return max(frames.index[frames.words[f.TAKEN]]["time_ns"], context.words[LAST_NS])
 
@@ -356,10 +361,23 @@ def _record(context: Any, loop: Any) -> None:
     words[UNRECORDED_SAID] = missing
 
 
+@kernel
+def _look_at_requests(context: Any, loop: Any) -> None:
+    """Return to Python if `book` has asked for a snapshot since the source was last told."""
+    context.words[ASKED_LOOK_NS] = loop[NOW_NS] + LOOK_EVERY_NS
+    asked = 0
+    for i in range(context.resync.shape[0]):
+        asked += context.resync[i]
+    if asked != context.words[ASKED]:
+        return_soon(loop)
+
+
 @inlined
 def step(context: Any, loop: Any) -> int:
     """Send what waits, else release what is next; return the work done."""
     words = context.words
+    if loop[NOW_NS] >= words[ASKED_LOOK_NS]:
+        _look_at_requests(context, loop)
     if words[PENDING] != 0:
         return _send(context, loop)
     if words[UNRECOGNISED] != 0 or words[ENDED] != 0:
@@ -383,13 +401,12 @@ def run(context: Any, loop: Any) -> None:
 class Feed:
     """The Python-level edge: refills the frames and takes the slow path."""
 
-    def __init__(self, context: MarketData, source: Source, resync: Any, loop: Any, log: Any) -> None:
+    def __init__(self, context: MarketData, source: Source, loop: Any, log: Any) -> None:
         self.context = context
         self.source = source
-        self.resync = resync
         self.loop = loop
         self.log = log
-        self._served = resync.copy()
+        self._served = context.resync.copy()
         self._told = False
 
     def poll(self) -> None:
@@ -398,10 +415,11 @@ class Feed:
         if words[UNRECOGNISED]:
             self._slow_path()
         # Read once: a request that comes in between is served the next time.
-        asked = self.resync.copy()
+        asked = self.context.resync.copy()
         for instrument in np.flatnonzero(asked != self._served):
             self.source.request_snapshot(int(instrument))
         self._served = asked
+        words[ASKED] = asked.sum()
         if frames.words[f.TAKEN] == frames.words[f.COUNT] and not frames.words[f.ENDED]:
             self.source.fill(frames)
             if self.source.damage and not self._told:
@@ -474,10 +492,11 @@ def build(setup: Setup) -> MarketData:
         event=np.zeros(EVENT_MAX + 1, m.TICK),
         tick=setup.producers["tick"],
         raw=setup.shared.get("raw") or _nowhere(),
+        resync=setup.shared["resync"][: len(setup.instruments)],
         words=words,
         conductor=lockstep.make_conductor(setup.cursors, setup.shared["venue"]),
     )
-    feed = Feed(context, source, setup.shared["resync"], setup.loop, setup.log)
+    feed = Feed(context, source, setup.loop, setup.log)
     # Before the stage is ready: the source's own kernels are compiled or loaded now, not when time counts.
     feed.poll()
     setup.polls.append(feed.poll)

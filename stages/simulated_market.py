@@ -34,7 +34,7 @@ ENTRY_BYTES = 48
 FRAME_BYTES = 400
 """At most, of everything in a frame that is not a level."""
 NEVER = (1 << 63) - 1
-AHEAD_NS = 5 * NS_PER_MS
+AHEAD_NS = 50 * NS_PER_MS
 """A live market is simulated this far ahead of the clock; the stage releases each frame at its own time."""
 
 # Words (int64).

@@ -16,14 +16,15 @@ its owner writes it, everybody else reads it, even when the stage hangs.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from shrivenq.shm.atomics import store_release
+from shrivenq.shm.atomics import load_address, store_release
 from shrivenq.shm.clock import monotonic_ns
-from shrivenq.shm.kernel import kernel
+from shrivenq.shm.kernel import COMPILED, inlined, kernel
 from shrivenq.shm.wait import idle
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ FRAMES = 15  # market_data: frames taken
 DROPS = 16  # market_data: events dropped for want of room
 UNRECORDED = 17  # market_data: frames the recorder had no room for
 FINISHED = 12  # market_data in replay: 1 when everything was sent and nothing is on its way
+LOOK_NS = 19  # CLOCK_MONOTONIC of the next `look`
+PARENT = 20  # pid of the parent when last looked
+STOP_AT = 21  # address, in this process, of the word that stops it; 0: none
 
 STARTING, READY, RUNNING, STOPPING, STOPPED, FAILED = 0, 1, 2, 3, 4, 5
 STATES = ("starting", "ready", "running", "stopping", "stopped", "failed")
@@ -59,16 +63,48 @@ FAULTS = ("none", "sequence", "ring_full", "strategy", "journal", "config", "exc
 FAULT_SEQUENCE, FAULT_RING_FULL, FAULT_STRATEGY, FAULT_JOURNAL, FAULT_CONFIG, FAULT_EXCEPTION = 1, 2, 3, 4, 5, 6
 
 
+LOOK_EVERY_NS = 1_000_000
+
+if COMPILED:
+    from numba.core import types
+
+    _getppid: Any = types.ExternalFunction("getppid", types.int32())
+else:
+    _getppid = os.getppid
+
+
 @kernel
+def look(loop: Any, now: int) -> bool:
+    """Tell whether `run` may go on: no fault, time left, not told to stop, and the parent still the same."""
+    parent = _getppid()
+    stopped = loop[STOP_AT] != 0 and load_address(loop[STOP_AT]) != 0
+    if loop[FAULT] != 0 or now >= loop[DEADLINE_NS] or parent != loop[PARENT] or stopped:
+        loop[PARENT] = parent
+        return False
+    loop[LOOK_NS] = min(now + LOOK_EVERY_NS, loop[DEADLINE_NS])
+    return True
+
+
+@inlined
 def turn(loop: Any, work: int) -> bool:
-    """Begin the next turn: wait if the last one found no work, note the time; False when `run` is to return."""
+    """Begin the next turn: wait if the last one found no work, note the time; False when `run` is to return.
+
+    A return to Python and back costs a hundred microseconds, so `run` does so only when there is something to do.
+    """
     if work == 0:
         idle(loop[WAIT])
     now = monotonic_ns()
     store_release(loop, NOW_NS, now)
     loop[TURNS] += 1
     loop[WORK] += work
-    return now < loop[DEADLINE_NS] and loop[FAULT] == 0
+    return now < loop[LOOK_NS] or look(loop, now)
+
+
+@inlined
+def return_soon(loop: Any) -> None:
+    """Let `run` return to Python when this turn is over."""
+    loop[DEADLINE_NS] = 0
+    loop[LOOK_NS] = 0
 
 
 @kernel
@@ -76,6 +112,7 @@ def fault(loop: Any, code: int, detail: int) -> None:
     """Stop the stage: `run` returns, the supervisor reads why."""
     loop[FAULT] = code
     loop[FAULT_DETAIL] = detail
+    loop[LOOK_NS] = 0
 
 
 @kernel
