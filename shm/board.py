@@ -24,6 +24,7 @@ import numpy as np
 
 from shrivenq.shm import segment
 from shrivenq.shm.atomics import fence_acquire, fence_release, load_acquire, store_release
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import inlined
 from shrivenq.shm.layout import Layout, Region
 from shrivenq.shm.segment import Segment, SegmentError
@@ -32,6 +33,7 @@ RETRIES = 16
 """Copies a reader takes before it gives up: enough for any writer that does something besides writing."""
 
 
+@by_reference
 class BoardWriter(NamedTuple):
     """The writing end: commits per row, two copies per row."""
 
@@ -39,6 +41,7 @@ class BoardWriter(NamedTuple):
     copies: Any
 
 
+@by_reference
 class BoardReader(NamedTuple):
     """A reading end: the same arrays, read-only."""
 

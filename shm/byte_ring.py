@@ -27,8 +27,10 @@ import numpy as np
 
 from shrivenq.shm import segment
 from shrivenq.shm.atomics import load_acquire, load_word, store_release, store_word
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.shm.layout import PAGE, Layout, Region
+from shrivenq.shm.prefetch import LINE, prefetch_write
 from shrivenq.shm.ring import CACHED, HEAD, HIGH_WATER, NEXT, TAIL
 from shrivenq.shm.segment import Segment, SegmentError
 
@@ -44,6 +46,7 @@ _FIRST = Struct("<Ii")  # length, kind
 _TIME = Struct("<q")
 
 
+@by_reference
 class Producer(NamedTuple):
     """The writing end: own cursors, the consumer's (read-only), the data as bytes and as int64 words."""
 
@@ -53,6 +56,7 @@ class Producer(NamedTuple):
     words: Any
 
 
+@by_reference
 class Consumer(NamedTuple):
     """The reading end: own cursors, the producer's (read-only), the data (read-only) as bytes and as int64 words."""
 
@@ -133,6 +137,14 @@ def reserve(ring: Any, kind: int, length: int, time_ns: int) -> int:
 def commit(ring: Any) -> None:
     """Make every record reserved since the last commit visible."""
     store_release(ring.own, HEAD, ring.own[NEXT])
+
+
+@inlined
+def prepare(ring: Any, size: int) -> None:
+    """Fetch where the next `size` bytes will go into the producer's cache: for after a commit, when there is time."""
+    at = (ring.own[NEXT] & (ring.data.shape[0] - 1)) >> 3
+    for line in range((size + LINE - 1) // LINE):
+        prefetch_write(ring.words, at, line)
 
 
 @inlined

@@ -29,6 +29,7 @@ import numpy as np
 
 from shrivenq.shm import segment
 from shrivenq.shm.atomics import exchange_word, fence, load_acquire, load_word, store_release, store_word
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.shm.layout import LINE_WORDS, PAGE, Layout, Region
 from shrivenq.shm.segment import Segment, SegmentError
@@ -41,6 +42,7 @@ PID_BITS = 22  # Linux: pids are below 2^22
 RETRIES = 64
 
 
+@by_reference
 class Publisher(NamedTuple):
     """The publishing end: its page, the readers' lines, all versions, rows of one version."""
 
@@ -50,6 +52,7 @@ class Publisher(NamedTuple):
     rows: int
 
 
+@by_reference
 class Reader(NamedTuple):
     """A reading end: its own line, the publisher's page and all versions (read-only), rows of one version."""
 

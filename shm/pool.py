@@ -33,6 +33,7 @@ import numpy as np
 
 from shrivenq.shm import segment
 from shrivenq.shm.atomics import compare_exchange, load_acquire, store_release
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.shm.layout import PAGE, Layout, Region
 from shrivenq.shm.segment import Segment, SegmentError
@@ -45,6 +46,7 @@ NONE = INDEX_MASK
 COUNT_MAX = TAG_MASK
 
 
+@by_reference
 class Pool(NamedTuple):
     """A pool as every participant maps it: head word, link and generation per slot, the slots."""
 

@@ -26,8 +26,10 @@ import numpy as np
 
 from shrivenq.shm import segment
 from shrivenq.shm.atomics import fence_acquire, load_acquire, store_release
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.shm.layout import LINE_WORDS, PAGE, Layout, Region
+from shrivenq.shm.prefetch import LINE, prefetch_write
 from shrivenq.shm.segment import Segment, SegmentError
 
 INT64_MAX = (1 << 63) - 1
@@ -38,6 +40,7 @@ CACHED = LINE_WORDS + 1
 HIGH_WATER = LINE_WORDS + 2  # most slots ever seen waiting, by the consumer
 
 
+@by_reference
 class Producer(NamedTuple):
     """The writing end: own cursors, the consumer's cursors (read-only), the slots."""
 
@@ -46,6 +49,7 @@ class Producer(NamedTuple):
     slots: Any
 
 
+@by_reference
 class Consumer(NamedTuple):
     """The reading end: own cursors, the producer's cursors (read-only), the slots (read-only)."""
 
@@ -54,6 +58,7 @@ class Consumer(NamedTuple):
     slots: Any
 
 
+@by_reference
 class Tap(NamedTuple):
     """An observer: the producer's cursors and the slots, all read-only, and its own position (private memory)."""
 
@@ -126,6 +131,15 @@ def next_slot(ring: Any) -> int:
 def publish(ring: Any) -> None:
     """Commit every slot filled since the last commit."""
     store_release(ring.own, HEAD, ring.own[NEXT])
+
+
+@inlined
+def prepare(ring: Any, count: int) -> None:
+    """Fetch the next `count` slots into the producer's cache: for after a publish, when there is time."""
+    for ahead in range(count):
+        slot = index_of(ring.own[NEXT] + ahead, ring.slots.shape[0])
+        for line in range((ring.slots.itemsize + LINE - 1) // LINE):
+            prefetch_write(ring.slots, slot, line)
 
 
 @inlined

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shrivenq.shm import segment
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.shm.layout import LINE_WORDS, PAGE, Layout, Region
 from shrivenq.shm.segment import Segment, SegmentError
@@ -32,6 +33,7 @@ FRESH = LINE_WORDS  # first slot never taken; on a line of its own, or the compi
 TAKEN = -1
 
 
+@by_reference
 class Slab(NamedTuple):
     """A slab: its words, a link per slot, the slots."""
 

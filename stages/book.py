@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from shrivenq.shm import ring
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import book_sync as sync
 from shrivenq.stages import control, order_book
@@ -40,6 +41,8 @@ from shrivenq.stages.stage import (
 
 BATCH = 1024
 """Records taken in one step."""
+AHEAD = 8
+"""Slots of `fill_feed` fetched ahead: most events are no longer."""
 EVENT_TICKS = 2048
 """Room on `fill_feed` that a live event must find to be copied: most events are smaller, snapshots are not."""
 
@@ -62,6 +65,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise ValueError(f"{name} is a power of two, not {value}")
 
 
+@by_reference
 class Book(NamedTuple):
     """Context of the stage."""
 
@@ -280,6 +284,9 @@ def close_event(context: Any, loop: Any, record: Any) -> None:
     ring.publish(context.fill_feed)
     ring.publish(context.touch)
     ring.publish(out)
+    ring.prepare(context.fill_feed, AHEAD)
+    ring.prepare(context.touch, 1)
+    ring.prepare(out, 1)
     words[sync.KIND] = 0
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from shrivenq.shm import ring
 from shrivenq.shm.atomics import load_acquire, load_address, store_release
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import kernel
 
 # Words of the `venue` array shared with the paper venue (int64). The venue writes its own, the conductor its own.
@@ -26,6 +27,7 @@ VENUE_WORDS = 32
 NEVER = 1 << 62
 
 
+@by_reference
 class Conductor(NamedTuple):
     """Addresses of every ring's HEAD and TAIL, how far each TAIL may lag, the last reading, the venue's words."""
 

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from shrivenq.shm.context import by_reference
+
 COUNT = 0  # frames in the index
 TAKEN = 1  # of those, frames already decoded
 USED = 2  # bytes of `data` in use
@@ -28,6 +30,7 @@ FRAME = np.dtype(
 TEXT, LOST = 1, 2  # LOST: what should be here is damaged or missing; the frame carries no bytes
 
 
+@by_reference
 class Frames(NamedTuple):
     """Bytes, their index, and the words above."""
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from shrivenq.shm import pool, ring
+from shrivenq.shm import byte_ring, pool, ring
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import control, hops, id_map, journal
 from shrivenq.stages import gateway_state as g
@@ -49,6 +49,8 @@ FILLS_REMEMBERED = 1 << 12
 DUPLICATE, NO_SLOT, MALFORMED = m.REASON["duplicate"], m.REASON["no_slot"], m.REASON["malformed"]
 SECOND_LINE, KILLED, JOURNAL, LOST = m.REASON["second_line"], m.REASON["killed"], m.REASON["journal"], m.REASON["lost"]
 ORDER_WORDS = m.ORDER.itemsize // 8
+JOURNALED = 2 * m.ORDER.itemsize
+"""Bytes of the journal fetched ahead: a record of an order, or of a report."""
 
 
 # ── our own words ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -290,6 +292,9 @@ def send(context: Any, loop: Any) -> bool:
         slots[slot]["sent_ns"] = sent_ns
         hops.record(context.hops, order, 0, ready_ns, sent_ns)
     ring.release(context.orders, 1)
+    ring.prepare(context.to_venue, 1)
+    ring.prepare(context.reports, 1)
+    byte_ring.prepare(context.journal.ring, JOURNALED)
     return True
 
 

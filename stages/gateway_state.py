@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import inlined
 from shrivenq.stages.hops import Hops
 from shrivenq.stages.id_map import IdMap, Recent
@@ -68,6 +69,7 @@ WATCH = np.dtype(
 )
 
 
+@by_reference
 class Gateway(NamedTuple):
     """Context of the stage."""
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shrivenq.shm import histogram
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import kernel
 
 NAMES = ("reception", "book", "signal", "risk", "order", "transmission", "total")
@@ -25,6 +26,7 @@ BUDGET_US = {
 }
 
 
+@by_reference
 class Hops(NamedTuple):
     """One histogram a hop."""
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import kernel
 
 ENTRY = np.dtype([("key", "<i8"), ("second", "<i8"), ("value", "<i8"), ("used", "<i8")], align=True)
@@ -17,6 +18,7 @@ ENTRY = np.dtype([("key", "<i8"), ("second", "<i8"), ("value", "<i8"), ("used", 
 ABSENT = -1
 
 
+@by_reference
 class IdMap(NamedTuple):
     """Entries (a power of two of them) and, in `size[0]`, how many are used."""
 
@@ -95,6 +97,7 @@ def remove(ids: Any, key: int, second: int) -> bool:
     return True
 
 
+@by_reference
 class Recent(NamedTuple):
     """The last pairs seen: a map, and the order in which to forget them."""
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from shrivenq.shm import byte_ring
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import COMPILED, inlined, kernel
 from shrivenq.stages.messages import ORDER, REPORT
 
@@ -171,6 +172,7 @@ else:
 SEQUENCE, FAILED, SOURCE = 0, 1, 2
 
 
+@by_reference
 class Journal(NamedTuple):
     """A producer of records: its byte ring and its counts."""
 

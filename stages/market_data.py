@@ -19,7 +19,9 @@ import msgspec
 import numpy as np
 
 from shrivenq.shm import byte_ring, ring
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import inlined, kernel
+from shrivenq.shm.prefetch import prefetch_read
 from shrivenq.stages import conductor as lockstep
 from shrivenq.stages import frames as f
 from shrivenq.stages import messages as m
@@ -54,6 +56,10 @@ if TYPE_CHECKING:
 EVENT_MAX = binance.EVENT_MAX
 CHUNK = 1024
 """Records of a waiting event sent at a time."""
+AHEAD = 8
+"""Slots of `tick` fetched ahead: most events are no longer."""
+TEXT_LINES = 4
+"""Cache lines of the next frame's text fetched ahead."""
 FRAME_BYTES = 8 << 20
 FRAME_COUNT = 1 << 14
 
@@ -117,6 +123,7 @@ class Source(Protocol):
         """Bring a fresh snapshot of an instrument, where the source can."""
 
 
+@by_reference
 class MarketData(NamedTuple):
     """Context of the stage."""
 
@@ -162,6 +169,7 @@ def _send(context: Any, loop: Any) -> int:
     if words[SENT] == words[PENDING]:
         words[PENDING] = 0
         words[EVENTS] += 1
+        ring.prepare(tick, AHEAD)
     return count
 
 
@@ -200,7 +208,7 @@ def take_frame(context: Any, loop: Any) -> None:
     words[LAST_NS] = max(words[LAST_NS], time_of(loop, frame["time_ns"]))
     words[NUMBER] += 1
     loop[FRAMES] = words[NUMBER]
-    wire_ns = frame["wire_ns"] if frame["wire_ns"] != 0 else stamp(loop)
+    wire_ns = frame["wire_ns"] if frame["wire_ns"] != 0 else loop[NOW_NS]
     if frame["flags"] & f.LOST:
         count = _marker(context, m.LOST)
     else:
@@ -220,6 +228,9 @@ def take_frame(context: Any, loop: Any) -> None:
             return_soon(loop)
             return
     frames.words[f.TAKEN] = i + 1
+    if i + 1 < frames.words[f.COUNT]:
+        for line in range(TEXT_LINES):
+            prefetch_read(frames.data, frames.index[i + 1]["offset"], line)
     _finish(context, loop, count, wire_ns)
 
 

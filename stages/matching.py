@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages.messages import BUY, GTC, MARKET, REASON
 
@@ -92,6 +93,7 @@ TRADE = np.dtype(
 )
 
 
+@by_reference
 class Matching(NamedTuple):
     """The matching core of several instruments."""
 

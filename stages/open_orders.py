@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shrivenq.shm import slab
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import id_map
 from shrivenq.stages.messages import BUY
@@ -44,6 +45,7 @@ OPEN = np.dtype(
 NONE = -1
 
 
+@by_reference
 class OpenOrders(NamedTuple):
     """OPEN rows in a slab, and where each order id is."""
 

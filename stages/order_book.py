@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import COMPILED, inlined, intrinsic, kernel
 
 BID, ASK = 0, 1
@@ -99,6 +100,7 @@ else:
         array[target : target + count] = array[source : source + count].copy()
 
 
+@by_reference
 class Books(NamedTuple):
     """The books of all instruments."""
 

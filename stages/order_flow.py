@@ -17,6 +17,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import numpy as np
 
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages import matching
 from shrivenq.stages.matching import LEVELS, Matching
@@ -77,6 +78,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Price at which an instrument begins, in its quote currency, by symbol: `BTCUSDT = "61800"`."""
 
 
+@by_reference
 class OrderFlow(NamedTuple):
     """Books, and what drives them."""
 

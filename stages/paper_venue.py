@@ -18,6 +18,7 @@ import numpy as np
 
 from shrivenq.shm import ring
 from shrivenq.shm.atomics import load_acquire, store_release, store_word
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import book
 from shrivenq.stages import book_sync as depth
@@ -72,6 +73,7 @@ FEED_GAPS = 5
 WORDS = 8
 
 
+@by_reference
 class PaperVenue(NamedTuple):
     """Context of the stage."""
 

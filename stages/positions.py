@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages.messages import BUY
 from shrivenq.stages.money import (
@@ -72,6 +73,7 @@ POSITION = _record(POSITION_FIELDS, 128)
 ACCOUNT = _record(ACCOUNT_FIELDS, 64)
 
 
+@by_reference
 class Positions(NamedTuple):
     """A POSITION row per instrument and an ACCOUNT row per currency."""
 

@@ -170,16 +170,18 @@ def step(context: Risk, loop: Any) -> int:
     # Counted before the touches are drained: what an intent was based on is known when it is decided.
     intents = min(ring.available(context.intent), BATCH)
     reports = min(ring.available(context.report), BATCH)
-    touches = drain_touch(context, loop)
-    if touches < 0:
-        return 0
+    touches = 0
+    if ring.available(context.touch) != 0:
+        touches = drain_touch(context, loop)
+        if touches < 0:
+            return 0
     # In replay risk waits for room; live, it waits for nobody.
     if loop[s.VIRTUAL] != 0 and not has_room(context.feedback, context.order, reports, intents):
         return touches
     if not in_sequence(context.report, reports):
         s.fault(loop, s.FAULT_SEQUENCE, context.report.own[ring.TAIL])
         return 0
-    stamp_ns = s.stamp(loop)
+    stamp_ns = loop[s.NOW_NS]
     if loop[s.VIRTUAL] == 0:
         advance_time(context.words, context.totals, context.positions, stamp_ns + loop[s.OFFSET_NS])
     watch_kill(context, loop, stamp_ns)
@@ -187,10 +189,14 @@ def step(context: Risk, loop: Any) -> int:
         on_report(context, ring.slot_at(context.report, ahead))
     for ahead in range(intents):
         on_intent(context, loop, ring.slot_at(context.intent, ahead), context.intent.own[ring.TAIL] + ahead)
-    forced = enforce(context, context.words[state.TIME_NS], stamp_ns)
+    forced = 0
+    if context.words[state.LEVEL] >= control.CANCEL:
+        forced = enforce(context, context.words[state.TIME_NS], stamp_ns)
     if reports + intents + forced > 0:
         ring.publish(context.order)
         ring.publish(context.feedback)
+        ring.prepare(context.order, 1)
+        ring.prepare(context.feedback, 1)
         ring.release(context.report, reports)
         ring.release(context.intent, intents)
     return touches + reports + intents + forced

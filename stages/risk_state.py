@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from shrivenq.shm import board, pool, ring
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import control, id_map, open_orders
 from shrivenq.stages import positions as p
@@ -36,6 +37,7 @@ FEEDBACK_LOST = 22
 WORDS = 32
 
 
+@by_reference
 class Risk(NamedTuple):
     """Ring ends, tables, limits and state; see the modules each array comes from."""
 

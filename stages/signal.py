@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from shrivenq.shm import ring
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.invoke import addresses, compiled_for, invoke
 from shrivenq.shm.kernel import COMPILED, inlined, kernel
 from shrivenq.stages import messages as m
@@ -46,6 +47,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The strategy's PARAMS; prices and quantities in the instrument's integer units."""
 
 
+@by_reference
 class Signal(NamedTuple):
     """Context of the stage."""
 
@@ -190,6 +192,7 @@ def on_market(context: Any, loop: Any, slot: int) -> None:
     invoke(context.functions, callback, context.params[0], context.state, books[slot], context.orders)
     if context.orders.intents.own[ring.NEXT] != first:
         _commit(context, first, stamp(loop))
+        ring.prepare(context.orders.intents, 1)
 
 
 @inlined

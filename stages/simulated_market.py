@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from shrivenq.shm.clock import monotonic_ns
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages import matching, order_flow
 from shrivenq.stages.frames import COUNT, TAKEN, TEXT, USED, Frames
@@ -66,6 +67,7 @@ FEED = np.dtype(
 )
 
 
+@by_reference
 class Market(NamedTuple):
     """The simulated market: order flow, and what is still to be written."""
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from shrivenq.shm import ring
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages import messages as m
 
@@ -38,6 +39,7 @@ STARTED = 8
 WORDS = 16
 
 
+@by_reference
 class Orders(NamedTuple):
     """The intent ring, what is known of the message being handled, and the instrument table."""
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages import id_map, money
 from shrivenq.stages import messages as m
@@ -78,6 +79,7 @@ LEVELS_MAX = 1024  # visible levels one order may take
 NONE = -1
 
 
+@by_reference
 class Market(NamedTuple):
     """Everything the venue knows."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages.venues.text import before, load, matches
 
@@ -32,6 +33,7 @@ SYMBOL = np.dtype(
 )
 
 
+@by_reference
 class Symbols(NamedTuple):
     """Which instrument a frame speaks of."""
 
