@@ -209,7 +209,9 @@ class Stack:
         self.offset_ns = time.time_ns() - time.monotonic_ns()
         self.log = structlog.get_logger()
         run = uuid.uuid4().hex[:8]
-        self.assembly = Assembly.create(config.name, run, tables.instruments, tables.currencies, virtual=virtual)
+        self.assembly = Assembly.create(
+            config.name, run, tables.instruments, tables.currencies, virtual=virtual, fused=fused
+        )
         self.children = []
         self.records = []
         self.journal = byte_ring.consumer(self.assembly.segments["journal"])
@@ -250,7 +252,9 @@ class Stack:
     def _warm_up(self, groups):
         """Compile or load the machine code in this process, as the supervisor does: a fork then has it."""
         of = self.assembly
-        scratch = Assembly.create(of.name, f"{of.run}-warm", of.instruments, of.currencies, virtual=self.virtual)
+        scratch = Assembly.create(
+            of.name, f"{of.run}-warm", of.instruments, of.currencies, virtual=self.virtual, fused=self.fused
+        )
         try:
             for group in groups:
                 self._build(scratch, group, 0).warm()

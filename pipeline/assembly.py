@@ -52,9 +52,17 @@ class Assembly:
 
     @classmethod
     def create(
-        cls, name: str, run: str, instruments: Any, currencies: Any, *, virtual: bool, recorded: bool = False
+        cls,
+        name: str,
+        run: str,
+        instruments: Any,
+        currencies: Any,
+        *,
+        virtual: bool,
+        fused: bool,
+        recorded: bool = False,
     ) -> Assembly:
-        """Make every segment of a run, with a ring for raw frames if it is recorded.
+        """Make every segment of a run, sized for its placement, with a ring for raw frames if it is recorded.
 
         Raises SegmentError, leaving nothing behind.
         """
@@ -67,7 +75,7 @@ class Assembly:
             made._pool = pool.attach(made.segments["orders"])
             pool.reset(made._pool)
             for spec in RINGS:
-                made._add(spec.name, ring.ring_layout(spec.dtype, spec.count))
+                made._add(spec.name, ring.ring_layout(spec.dtype, spec.slots(fused=fused)))
             made._add("positions", board.board_layout(positions.POSITION, len(instruments)))
             made._add("latency", histogram.histogram_layout(len(hops.NAMES)))
             made.segments["latency"].array("names", writable=True)[:] = counters.name_array(hops.NAMES)
@@ -96,6 +104,10 @@ class Assembly:
             source = self.segments[name]
             taps[name] = ring.Tap(words, source.array("producer"), source.array("slots"))
         return taps
+
+    def slots(self, name: str) -> int:
+        """Count the slots of a ring."""
+        return int(self.segments[name].layout.region("slots").count)
 
     def control(self, region: str) -> Any:
         """Map a region of the control segment for writing."""
@@ -144,7 +156,7 @@ class Assembly:
             for spec in RINGS
         ]
         found += [
-            (self.segments[name].array("producer"), words, RING[name].count // OBSERVER_SLACK)
+            (self.segments[name].array("producer"), words, self.slots(name) // OBSERVER_SLACK)
             for name, words in self.observers.items()
         ]
         return found

@@ -98,7 +98,7 @@ def _ring(running: Running, spec: topology.RingSpec) -> dict[str, Any]:
         "published": head,
         "waiting": head - int(load_word(consumer, ring.TAIL)),
         "high_water": int(consumer[ring.HIGH_WATER]),
-        "slots": spec.count,
+        "slots": held.layout.region("slots").count,
     }
 
 

@@ -71,7 +71,8 @@ def replay(
     requests = dumps.parse_all(dump)
     tables = config.tables()
     run = uuid.uuid4().hex[:8]
-    assembly = Assembly.create(config.name, run, tables.instruments, tables.currencies, virtual=True)
+    fused = config.placement != "split"
+    assembly = Assembly.create(config.name, run, tables.instruments, tables.currencies, virtual=True, fused=fused)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="shrivenq-") as folder:
         path = journal_path or Path(folder) / "journal"
@@ -79,10 +80,10 @@ def replay(
             taps = assembly.observe(name for name, _ in requests)
             written = [dumps.Dump(name, file, taps[name], tables.instruments) for name, file in requests]
             one = _Replay(config, assembly, path, written, log, progress)
-            if config.placement == "split":
-                one.run_split()
-            else:
+            if fused:
                 one.run_fused()
+            else:
+                one.run_split()
         finally:
             assembly.unlink()
         return one.result(time.monotonic() - started)

@@ -101,15 +101,24 @@ class Supervisor:
 
         Raises what a stage that cannot be built raises: better here than in six children.
         """
-        tables = self.config.tables()
-        scratch = Assembly.create(
-            self.config.name, f"{self.run_id}-warm", tables.instruments, tables.currencies, virtual=False
-        )
+        scratch = self._create(f"{self.run_id}-warm", recorded=False)
         try:
             for names in self.groups:
                 self._build(scratch, names, wait=0, epoch=1).warm()
         finally:
             scratch.unlink()
+
+    def _create(self, part: str, *, recorded: bool) -> Assembly:
+        tables = self.config.tables()
+        return Assembly.create(
+            self.config.name,
+            part,
+            tables.instruments,
+            tables.currencies,
+            virtual=False,
+            fused=len(self.groups) == 1,
+            recorded=recorded,
+        )
 
     def _build(self, assembly: Assembly, names: list[str], *, wait: int, epoch: int) -> runner.Runner:
         return runner.build(
@@ -129,9 +138,7 @@ class Supervisor:
         part = self.run_id if self.starts == 0 else f"{self.run_id}-{self.starts}"
         self.starts += 1
         recorded = bool(self.config.recorder.path)
-        self.assembly = Assembly.create(
-            self.config.name, part, tables.instruments, tables.currencies, virtual=False, recorded=recorded
-        )
+        self.assembly = self._create(part, recorded=recorded)
         or_word(self.assembly.control("hold"), control.HOLD, control.STARTING | control.RECONCILING)
         self._words(topology.SUPERVISOR_PID, os.getpid())
         path = state.make_folder(self.config.name) / "journal"

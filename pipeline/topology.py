@@ -29,13 +29,19 @@ class RingSpec:
     count: int
     source: str
     target: str
+    fused: int = 0
+    """Slots where one loop runs all stages, if fewer will do: nobody falls behind, and what is small stays in cache."""
+
+    def slots(self, *, fused: bool) -> int:
+        """Count its slots in a placement."""
+        return self.fused if fused and self.fused else self.count
 
 
 RINGS = (
-    RingSpec("tick", m.TICK, 1 << 14, "market_data", "book"),
-    RingSpec("book", m.BOOK, 1 << 11, "book", "signal"),
+    RingSpec("tick", m.TICK, 1 << 14, "market_data", "book", fused=1 << 13),
+    RingSpec("book", m.BOOK, 1 << 11, "book", "signal", fused=1 << 10),
     RingSpec("touch", m.TOUCH, 1 << 12, "book", "risk"),
-    RingSpec("fill_feed", m.TICK, 1 << 15, "book", "paper_venue"),
+    RingSpec("fill_feed", m.TICK, 1 << 15, "book", "paper_venue", fused=1 << 12),
     RingSpec("intent", m.INTENT, 1 << 10, "signal", "risk"),
     RingSpec("order", m.ORDER, 1 << 12, "risk", "gateway"),
     RingSpec("to_venue", m.ORDER, 1 << 12, "gateway", "paper_venue"),

@@ -25,7 +25,7 @@ def tables():
 def assembled(name):
     """Make the segments of a run of `name` for BTCUSDT and ETHUSDT, and unlink them afterwards."""
     found = tables()
-    made = Assembly.create(name, uuid.uuid4().hex[:8], found.instruments, found.currencies, virtual=True)
+    made = Assembly.create(name, uuid.uuid4().hex[:8], found.instruments, found.currencies, virtual=True, fused=False)
     try:
         yield made
     finally:

@@ -72,14 +72,14 @@ def test_a_failure_half_way_leaves_nothing(monkeypatch, fails_at):
     monkeypatch.setattr(segment, "create", create_some)
     found = tables()
     with pytest.raises(SegmentError, match=r"^shrivenq\.test-assembly\.broken\..*: no room$"):
-        Assembly.create(NAME, "broken", found.instruments, found.currencies, virtual=True)
+        Assembly.create(NAME, "broken", found.instruments, found.currencies, virtual=True, fused=False)
     assert len(made) == fails_at
     assert not segment.names(f"{NAME}.broken.")
 
 
 def test_a_run_of_the_same_name_is_refused_and_left_alone(run):
     with pytest.raises(SegmentError, match="exists already"):
-        Assembly.create(NAME, run.run, run.instruments, run.currencies, virtual=True)
+        Assembly.create(NAME, run.run, run.instruments, run.currencies, virtual=True, fused=False)
     assert f"{segment.PREFIX}{NAME}.{run.run}.control" in segment.names(f"{NAME}.{run.run}.")
 
 
