@@ -109,7 +109,8 @@ def build(
         except ValueError as error:
             raise StageError(f"{name}: {error}") from None
     loops = [setup.loop for setup in setups]
-    run, arguments = STAGES[names[0]].run, tuple(contexts)
+    run: Callable[..., None] = STAGES[names[0]].run
+    arguments = tuple(contexts)
     if len(names) > 1:
         run, arguments = fused.run, (*contexts, tuple(loops[1:]))
     return Runner(

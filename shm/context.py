@@ -67,7 +67,7 @@ if COMPILED:
             return int(kind.size)
         if isinstance(kind, types.Integer):
             return 1
-        if isinstance(kind, types.NoneType):
+        if kind == types.none:
             return 0
         raise TypeError(f"{name}.{field}: a context holds arrays, integers and contexts, not {kind}")
 
@@ -83,10 +83,10 @@ if COMPILED:
         def generic_resolve(self, kind: Any, field: str) -> Any:
             return kind.types.get(field)
 
-    @lower_getattr_generic(ContextType)
+    @lower_getattr_generic(ContextType)  # type: ignore[untyped-decorator]
     def _get(context: Any, builder: Any, kind: Any, table: Any, field: str) -> Any:
         found, at = kind.types[field], kind.offsets[field]
-        if isinstance(found, types.NoneType):
+        if found == types.none:
             return context.get_dummy_value()
         if isinstance(found, ContextType):
             return builder.gep(table, [WORD(at)], inbounds=True)
@@ -115,7 +115,7 @@ if COMPILED:
         populate_array(made, data=data, shape=shape, strides=strides, itemsize=WORD(size), meminfo=None)
         return made._getvalue()  # noqa: SLF001 - Numba's own way
 
-    @unbox(ContextType)
+    @unbox(ContextType)  # type: ignore[untyped-decorator]
     def _unbox(kind: Any, value: Any, c: Any) -> Any:
         found = c.pyapi.object_getattr_string(value, "_address")
         address = c.pyapi.long_as_longlong(found)
@@ -161,7 +161,7 @@ if COMPILED:
         }
         made: Any = type(cls.__name__, (cls,), inside)
         typeof_impl.register(made)(lambda value, _: value._numba_type_)
-        return made  # type: ignore[no-any-return]
+        return made
 
 else:
 
