@@ -30,6 +30,7 @@ from shrivenq.shm.atomics import (
 )
 from shrivenq.shm.kernel import COMPILED, kernel
 from shrivenq.shm.wait import YIELD, idle
+from tests.shm.machine_code import fresh, instructions
 
 compiled_only = pytest.mark.skipif(not COMPILED, reason="about machine code")
 
@@ -233,22 +234,6 @@ def test_what_was_written_before_a_release_is_seen_after_its_acquire(children):
 
 
 # ── machine code ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def fresh(function, *arguments):
-    """Compile a kernel anew, since what comes from the cache shows no code; its dispatcher."""
-    import numba
-
-    options = {name: value for name, value in function.targetoptions.items() if name != "nopython"}
-    made = numba.njit(**options)(function.py_func)
-    made(*arguments)
-    return made
-
-
-def instructions(assembly):
-    """Instructions of the kernel itself: the first function in the listing."""
-    lines = (line.strip().replace("\t", " ") for line in assembly.partition(".Lfunc_end0")[0].splitlines())
-    return [line for line in lines if line and not line.startswith((".", "#", "_")) and not line.endswith(":")]
 
 
 CASES = {
