@@ -53,7 +53,7 @@ DROPS = 16  # market_data: events dropped for want of room
 UNRECORDED = 17  # market_data: frames the recorder had no room for
 FINISHED = 12  # market_data in replay: 1 when everything was sent and nothing is on its way
 LOOK_NS = 19  # CLOCK_MONOTONIC of the next `look`
-PARENT = 20  # pid of the parent when last looked
+PARENT = 20  # pid of the parent when last looked; 0: never mind
 STOP_AT = 21  # address, in this process, of the word that stops it; 0: none
 
 STARTING, READY, RUNNING, STOPPING, STOPPED, FAILED = 0, 1, 2, 3, 4, 5
@@ -76,10 +76,11 @@ else:
 @kernel
 def look(loop: Any, now: int) -> bool:
     """Tell whether `run` may go on: no fault, time left, not told to stop, and the parent still the same."""
-    parent = _getppid()
     stopped = loop[STOP_AT] != 0 and load_address(loop[STOP_AT]) != 0
-    if loop[FAULT] != 0 or now >= loop[DEADLINE_NS] or parent != loop[PARENT] or stopped:
-        loop[PARENT] = parent
+    orphaned = loop[PARENT] != 0 and _getppid() != loop[PARENT]
+    if orphaned:
+        loop[PARENT] = _getppid()  # said once
+    if loop[FAULT] != 0 or now >= loop[DEADLINE_NS] or stopped or orphaned:
         return False
     loop[LOOK_NS] = min(now + LOOK_EVERY_NS, loop[DEADLINE_NS])
     return True

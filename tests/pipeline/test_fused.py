@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
+
 from shrivenq.pipeline import fused, topology
+from shrivenq.shm.atomics import store_word
+from shrivenq.stages import stage
 
 PLAIN = getattr(fused.run, "py_func", fused.run)
 
@@ -27,13 +31,15 @@ def run_with(monkeypatch, turns, work_of):
     for name in topology.STAGES:
         monkeypatch.setattr(fused, name, SimpleNamespace(step=step_of(name)))
     monkeypatch.setattr(fused, "turn", turn)
-    PLAIN(*[f"context of {name}" for name in topology.STAGES], "page")
+    page, others = np.zeros(512, np.int64), tuple(np.zeros(512, np.int64) for _ in range(5))
+    PLAIN(*[f"context of {name}" for name in topology.STAGES], others, page)
+    assert all(one is page for _, _, one in calls)
     return calls, told
 
 
 def test_every_stage_steps_once_a_turn_in_path_order(monkeypatch):
     calls, _ = run_with(monkeypatch, 2, dict.fromkeys(topology.STAGES, 0).get)
-    assert calls == 2 * [(name, f"context of {name}", "page") for name in topology.STAGES]
+    assert [call[:2] for call in calls] == 2 * [(name, f"context of {name}") for name in topology.STAGES]
 
 
 def test_the_next_turn_is_told_of_all_the_work(monkeypatch):
@@ -46,3 +52,27 @@ def test_a_turn_that_is_over_steps_nothing(monkeypatch):
     calls, told = run_with(monkeypatch, 0, dict.fromkeys(topology.STAGES, 1).get)
     assert not calls
     assert told == [0]
+
+
+def test_the_other_pages_tell_the_same_heartbeat_and_kill_level(monkeypatch):
+    page, others = np.zeros(512, np.int64), tuple(np.zeros(512, np.int64) for _ in range(5))
+    seen = []
+
+    def turn(loop, _work):
+        loop[stage.NOW_NS] += stage.LOOK_EVERY_NS // 2
+        loop[stage.TURNS] += 1
+        loop[stage.KILL_SEEN_NS], loop[stage.DEADLINE_NS] = 7, 99
+        store_word(loop, stage.KILL_SEEN, 3)
+        seen.append([int(one[stage.TURNS]) for one in others])
+        return loop[stage.TURNS] < 6
+
+    for name in topology.STAGES:
+        monkeypatch.setattr(fused, name, SimpleNamespace(step=lambda _context, _loop: 0))
+    monkeypatch.setattr(fused, "turn", turn)
+    monkeypatch.setattr(fused, "store_release", store_word, raising=False)
+    monkeypatch.setattr(fused, "mirror", getattr(fused.mirror, "py_func", fused.mirror))
+    PLAIN(*topology.STAGES, others, page)
+    assert seen == [[told] * 5 for told in (0, 0, 2, 2, 4, 4)]
+    for one in others:
+        assert one[stage.NOW_NS] == 2 * stage.LOOK_EVERY_NS
+        assert (one[stage.KILL_SEEN], one[stage.KILL_SEEN_NS], one[stage.DEADLINE_NS]) == (3, 7, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 from shrivenq.pipeline import assembly, fused, runner, topology
 from shrivenq.pipeline.runner import StageError
 from shrivenq.shm import wait
+from shrivenq.shm.atomics import store_word
 from shrivenq.stages import stage
 from shrivenq.stages.stage import Stage
 from tests.pipeline.pipeline_rig import assembled
@@ -67,8 +69,9 @@ def test_a_stage_alone_runs_its_own_loop(rig):
 def test_all_together_run_fused_in_path_order(rig):
     held = rig.build(*topology.STAGES)
     held.turn()
-    ((*contexts, loop),) = rig.calls
+    ((*contexts, pages, loop),) = rig.calls
     assert contexts == [held.context(name) for name in topology.STAGES]
+    assert pages == tuple(held.loops[1:])
     assert loop is held.loops[0]
     assert rig.polled == [f"config of {name}" for name in topology.STAGES]
 
@@ -77,7 +80,7 @@ def test_a_turn_has_an_end(rig, monkeypatch):
     held = rig.build("book")
     monkeypatch.setattr(runner, "clock_ns", lambda: 1000)
     held.turn(50)
-    assert held.loops[0][stage.DEADLINE_NS] == 1050
+    assert [int(held.loops[0][word]) for word in (stage.DEADLINE_NS, stage.LOOK_NS)] == [1050, 0]
     held.turn()
     assert held.loops[0][stage.DEADLINE_NS] == 1000 + runner.TURN_NS
 
@@ -103,17 +106,13 @@ def test_a_fault_is_one_line(rig, code, name):
     assert not rig.polled
 
 
-def test_fused_pages_tell_the_same_heartbeat(rig):
-    held = rig.build(*topology.STAGES)
-
-    def act(loop):
-        loop[stage.NOW_NS], loop[stage.TURNS], loop[stage.WORK] = 123, 4, 5
-
-    rig.act = act
-    held.turn()
-    for name in topology.STAGES:
-        page = rig.run.loop(name)
-        assert [int(page[word]) for word in (stage.NOW_NS, stage.TURNS, stage.WORK)] == [123, 4, 5]
+def test_a_loop_knows_whose_word_stops_it_and_whose_child_it_is(rig):
+    held = rig.build("book")
+    assert held.loops[0][stage.PARENT] == os.getppid()
+    word = ctypes.c_int64.from_address(int(held.loops[0][stage.STOP_AT]))
+    assert word.value == 0
+    store_word(rig.run.control("supervisor"), topology.STOP, 7)
+    assert word.value == 7
 
 
 def test_states_and_the_end_of_a_replay(rig):

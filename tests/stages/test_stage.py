@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import numpy as np
@@ -55,7 +56,7 @@ def test_a_turn_beats_counts_and_ends_at_the_deadline(loop):
     assert turn(loop, 5)
     assert before <= loop[stage.NOW_NS] <= time.monotonic_ns()
     assert (loop[stage.TURNS], loop[stage.WORK]) == (2, 5)
-    loop[stage.DEADLINE_NS] = loop[stage.NOW_NS]
+    loop[stage.DEADLINE_NS] = loop[stage.LOOK_NS] = loop[stage.NOW_NS]
     assert not turn(loop, 1)
     assert (loop[stage.TURNS], loop[stage.WORK]) == (3, 6)
 
@@ -71,11 +72,54 @@ def test_a_deadline_that_has_passed_does_nothing(loop):
     assert run(loop, 1, 1) == 0
 
 
+@kernel
+def return_soon(loop):
+    stage.return_soon(loop)
+
+
+def test_a_look_lasts_a_millisecond_and_no_longer_than_the_deadline(loop):
+    assert turn(loop, 1)
+    assert loop[stage.LOOK_NS] == loop[stage.NOW_NS] + stage.LOOK_EVERY_NS
+    loop[stage.LOOK_NS] = 0
+    loop[stage.DEADLINE_NS] = time.monotonic_ns() + 10**9
+    assert turn(loop, 1)
+    loop[stage.LOOK_NS], loop[stage.DEADLINE_NS] = 0, loop[stage.NOW_NS] + 400_000
+    while turn(loop, 1):
+        assert loop[stage.LOOK_NS] == loop[stage.DEADLINE_NS]
+    assert loop[stage.NOW_NS] >= loop[stage.DEADLINE_NS]
+
+
+def test_whoever_needs_python_has_it_after_this_turn(loop):
+    assert turn(loop, 1)
+    return_soon(loop)
+    assert not turn(loop, 1)
+
+
+def test_a_word_elsewhere_stops_the_loop(loop):
+    words = np.zeros(4, np.int64)
+    loop[stage.STOP_AT] = words.ctypes.data + 16
+    words[1] = words[3] = 1
+    assert turn(loop, 1)
+    words[2] = 1
+    loop[stage.LOOK_NS] = 0
+    assert not turn(loop, 1)
+
+
+def test_a_parent_that_is_another_one_is_said_once(loop):
+    loop[stage.PARENT] = os.getppid()
+    assert turn(loop, 1)
+    loop[stage.PARENT], loop[stage.LOOK_NS] = os.getppid() + 1, 0
+    assert not turn(loop, 1)
+    assert turn(loop, 1)
+
+
 def test_a_fault_ends_the_loop_and_says_why(loop):
     assert run(loop, 3, 2) == 3
     assert stage.FAULTS[loop[stage.FAULT]] == "config"
     assert loop[stage.FAULT_DETAIL] == 77
     assert loop[stage.WORK] == 6
+    loop[stage.LOOK_NS] = FAR_NS  # what has been looked at counts until the next look
+    stage.fault(loop, stage.FAULT_CONFIG, 77)
     assert run(loop, 3, 2) == 0, "a stage that has stopped itself stays stopped"
 
 
@@ -91,7 +135,8 @@ def test_time_is_the_messages_in_replay_and_the_clocks_otherwise(loop):
 def test_words_of_the_page_do_not_collide():
     words = [
         "NOW_NS", "TURNS", "WORK", "DEADLINE_NS", "WAIT", "VIRTUAL", "OFFSET_NS", "STATE", "FAULT", "FAULT_DETAIL",
-        "EPOCH", "PID", "KILL_SEEN", "KILL_SEEN_NS", "FRAMES", "DROPS", "FINISHED",
+        "EPOCH", "PID", "KILL_SEEN", "KILL_SEEN_NS", "FRAMES", "DROPS", "FINISHED", "UNRECORDED", "BOOKS_VALID",
+        "LOOK_NS", "PARENT", "STOP_AT",
     ]  # fmt: skip
     assert len({getattr(stage, name) for name in words}) == len(words)
 
