@@ -56,7 +56,7 @@ class Running:
 
 
 def attach(name: str) -> Running:
-    """Find a running pipeline by name, or the only one. Raises InspectionError."""
+    """Find a running pipeline by name, or the only one; of several the newest that lives. Raises InspectionError."""
     names = kill.running_names()
     if not name:
         if len(names) != 1:
@@ -65,11 +65,17 @@ def attach(name: str) -> Running:
     controls = kill.control_segments(name)
     if not controls:
         raise InspectionError(f"{name}: not running; running: {', '.join(names) or 'none'}")
-    try:
-        held = segment.attach(controls[-1], topology.CONTROL)
-    except SegmentError as error:
-        raise InspectionError(str(error)) from None
-    return Running(name, controls[-1].split(".")[2], held)
+    found = []
+    for one in controls:
+        try:
+            found.append(segment.attach(one, topology.CONTROL))
+        except SegmentError as error:
+            problem = str(error)
+    if not found:
+        raise InspectionError(problem)
+    # What a killed process left behind lies there until the next start of its name.
+    held = max(found, key=lambda one: (one.creator_alive(), int(one.header["created_ns"][0])))
+    return Running(name, held.name.split(".")[2], held)
 
 
 def _stage(running: Running, name: str) -> dict[str, Any]:

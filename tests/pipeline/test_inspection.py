@@ -66,6 +66,23 @@ def test_a_segment_of_another_layout_is_refused():
         made.close()
 
 
+def test_of_several_runs_the_newest_that_lives_is_looked_at(run):
+    # Named so that the order of names says nothing.
+    left = [segment.create(f"{segment.PREFIX}{NAME}.{part}.control", topology.CONTROL) for part in ("0dead", "zdead")]
+    header = left[1].header
+    try:
+        assert inspection.attach(NAME).run == "zdead"
+        for one in left:
+            one.header["creator_start"] -= 1  # another process had this pid
+        assert inspection.attach(NAME).run == run.run
+        header["magic"] = b"nothing"
+        assert inspection.attach(NAME).run == run.run
+    finally:
+        for one in left:
+            one.unlink()
+            one.close()
+
+
 def test_the_newest_epoch_of_a_part_counts(run):
     for _ in range(11):
         run._add("tick", ring.ring_layout(m.TICK, 2))
