@@ -86,6 +86,8 @@ class SupervisorTimes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """A stage that has not turned for this long holds new orders."""
     silence_kill_ms: Milliseconds = 5_000.0
     """… and after this long it is killed and everything is rebuilt."""
+    feed_stale_ms: Milliseconds = 5_000.0
+    """Market data that has brought nothing for this long holds new orders."""
     stop_cancel_ms: Milliseconds = 500.0
     """How long an ordered stop waits for open orders to be cancelled."""
 

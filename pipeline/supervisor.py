@@ -67,6 +67,7 @@ class Supervisor:
         self.deaths: list[float] = []
         self.started_ns = time.time_ns()
         self.armed_at_ns = 0
+        self._frames, self._fed_ns = 0, 0  # market data's count when it last moved, and when that was
         # fused: one process named after the first stage runs them all.
         names = list(topology.STAGES)
         self.groups = [names] if config_fused(self.config) else [[name] for name in names]
@@ -198,7 +199,7 @@ class Supervisor:
                 generation = self.starts << control.GENERATION_SHIFT
                 store_word(self.assembly.control("kill"), control.OPERATOR, generation | control.ARMED)
                 self.log.info("armed", name=name, by=who)
-        self.armed_at_ns = time.monotonic_ns()
+        self.armed_at_ns = self._fed_ns = time.monotonic_ns()
         and_word(self.assembly.control("hold"), control.HOLD, ~control.STARTING)
 
     def _wait_ready(self) -> None:
@@ -306,6 +307,7 @@ class Supervisor:
             self.log.error("recorder died: no longer recorded", how=describe_exit(self.recorder.status))
             self.recorder = None
         self._watch_silence()
+        self._watch_feed()
         if self.running is not None:
             self.show(self.running)
         time.sleep(CYCLE_S)
@@ -339,6 +341,23 @@ class Supervisor:
             if age_ns > limits.silence_kill_ms * 1e6:
                 self.log.error("stage silent for too long: stopped", stage=name, ms=age_ns // 1_000_000)
                 next(child for child in self.children if child.name == name).send(signal.SIGKILL)
+
+    def _watch_feed(self) -> None:
+        """Hold while market data has brought nothing for the configured time."""
+        assert self.assembly is not None
+        now = time.monotonic_ns()
+        frames = int(load_word(self.assembly.loop("market_data"), stage.FRAMES))
+        if frames != self._frames:
+            self._frames, self._fed_ns = frames, now
+        hold = self.assembly.control("hold")
+        held = bool(load_word(hold, control.HOLD) & control.FEED_STALE)
+        stale = now - self._fed_ns > self.config.supervisor.feed_stale_ms * 1e6
+        if stale and not held:
+            or_word(hold, control.HOLD, control.FEED_STALE)
+            self.log.warning("held: market data silent", ms=(now - self._fed_ns) // 1_000_000)
+        elif held and not stale:
+            and_word(hold, control.HOLD, ~control.FEED_STALE)
+            self.log.info("market data again")
 
     def _on_death(self, dead: list[Process]) -> None:
         """Hold, take the rest down, and start anew from the journal; too many deaths kill."""

@@ -134,6 +134,13 @@ def reserve(ring: Any, kind: int, length: int, time_ns: int) -> int:
 
 
 @inlined
+def free(ring: Any) -> int:
+    """Count the bytes that the producer may still fill, looking at the consumer."""
+    ring.own[CACHED] = load_acquire(ring.peer, TAIL)
+    return ring.data.shape[0] - (ring.own[NEXT] - ring.own[CACHED])
+
+
+@inlined
 def commit(ring: Any) -> None:
     """Make every record reserved since the last commit visible."""
     store_release(ring.own, HEAD, ring.own[NEXT])

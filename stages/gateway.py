@@ -1,7 +1,7 @@
 """Gateway: ORDER → venue, venue → REPORT, and a journal of both.
 
 Each order is looked at once more, journaled, encoded as the venue's own text (the moment it is *ready*) and handed on
-only after the kill word has been read again. Each report advances the order it is about by the table in `orders`;
+only after the kill and hold words have been read again. Each report advances the order it is about by the table in `orders`;
 fills are told apart by (instrument, trade id) and counted once; reports are journaled whole before risk sees them. An
 order whose answer is overdue becomes unknown: it keeps its slot and exposure, and the venue is asked until it answers.
 Nothing is ever sent twice.
@@ -49,6 +49,7 @@ FILLS_REMEMBERED = 1 << 12
 DUPLICATE, NO_SLOT, MALFORMED = m.REASON["duplicate"], m.REASON["no_slot"], m.REASON["malformed"]
 SECOND_LINE, KILLED, JOURNAL, LOST = m.REASON["second_line"], m.REASON["killed"], m.REASON["journal"], m.REASON["lost"]
 ORDER_WORDS = m.ORDER.itemsize // 8
+HELD = m.REASON["held"]
 JOURNALED = 2 * m.ORDER.itemsize
 """Bytes of the journal fetched ahead: a record of an order, or of a report."""
 
@@ -241,23 +242,29 @@ def _deny(context: Any, loop: Any, reason: int) -> bool:
 
 
 @inlined
-def _is_stopped(context: Any) -> bool:
-    """Read the kill word; True if `order` may not be sent."""
+def _stopped(context: Any) -> int:
+    """Read the kill and hold words again; the reason for which `order` may not be sent now, 0 for none."""
     order = context.order
     if order[0]["kind"] == m.CANCEL or order[0]["flags"] & (m.REDUCING | m.FORCED) != 0:
-        return False
-    return control.kill_level(context.kill) != control.ARMED
+        return 0
+    if control.kill_level(context.kill) != control.ARMED:
+        return KILLED
+    return HELD if control.held(context.hold) != 0 else 0
 
 
 @inlined
 def _journaled(context: Any) -> bool:
-    """Journal `order` whole; a full ring holds new orders until it has room again."""
+    """Journal `order` whole; False if the ring is full."""
     time_ns = context.order[0]["time_ns"]
-    done = journal.append(context.journal, journal.ORDER_SENT, context.order_words, 0, ORDER_WORDS, time_ns)
-    if done and context.words[g.HELD] != 0:
+    return journal.append(context.journal, journal.ORDER_SENT, context.order_words, 0, ORDER_WORDS, time_ns)
+
+
+@kernel
+def let_go(context: Any) -> None:
+    """End the hold for a full journal once half of its ring is empty."""
+    if byte_ring.free(context.journal.ring) >= context.journal.ring.data.shape[0] // 2:
         context.words[g.HELD] = 0
         control.unhold(context.hold, control.JOURNAL_LAG)
-    return done
 
 
 @inlined
@@ -282,8 +289,9 @@ def send(context: Any, loop: Any) -> bool:
     if encode(order, 0, context.instruments, context.run, now // 1_000_000, context.text) <= 0:
         return _deny(context, loop, MALFORMED)
     ready_ns = stamp(loop)
-    if _is_stopped(context):
-        return _deny(context, loop, KILLED)
+    reason = _stopped(context)
+    if reason != 0:
+        return _deny(context, loop, reason)
     _note_sent(context, now)
     _hand_over(context)
     if kind != m.CANCEL:
@@ -350,6 +358,8 @@ def step(context: Any, loop: Any) -> int:
         return 0
     work = 0
     if loop[VIRTUAL] == 0:
+        if context.words[g.HELD] != 0:
+            let_go(context)
         now = time_of(loop, 0)
         if context.words[g.RECOVERED] < context.recovering.shape[0]:
             work += recover(context, loop, now)

@@ -190,6 +190,21 @@ def test_nothing_is_visible_before_commit():
     assert byte_ring.drain(consumer) == [(1, 1, b"seen"), (3, 3, b"real")]
 
 
+@kernel
+def free(producer):
+    return byte_ring.free(producer)
+
+
+def test_free_counts_what_the_consumer_has_given_back(name):
+    held = byte_ring.create(name, 256)
+    producer, consumer = byte_ring.producer(held), byte_ring.consumer(held)
+    assert free(producer) == 256
+    assert byte_ring.append(producer, 1, np.zeros(20, np.uint8), 0, 20, 0)
+    assert free(producer) == 256 - 16 - 24
+    byte_ring.drain(consumer)
+    assert free(producer) == 256
+
+
 def test_the_longest_record_fits_an_empty_ring_at_any_position():
     longest = byte_ring.length_max(SIZE)
     for before in range(0, SIZE, 8):

@@ -175,9 +175,20 @@ def test_a_full_journal_denies_and_holds():
     told = [order for _, order in rig.said()]
     sent += [order for _, order, _ in rig.sent()]
     assert sorted(sent + told) == orders
-    rig.journaled()
-    rig.send()
-    assert control.held(rig.hold) == 0
+    assert control.held(rig.hold) == 0, "the hold ends by itself: held, risk lets no order through that could end it"
+
+
+def test_a_hold_stops_new_orders_on_their_way(rig):
+    order = rig.send()
+    rig.hold[control.HOLD] = control.STAGE_DOWN
+    denied = rig.send()
+    reducing = rig.send(flags=m.REDUCING)
+    cancel = rig.send(m.CANCEL, target_id=order)
+    assert [order_id for _, order_id, _ in rig.sent()] == [order, reducing, cancel]
+    assert rig.said() == [(m.DENIED, denied)]
+    rig.hold[control.HOLD] = 0
+    allowed = rig.send()
+    assert [order_id for _, order_id, _ in rig.sent()] == [allowed]
 
 
 def test_in_replay_our_own_words_go_through_the_venue():
