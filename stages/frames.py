@@ -6,7 +6,7 @@ index that says where each frame lies and when it was received. Decoders and the
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -42,3 +42,17 @@ class Frames(NamedTuple):
 def make_frames(size: int, count: int) -> Frames:
     """Allocate room for `size` bytes and `count` frames."""
     return Frames(np.zeros(size, np.uint8), np.zeros(count, FRAME), np.zeros(16, np.int64))
+
+
+class Source(Protocol):
+    """Whatever fills frames: sets COUNT, TAKEN and USED anew, and ENDED when there will be nothing more."""
+
+    eager: bool
+    damage: str
+    """What was first found damaged, in one line; empty for nothing."""
+
+    def fill(self, frames: Frames) -> None:
+        """Put the next frames into the buffer, from its beginning."""
+
+    def request_snapshot(self, instrument: int) -> None:
+        """Bring a fresh snapshot of an instrument, where the source can."""

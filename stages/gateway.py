@@ -1,9 +1,10 @@
 """Gateway: ORDER → venue, venue → REPORT, and a journal of both.
 
 Each order is looked at once more, journaled, encoded as the venue's own text (the moment it is *ready*) and handed on
-only after the kill and hold words have been read again. Each report advances the order it is about by the table in `orders`;
-fills are told apart by (instrument, trade id) and counted once; reports are journaled whole before risk sees them. An
-order whose answer is overdue becomes unknown: it keeps its slot and exposure, and the venue is asked until it answers.
+only after the kill and hold words have been read again. Each report advances the order it is about by the table in
+`orders`; fills are told apart by (instrument, trade id) and counted once; reports are journaled whole before risk sees
+them. An order whose answer is overdue becomes unknown: it keeps its slot and exposure, and the venue is asked until it
+answers.
 Nothing is ever sent twice.
 
 No report is dropped. Where the journal or the `report` ring is full the venue is not read until there is room; an

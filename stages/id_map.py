@@ -38,7 +38,7 @@ def _home(ids: Any, key: int, second: int) -> int:
     Ids are given out one after another: an order's is mostly on the line of the one before it.
     """
     mixed = (int(key) >> 3) * 0x1E3779B97F4A7C15 ^ (int(second) >> 3) * 0x2545F4914F6CDD1D
-    return (((mixed ^ (mixed >> 32)) << 3) | ((key ^ second) & 7)) & (ids.entries.shape[0] - 1)
+    return (((mixed ^ (mixed >> 32)) << 3) | ((int(key) ^ int(second)) & 7)) & (ids.entries.shape[0] - 1)
 
 
 @inlined

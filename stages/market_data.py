@@ -13,7 +13,7 @@ In lock-step replay this stage is the conductor: it decides what happens next, s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,7 +28,7 @@ from shrivenq.stages import messages as m
 from shrivenq.stages import order_flow
 from shrivenq.stages.capture import Capture
 from shrivenq.stages.conductor import Conductor
-from shrivenq.stages.frames import Frames
+from shrivenq.stages.frames import Frames, Source
 from shrivenq.stages.simulated_market import SimulatedMarket
 from shrivenq.stages.stage import (
     DROPS,
@@ -107,20 +107,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Simulated market: how lively it is."""
     drain_ms: float = 1000.0
     """Replay: virtual time the paper venue is still served after the last frame."""
-
-
-class Source(Protocol):
-    """Whatever fills frames: sets COUNT, TAKEN and USED anew, and ENDED when there will be nothing more."""
-
-    eager: bool
-    damage: str
-    """What was first found damaged, in one line; empty for nothing."""
-
-    def fill(self, frames: Frames) -> None:
-        """Put the next frames into the buffer, from its beginning."""
-
-    def request_snapshot(self, instrument: int) -> None:
-        """Bring a fresh snapshot of an instrument, where the source can."""
 
 
 @by_reference
@@ -467,13 +453,6 @@ class Feed:
             _finish(context, self.loop, count, int(frame["wire_ns"]))
 
 
-def _nowhere() -> byte_ring.Producer:
-    """Make the end of a ring that nobody reads: of the same type as the recorder's, so that kernels compile once."""
-    peer, data = np.zeros(512, np.int64), np.zeros(byte_ring.SIZE_MIN, np.uint8)
-    peer.flags.writeable = False
-    return byte_ring.Producer(np.zeros(512, np.int64), peer, data, data.view(np.int64))
-
-
 def build(setup: Setup) -> MarketData:
     """Open the source and make the context. Raises CaptureError for a capture that cannot be read."""
     config: Config = setup.config
@@ -502,7 +481,7 @@ def build(setup: Setup) -> MarketData:
         instruments=setup.instruments,
         event=np.zeros(EVENT_MAX + 1, m.TICK),
         tick=setup.producers["tick"],
-        raw=setup.shared.get("raw") or _nowhere(),
+        raw=setup.shared.get("raw") or byte_ring.nowhere(),
         resync=setup.shared["resync"][: len(setup.instruments)],
         words=words,
         conductor=lockstep.make_conductor(setup.cursors, setup.shared["venue"]),

@@ -395,14 +395,22 @@ def test_a_request_for_a_snapshot_reaches_the_source_once():
     with rig_of(source, virtual=True) as rig:
         rig.feed.poll()
         assert source.asked == []
+        rig.resync[0] += 2
+        rig.resync[3] += 1  # of no instrument
+        rig.feed.poll()
+        rig.feed.poll()
+        assert source.asked == [0]
         rig.resync[0] += 1
-        rig.resync[3] += 2
         rig.feed.poll()
-        rig.feed.poll()
-        assert source.asked == [0, 3]
-        rig.resync[3] += 1
-        rig.feed.poll()
-        assert source.asked == [0, 3, 3]
+        assert source.asked == [0, 0]
+        # The compiled loop returns to Python when there is a new one, and only then.
+        rig.loop[stage.LOOK_NS] = rig.loop[stage.DEADLINE_NS] = 1 << 62
+        rig.step()
+        assert rig.loop[stage.DEADLINE_NS] != 0
+        rig.resync[0] += 1
+        rig.loop[stage.NOW_NS] += stage.LOOK_EVERY_NS
+        rig.step()
+        assert rig.loop[stage.DEADLINE_NS] == 0
 
 
 def test_the_simulated_market_is_a_source_and_gives_fresh_snapshots():
