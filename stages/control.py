@@ -33,6 +33,7 @@ RING_TROUBLE = 32
 JOURNAL_LAG = 64
 NO_SUPERVISOR = 128
 STOPPING = 256
+STRATEGY_DEAF = 512  # a report found no room on `feedback`: what the strategy believes is wrong from now on
 HOLDS = (
     "starting",
     "stage_down",
@@ -43,6 +44,7 @@ HOLDS = (
     "journal_lag",
     "no_supervisor",
     "stopping",
+    "strategy_deaf",
 )
 
 

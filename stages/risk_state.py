@@ -91,9 +91,9 @@ def note_message(times: Any, words: Any, now_ns: int) -> None:
 
 @inlined
 def next_feedback(feedback: Any, holds: Any, words: Any) -> int:
-    """Claim a slot of `feedback`; -1 if the strategy does not read: it is held, and nobody waits for it."""
+    """Claim a slot of `feedback`; -1 if the strategy does not read: it is held until it is built anew."""
     if not ring.claim(feedback, 1):
         words[FEEDBACK_LOST] += 1
-        control.hold(holds, control.RING_TROUBLE)
+        control.hold(holds, control.STRATEGY_DEAF)
         return -1
     return ring.next_slot(feedback)

@@ -36,7 +36,7 @@ def test_a_full_feedback_holds_when_live_and_waits_in_replay():
     assert desk.step() == 6
     assert len(desk.read("feedback")) == 4
     assert desk.context.words[risk_state.FEEDBACK_LOST] == 2
-    assert desk.hold[control.HOLD] == control.RING_TROUBLE
+    assert desk.hold[control.HOLD] == control.STRATEGY_DEAF
 
 
 def test_the_time_never_goes_backwards_and_a_day_begins_once():
