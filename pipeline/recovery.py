@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shrivenq.shm import board
+from shrivenq.shm.kernel import kernel
 from shrivenq.stages import journal, positions
 from shrivenq.stages import messages as m
 
 if TYPE_CHECKING:
     from shrivenq.pipeline.instruments import Tables
     from shrivenq.pipeline.runner import Runner
+    from shrivenq.stages.journal_file import Contents
 
 NOTE = "instruments "
 
@@ -43,54 +45,79 @@ def describe(tables: Tables) -> str:
     return f"{NOTE}{','.join(rows)} currencies {','.join(money)}"
 
 
-def _mapping(old: str, new: str) -> dict[int, int]:
-    """Map row numbers of one description to those of another; rows that are no longer there are left out."""
-    rows = new.split(",")
-    return {i: rows.index(one) for i, one in enumerate(old.split(",")) if one in rows}
+def _mapping(old: list[str], new: list[str]) -> Any:
+    """Map row numbers of one description to those of another: int64, -1 for rows that are no longer there."""
+    places = {name: row for row, name in enumerate(new)}
+    return np.array([places.get(name, -1) for name in old], np.int64)
 
 
-def recover(contents: journal.Contents, tables: Tables) -> Recovered:
+def _names(text: str) -> tuple[list[str], list[str]]:
+    """Read a description: its instruments and its currencies, row by row."""
+    instruments, _, currencies = text.removeprefix(NOTE).partition(" currencies ")
+    return instruments.split(","), currencies.split(",")
+
+
+def _renumbered(rows: Any, mapping: Any) -> Any:
+    """Translate row numbers, -1 for those without a translation."""
+    known = (rows >= 0) & (rows < len(mapping))
+    found = np.full(len(rows), -1, np.int64)
+    found[known] = mapping[rows[known]]
+    return found
+
+
+def _translate(fills: Any, there: tuple[list[str], list[str]], here: tuple[list[str], list[str]]) -> None:
+    """Renumber the fills of a run described as `there`. Raises RecoveryError for the first that cannot be."""
+    instruments = _renumbered(fills["instrument"], _mapping(there[0], here[0]))
+    currencies = _renumbered(fills["fee_currency"], _mapping(there[1], here[1]))
+    lost = np.flatnonzero((instruments < 0) | (currencies < 0))
+    if len(lost):
+        at = int(fills["instrument"][lost[0]])
+        named = there[0][at] if 0 <= at < len(there[0]) else f"row {at}"
+        raise RecoveryError(
+            f"the journal holds fills in {named}, which the configuration does not trade with those decimals: "
+            f"restore it there, or start under another name"
+        )
+    fills["instrument"], fills["fee_currency"] = instruments, currencies
+
+
+def recover(contents: Contents, tables: Tables) -> Recovered:
     """Collect the fills of a journal. Raises RecoveryError for one in an instrument this configuration lacks."""
-    here, _, money_here = describe(tables).removeprefix(NOTE).partition(" currencies ")
-    instruments: dict[int, int] = {}
-    currencies: dict[int, int] = {}
-    there = ""
-    fills = []
-    for record in contents.records:
-        if record.kind == journal.NOTE:
-            text = record.payload.rstrip(b"\0").decode("utf-8", "replace")
-            if text.startswith(NOTE):
-                there, _, money_there = text.removeprefix(NOTE).partition(" currencies ")
-                instruments, currencies = _mapping(there, here), _mapping(money_there, money_here)
-        elif record.kind == journal.REPORT_SEEN:
-            fill = np.frombuffer(record.payload, m.REPORT).copy()
-            if fill["kind"][0] != m.FILL:
-                continue
-            at, money = int(fill["instrument"][0]), int(fill["fee_currency"][0])
-            if at not in instruments or money not in currencies:
-                named = there.split(",")[at] if at < len(there.split(",")) else f"row {at}"
-                raise RecoveryError(
-                    f"the journal holds fills in {named}, which the configuration does not trade with those decimals: "
-                    f"restore it there, or start under another name"
-                )
-            fill["instrument"], fill["fee_currency"] = instruments[at], currencies[money]
-            fills.append(fill)
-    return Recovered(np.concatenate(fills) if fills else np.zeros(0, m.REPORT))
+    here = _names(describe(tables))
+    reports, places = contents.rows(journal.REPORT_SEEN), np.flatnonzero(contents.index["kind"] == journal.REPORT_SEEN)
+    chosen = reports["kind"] == m.FILL
+    fills, places = reports[chosen], places[chosen]
+    there: tuple[list[str], list[str]] = ([], [])
+    begin = 0
+    for note in np.flatnonzero(contents.index["kind"] == journal.NOTE).tolist():
+        text = contents.payload(note).rstrip(b"\0").decode("utf-8", "replace")
+        if text.startswith(NOTE):
+            end = int(np.searchsorted(places, note))
+            _translate(fills[begin:end], there, here)
+            there, begin = _names(text), end
+    _translate(fills[begin:], there, here)
+    return Recovered(fills)
+
+
+@kernel
+def _apply(books: Any, instruments: Any, currencies: Any, fills: Any) -> None:
+    """Book fills in order."""
+    for k in range(fills.shape[0]):
+        positions.apply_fill(
+            books, instruments, currencies, fills[k]["instrument"], fills[k]["side"], fills[k]["last_price"],
+            fills[k]["last_quantity"], fills[k]["fee"], fills[k]["fee_currency"],
+        )  # fmt: skip
 
 
 def restore(held: Runner, recovered: Recovered) -> None:
     """Give risk its positions, and a strategy's `position` field, if its STATE has one, the same."""
+    fills = recovered.fills
     if "risk" in held.names:
         risk = held.context("risk")
-        for fill in recovered.fills:
-            positions.apply_fill(
-                risk.positions, risk.instruments, risk.currencies, int(fill["instrument"]), int(fill["side"]),
-                int(fill["last_price"]), int(fill["last_quantity"]), int(fill["fee"]), int(fill["fee_currency"]),
-            )  # fmt: skip
+        if len(fills):
+            _apply(risk.positions, risk.instruments, risk.currencies, fills)
         for i in range(len(risk.instruments)):
             board.write(risk.board, i, risk.positions.rows[i : i + 1])
     if "signal" in held.names:
         state = held.context("signal").state
         if "position" in (state.dtype.names or ()):
-            for fill in recovered.fills:
-                state[int(fill["instrument"])]["position"] += int(fill["side"]) * int(fill["last_quantity"])
+            np.add.at(state["position"], fills["instrument"], fills["side"] * fills["last_quantity"])

@@ -7,6 +7,7 @@ conductor waits for it, so that nothing is missed.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 import uuid
@@ -17,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from shrivenq.pipeline import dump as dumps
 from shrivenq.pipeline import placement, processes, runner, topology
-from shrivenq.pipeline.assembly import Assembly
+from shrivenq.pipeline.assembly import Assembly, sweep
 from shrivenq.pipeline.runner import StageError
 from shrivenq.shm import byte_ring
 from shrivenq.shm.atomics import load_word, store_word
-from shrivenq.stages import control, journal, messages, stage
+from shrivenq.stages import control, journal_file, messages, stage
+from shrivenq.stages.journal import ORDER_SENT, REPORT_SEEN, JournalError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +39,7 @@ DRAIN_NS = 5_000_000
 class Result:
     """What a replay did."""
 
-    digest: str  # SHA-256 over the orders, see `journal.DIGEST_FIELDS`
+    digest: str  # SHA-256 over the orders, see `journal_file.DIGEST_FIELDS`
     orders: int
     reports: int
     fills: int
@@ -71,6 +73,7 @@ def replay(
     requests = dumps.parse_all(dump)
     tables = config.tables()
     run = uuid.uuid4().hex[:8]
+    sweep(config.name, unfinished=False)
     fused = config.placement != "split"
     assembly = Assembly.create(config.name, run, tables.instruments, tables.currencies, virtual=True, fused=fused)
     started = time.monotonic()
@@ -107,7 +110,7 @@ class _Replay:
         self.dumps = written
         self.log = log
         self.progress = progress
-        self.writer = journal.JournalWriter(path, sync_every_ms=1000.0)
+        self.writer = journal_file.JournalWriter(path)
         self.epoch = self.writer.begin_run(assembly.run.encode(), time.time_ns())
         self.ring = byte_ring.consumer(assembly.segments["journal"])
         self.positions: list[dict[str, str]] = []
@@ -129,12 +132,9 @@ class _Replay:
 
     def drain(self) -> int:
         """Take what waits in the journal ring and the dumps; return how much that was."""
-        records, position = byte_ring.waiting(self.ring)
-        if records:
-            self.writer.append([payload for _, _, payload in records])
-            byte_ring.release_to(self.ring, position)
+        records = self.writer.drain(self.ring)
         self.progress(int(self.frames[stage.FRAMES]))
-        return len(records) + sum(one.drain() for one in self.dumps)
+        return records + sum(one.drain() for one in self.dumps)
 
     def run_fused(self) -> None:
         """Run every stage here."""
@@ -168,17 +168,22 @@ class _Replay:
         self._close()
 
     def _stage_main(self, name: str, plan: Any) -> int:
-        """Be one stage until the replay is over."""
+        """Be one stage until the replay is over, or nobody is left who could say so."""
         plan.apply(name)
         supervisor = self.assembly.control("supervisor")
+        parent = os.getppid()
         try:
             held = self._build([name], plan.wait_of(name))
             held.warm()
             held.set_state(stage.READY)
             while not load_word(supervisor, topology.GO) and not load_word(supervisor, topology.STOP):
+                if os.getppid() != parent:
+                    return 3
                 time.sleep(0.0005)
             while not load_word(supervisor, topology.STOP):
                 held.turn()
+                if os.getppid() != parent:
+                    return 3
         except runner.STOPPING_ERRORS as error:
             self.log.warning("stage stopped", stage=name, reason=str(error))
             return 1
@@ -213,15 +218,15 @@ class _Replay:
 
     def result(self, seconds: float) -> Result:
         """Sum up from the journal."""
-        contents = journal.read_journal(self.path)
-        orders = sum(record.kind == journal.ORDER_SENT for record in contents.records)
-        reports = [record for record in contents.records if record.kind == journal.REPORT_SEEN]
-        fills = sum(int(record.row()["kind"]) == messages.FILL for record in reports)
+        contents = journal_file.read_journal(self.path)
+        if contents.problem:
+            raise JournalError(f"{self.path}: {contents.problem}")
+        orders, reports = contents.rows(ORDER_SENT), contents.rows(REPORT_SEEN)
         return Result(
-            digest=journal.digest(self.path),
-            orders=orders,
+            digest=journal_file.digest_orders(orders),
+            orders=len(orders),
             reports=len(reports),
-            fills=fills,
+            fills=int((reports["kind"] == messages.FILL).sum()),
             seconds=seconds,
             positions=self.positions,
             counters=self.counted,

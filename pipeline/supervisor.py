@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shrivenq.pipeline import placement, processes, recorder, recovery, runner, state, topology
-from shrivenq.pipeline.assembly import Assembly
+from shrivenq.pipeline.assembly import Assembly, sweep
 from shrivenq.pipeline.inspection import Running
-from shrivenq.shm import byte_ring, segment
+from shrivenq.shm import byte_ring
 from shrivenq.shm.atomics import and_word, load_word, or_word, store_word
-from shrivenq.stages import control, journal, stage
+from shrivenq.stages import control, journal_file, stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +77,9 @@ class Supervisor:
     def run(self) -> int:
         """Run until SIGINT or SIGTERM; return the exit code. Raises SupervisorError, StateError and SegmentError."""
         with state.locked(self.config.name, "lock", wait=False):
-            remove_orphans(self.config.name)
+            living = sweep(self.config.name, unfinished=True)  # the name's lock is ours: no run is being made
+            if living:
+                raise SupervisorError(f"{living[0].name}: belongs to the living process {living[0].creator_pid}")
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, self._on_signal)
             try:
@@ -143,7 +145,7 @@ class Supervisor:
         or_word(self.assembly.control("hold"), control.HOLD, control.STARTING | control.RECONCILING)
         self._words(topology.SUPERVISOR_PID, os.getpid())
         path = state.make_folder(self.config.name) / "journal"
-        writer = journal.JournalWriter(path, sync_every_ms=self.config.journal.sync_ms)
+        writer = journal_file.JournalWriter(path)
         if writer.quarantine:
             self.log.warning("journal tail set aside", file=str(writer.quarantine), problem=writer.found.problem)
         recovered = recovery.recover(writer.found, tables)
@@ -233,6 +235,8 @@ class Supervisor:
                 held = self._build(assembly, names, wait=plan.wait_of(names[0]), epoch=epoch)
                 held.warm()
                 recovery.restore(held, recovered)
+                for problem in held.settle():
+                    self.log.warning("memory", problem=problem)
                 held.set_state(stage.READY)
                 return self._serve(held, assembly)
             except runner.STOPPING_ERRORS as error:
@@ -269,29 +273,20 @@ class Supervisor:
         held.set_state(stage.STOPPED)
         return 3
 
-    def _journal_main(self, writer: journal.JournalWriter) -> int:
-        """Be the journal writer: move records from the ring to the file until everybody else is done."""
+    def _journal_main(self, writer: journal_file.JournalWriter) -> int:
+        """Be the journal writer until everybody else is done."""
         assert self.assembly is not None
         placement.apply_side()
         ring = byte_ring.consumer(self.assembly.segments["journal"])
         supervisor = self.assembly.control_read("supervisor")
         parent = os.getppid()
-        quiet_since = time.monotonic()
-        while True:
-            found, position = byte_ring.waiting(ring)
-            if found:
-                # Written first, released second: what this process dies with is still in the ring.
-                writer.append([payload for _, _, payload in found])
-                byte_ring.release_to(ring, position)
-                quiet_since = time.monotonic()
-                continue
-            writer.sync_if_due()
-            stopping = load_word(supervisor, topology.STOP) == topology.STOP_JOURNAL
-            orphaned = os.getppid() != parent and time.monotonic() - quiet_since > 2 * ORPHAN_S
-            if stopping or orphaned:
-                writer.close()
-                return 0
-            time.sleep(0.001)
+
+        def over(quiet_s: float) -> bool:
+            orphaned = os.getppid() != parent and quiet_s > 2 * ORPHAN_S
+            return orphaned or bool(load_word(supervisor, topology.STOP) == topology.STOP_JOURNAL)
+
+        writer.serve(ring, over, sync_every_ms=self.config.journal.sync_ms)
+        return 0
 
     # ── watch ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -308,6 +303,7 @@ class Supervisor:
             self.recorder = None
         self._watch_silence()
         self._watch_feed()
+        self._watch_strategy()
         if self.running is not None:
             self.show(self.running)
         time.sleep(CYCLE_S)
@@ -358,6 +354,14 @@ class Supervisor:
         elif held and not stale:
             and_word(hold, control.HOLD, ~control.FEED_STALE)
             self.log.info("market data again")
+
+    def _watch_strategy(self) -> None:
+        """End a strategy that has missed a report: like the dead, it is rebuilt, not continued."""
+        assert self.assembly is not None
+        if load_word(self.assembly.control_read("hold"), control.HOLD) & control.STRATEGY_DEAF:
+            self.log.error("the strategy does not read its reports: stopped")
+            group = next(names for names in self.groups if "signal" in names)
+            next(child for child in self.children if child.name == group[0]).send(signal.SIGKILL)
 
     def _on_death(self, dead: list[Process]) -> None:
         """Hold, take the rest down, and start anew from the journal; too many deaths kill."""
@@ -423,18 +427,3 @@ def describe_exit(status: int | None) -> str:
     if status is None:
         return "still running"
     return f"exit code {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
-
-
-def remove_orphans(name: str) -> None:
-    """Remove segments of `name` whose creator is dead. Raises SupervisorError if one belongs to a living process."""
-    for one in segment.names(f"{name}."):
-        try:
-            held = segment.attach(one)
-        except segment.SegmentError:
-            # Unfinished or foreign: no header says whose it is. The name's lock is ours, so no run is using it.
-            segment.unlink(one)
-            continue
-        if held.creator_alive() and int(held.header["creator_pid"][0]) != os.getpid():
-            raise SupervisorError(f"{one}: belongs to the living process {int(held.header['creator_pid'][0])}")
-        held.unlink()
-        held.close()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -9,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shrivenq.pipeline import config as configuration
-from shrivenq.pipeline import recovery
+from shrivenq.pipeline import recovery, topology
 from shrivenq.pipeline.instruments import read_instruments
 from shrivenq.pipeline.recovery import RecoveryError
-from shrivenq.shm import board
-from shrivenq.stages import journal, positions
+from shrivenq.shm import board, byte_ring
+from shrivenq.stages import journal, journal_file, positions
 from shrivenq.stages import messages as m
 from tests.pipeline.pipeline_rig import assembled
 
@@ -55,11 +56,17 @@ def records(tables, rows):
     found = [(journal.NOTE, b"armed by somebody"), (journal.NOTE, recovery.describe(tables).encode())]
     for row in rows:
         found += [(journal.REPORT_SEEN, noise.tobytes()), (journal.REPORT_SEEN, row.tobytes())]
-    return [journal.Record(kind, 0, i, 0, payload) for i, (kind, payload) in enumerate(found)]
+    return found
 
 
 def contents(*runs):
-    return journal.Contents([one for run in runs for one in run], 0, 0, "", 0)
+    """Put the records of runs in memory as a file has them, unchained."""
+    made = [journal.make_record(kind, payload, i, 0) for run in runs for i, (kind, payload) in enumerate(run)]
+    index = np.zeros(len(made), journal_file.INDEX)
+    index["kind"] = [kind for run in runs for kind, _ in run]
+    index["length"] = [len(record) - journal.HEADER.itemsize for record in made]
+    index["offset"] = np.cumsum([0, *map(len, made)])[:-1]
+    return journal_file.Contents(np.frombuffer(b"".join(made), np.int64), index, 0, 0, "", 0)
 
 
 def named(tables, rows):
@@ -166,18 +173,46 @@ def test_other_decimals_are_another_instrument():
 
 
 def test_fills_before_any_description_are_refused():
-    fills = [one for one in records(BOTH, fill_rows([(0, m.BUY, 1, 1, 0, 0)])) if one.kind != journal.NOTE]
+    fills = [one for one in records(BOTH, fill_rows([(0, m.BUY, 1, 1, 0, 0)])) if one[0] != journal.NOTE]
     with pytest.raises(RecoveryError, match="fills in "):
         recovery.recover(contents(fills), BOTH)
 
 
-def test_through_a_file(tmp_path):
-    path = tmp_path / "journal"
-    writer = journal.JournalWriter(path)
+def through_a_file(folder, before, after, rows):
+    """Write the journal of a run with the tables `before`, and recover it with `after`."""
+    writer = journal_file.JournalWriter(folder / "journal")
     writer.begin_run(b"run", 1)
-    writer.note(recovery.describe(BOTH))
-    rows = fill_rows([(0, m.BUY, 6000000, 10**8, 7, 2), (0, m.SELL, 6000100, 10**7, 7, 2)])
-    writer.append([journal.make_record(journal.REPORT_SEEN, row.tobytes(), i, 0) for i, row in enumerate(rows)])
+    writer.note(recovery.describe(before))
+    made = byte_ring.create(f"shrivenq.{NAME}-{os.getpid()}", 1 << 18)
+    try:
+        book = journal.make_journal(byte_ring.producer(made))
+        for row in range(len(rows)):
+            assert journal.append(book, journal.REPORT_SEEN, rows.view(np.int64), 24 * row, 24, row)
+        assert writer.drain(byte_ring.consumer(made)) == len(rows)
+    finally:
+        made.unlink()
+        made.close()
     writer.close()
-    found = recovery.recover(journal.read_journal(path), TURNED)
-    assert named(TURNED, found.fills) == named(BOTH, rows)
+    return recovery.recover(journal_file.read_journal(folder / "journal"), after).fills
+
+
+def test_through_a_file(tmp_path):
+    rows = fill_rows([(0, m.BUY, 6000000, 10**8, 7, 2), (0, m.SELL, 6000100, 10**7, 7, 2)])
+    assert named(TURNED, through_a_file(tmp_path, BOTH, TURNED, rows)) == named(BOTH, rows)
+
+
+def test_as_many_instruments_as_there_can_be(tmp_path):
+    """With the longest of names, each settled in a currency of its own."""
+    count = topology.INSTRUMENTS_MAX - 1
+    instruments, currencies = np.zeros(count, m.INSTRUMENT), np.zeros(2 * count, m.CURRENCY)
+    instruments["symbol"] = [f"INSTRUMENT{i:06}" for i in range(count)]
+    instruments["price_decimals"] = instruments["quantity_decimals"] = 12
+    currencies["code"] = [f"CODE{i:04}" for i in range(2 * count)]
+    currencies["decimals"] = 18
+    before = BOTH._replace(instruments=instruments, currencies=currencies)
+    after = BOTH._replace(instruments=instruments[::-1], currencies=currencies[::-1])
+    assert len(recovery.describe(before)) > 2 * journal.PAYLOAD_MAX
+    rows = fill_rows([(i, m.BUY, 1, 1, 0, 2 * i + 1) for i in range(count)])
+    fills = through_a_file(tmp_path, before, after, rows)
+    assert named(after, fills) == named(before, rows)
+    assert fills["instrument"].tolist() == list(range(count - 1, -1, -1))

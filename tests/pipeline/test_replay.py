@@ -9,17 +9,19 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import structlog
 
 from shrivenq.pipeline import config as configuration
-from shrivenq.pipeline import processes
+from shrivenq.pipeline import processes, topology
 from shrivenq.pipeline.replay import replay
 from shrivenq.pipeline.runner import StageError
 from shrivenq.shm import segment
-from shrivenq.stages import journal
+from shrivenq.stages import journal, journal_file, stage
 from shrivenq.stages import messages as m
 
 LINES = 4000
@@ -141,6 +143,48 @@ def test_a_stage_that_dies_ends_the_replay_with_an_error(short, monkeypatch):
     assert not [name for name in segment.names() if name.startswith(f"{segment.PREFIX}replay-spot.")]
 
 
+def replaying(short, number, until):
+    """Start a split replay at recorded speed, send it a signal once `until()`; its exit code and its stages' pids."""
+    command = [sys.executable, "-c", "from shrivenq.pipeline.main import main; main()", "replay", "replay_spot"]
+    options = ["--path", str(short), "--placement", "split", "--pace", "recorded"]
+    process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not until():
+        assert process.poll() is None
+        time.sleep(0.01)
+    stages = [int(one) for one in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    process.send_signal(number)
+    return process.wait(), stages
+
+
+def left():
+    return segment.names("replay-spot.")
+
+
+def under_way():
+    pages = [segment.attach(name, topology.CONTROL) for name in left() if name.endswith(".control")]
+    return any(one.array("loop.market_data")[stage.FRAMES] > 10 for one in pages)
+
+
+@pytest.mark.slow
+def test_a_replay_told_to_end_leaves_nothing(short):
+    code, stages = replaying(short, signal.SIGTERM, under_way)
+    assert code == 130
+    assert len(stages) == len(topology.STAGES) + 1  # and the log writer
+    assert not [pid for pid in stages if segment.start_time(pid)]
+    assert not left()
+
+
+@pytest.mark.slow
+def test_what_a_killed_replay_leaves_ends_by_itself_or_with_the_next(short, expected):
+    code, stages = replaying(short, signal.SIGKILL, under_way)
+    assert code == -signal.SIGKILL
+    while [pid for pid in stages if segment.start_time(pid)]:
+        time.sleep(0.01)
+    assert left()
+    assert run(load("spot", short)).digest == expected.digest
+    assert not left()
+
+
 def tickers(folder):
     """Read (update id, bid, bid quantity, ask, ask quantity) of every bookTicker, in order of update id."""
     rows = []
@@ -191,10 +235,9 @@ def check_conservation(path, result, market):
     prices, quantities = 10 ** int(instrument["price_decimals"]), 10 ** int(instrument["quantity_decimals"])
     position, flows, fees, fills = 0, Fraction(0), 0, 0
     seen = set()
-    for record in journal.read_journal(path).records:
-        if record.kind != journal.REPORT_SEEN or record.row()["kind"] != m.FILL:
+    for row in journal_file.read_journal(path).rows(journal.REPORT_SEEN):
+        if row["kind"] != m.FILL:
             continue
-        row = record.row()
         identity = (int(row["instrument"]), int(row["trade_id"]))
         assert identity not in seen
         seen.add(identity)

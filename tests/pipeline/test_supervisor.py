@@ -15,7 +15,7 @@ import pytest
 from shrivenq.pipeline import inspection, kill, state, topology
 from shrivenq.shm import ring, segment
 from shrivenq.shm.atomics import load_word
-from shrivenq.stages import journal, stage
+from shrivenq.stages import journal, journal_file, stage
 
 NAME = "test-supervisor"
 MAIN = [sys.executable, "-c", "from shrivenq.pipeline.main import main; main()"]
@@ -125,9 +125,9 @@ def test_starts_trades_and_stops_in_order(run):
     assert run.process.returncode == 0, errors
     assert segment.names(f"{NAME}.") == []
     assert children_left() == []
-    contents = journal.read_journal(state.folder(NAME) / "journal")
+    contents = journal_file.read_journal(state.folder(NAME) / "journal")
     assert contents.problem == ""
-    assert sum(record.kind == journal.ORDER_SENT for record in contents.records) > 10
+    assert len(contents.rows(journal.ORDER_SENT)) > 10
 
 
 def test_a_second_instance_is_refused(run, configured):
@@ -193,10 +193,9 @@ def test_a_dead_stage_is_answered_by_a_restart(configured, victim):
             run.process.kill()
             run.process.communicate()
     assert segment.names(f"{NAME}.") == []
-    contents = journal.read_journal(state.folder(NAME) / "journal")
+    contents = journal_file.read_journal(state.folder(NAME) / "journal")
     assert contents.problem == ""
-    epochs = [int(record.row()["epoch"]) for record in contents.records if record.kind == journal.RUN]
-    assert epochs == [1, 2]
+    assert contents.rows(journal.RUN)["epoch"].tolist() == [1, 2]
 
 
 def test_without_a_supervisor_stages_kill_and_stop_and_the_next_start_cleans_up(configured):
