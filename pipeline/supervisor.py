@@ -22,7 +22,9 @@ from shrivenq.pipeline.assembly import Assembly, sweep
 from shrivenq.pipeline.inspection import Running
 from shrivenq.shm import byte_ring
 from shrivenq.shm.atomics import and_word, load_word, or_word, store_word
+from shrivenq.shm.ring import HEAD, TAIL
 from shrivenq.stages import control, journal_file, stage
+from shrivenq.stages.journal import JournalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -399,6 +401,7 @@ class Supervisor:
         killed = processes.stop([child for child in self.children if child.name != "journal"], STOP_S)
         self._words(topology.STOP, topology.STOP_JOURNAL)
         killed += processes.stop(writers, STOP_S)
+        self._write_rest()
         if self.recorder is not None:
             killed += processes.stop([self.recorder], STOP_S)
             self.recorder = None
@@ -407,6 +410,21 @@ class Supervisor:
         self.assembly.unlink()
         self.assembly = self.running = None
         self.children = []
+
+    def _write_rest(self) -> None:
+        """Write what a journal writer that died has left in its ring, before the ring is gone."""
+        assert self.assembly is not None
+        ring = byte_ring.consumer(self.assembly.segments["journal"])
+        if load_word(ring.peer, HEAD) == load_word(ring.own, TAIL):
+            return
+        try:
+            writer = journal_file.JournalWriter(state.folder(self.config.name) / "journal")
+            records = writer.drain(ring)
+            writer.close()
+        except JournalError as error:
+            self.log.error("journal records lost", reason=str(error))  # noqa: TRY400 - it is one line
+        else:
+            self.log.warning("journal finished for its writer", records=records)
 
     def _cancel_all(self) -> None:
         """Ask risk to cancel every open order and give it a moment; what stays open is for reconciliation."""

@@ -10,12 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from shrivenq.pipeline import inspection, kill, state, topology
-from shrivenq.shm import ring, segment
+from shrivenq.shm import byte_ring, ring, segment
 from shrivenq.shm.atomics import load_word
 from shrivenq.stages import journal, journal_file, stage
+from shrivenq.stages import messages as m
 
 NAME = "test-supervisor"
 MAIN = [sys.executable, "-c", "from shrivenq.pipeline.main import main; main()"]
@@ -196,6 +198,33 @@ def test_a_dead_stage_is_answered_by_a_restart(configured, victim):
     contents = journal_file.read_journal(state.folder(NAME) / "journal")
     assert contents.problem == ""
     assert contents.rows(journal.RUN)["epoch"].tolist() == [1, 2]
+
+
+def test_a_journal_writer_that_dies_loses_nothing(configured):
+    run = Run(configured, "--placement", "fused")
+    try:
+        running = run.running()
+        (writer,) = [pid for pid in children_left() if Path(f"/proc/{pid}/comm").read_text() == "sq-journal\n"]
+        ends = [running.part("journal").array(name) for name in ("producer", "consumer")]
+        os.kill(writer, signal.SIGSTOP)
+        run.until(lambda: int(load_word(ends[0], ring.HEAD)) - int(load_word(ends[1], ring.TAIL)) > 1 << 13)
+        os.kill(writer, signal.SIGKILL)
+        run.until(lambda: inspection.attach(NAME).run != running.run)
+        run.running()
+        run.stop()
+    finally:
+        if run.process.poll() is None:
+            run.process.kill()
+            run.process.communicate()
+    head, tail = int(ends[0][ring.HEAD]), int(ends[1][ring.TAIL])
+    assert head == tail > 0
+    contents = journal_file.read_journal(state.folder(NAME) / "journal")
+    assert contents.problem == ""
+    second = int(np.flatnonzero(contents.index["kind"] == journal.RUN)[1])
+    first = contents.index[:second]
+    first = first[np.isin(first["kind"], [journal.ORDER_SENT, journal.REPORT_SEEN])]
+    record = byte_ring.RECORD_SIZE + journal.HEADER.itemsize + m.ORDER.itemsize
+    assert first["sequence"].tolist() == list(range(head // record))
 
 
 def test_without_a_supervisor_stages_kill_and_stop_and_the_next_start_cleans_up(configured):
