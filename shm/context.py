@@ -149,6 +149,13 @@ if COMPILED:
         fields = tuple((name, typeof(one)) for name, one in zip(value._fields, value, strict=True))
         return ContextType(type(value).__name__, fields)
 
+    def _type_or_none(value: Any) -> ContextType:
+        """Name the type where Numba only asks if there is one: it asks again then, and is told why there is none."""
+        try:
+            return _type_of(value)
+        except TypeError as error:
+            raise AttributeError(str(error)) from None
+
     def by_reference(cls: T) -> T:
         """Mark a NamedTuple class: kernels get its objects by address."""
         inside = {
@@ -157,10 +164,10 @@ if COMPILED:
             "__qualname__": cls.__qualname__,
             "_table": _Table(lambda value: np.array(_words(value), np.int64)),
             "_address": _Table(lambda value: int(value._table.ctypes.data)),  # noqa: SLF001
-            "_numba_type_": _Table(_type_of),
+            "_numba_type_": _Table(_type_or_none),
         }
         made: Any = type(cls.__name__, (cls,), inside)
-        typeof_impl.register(made)(lambda value, _: value._numba_type_)
+        typeof_impl.register(made)(lambda value, _: _type_of(value))
         return made
 
 else:
