@@ -6,6 +6,7 @@ was replaced after a death carries the next epoch, `shrivenq.NAME.RUN.tick.2`.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,29 @@ OBSERVER_SLACK = 2
 def clock_ns() -> int:
     """Read CLOCK_MONOTONIC from Python through the very function the kernels use."""
     return int(monotonic_ns())
+
+
+def sweep(name: str, *, unfinished: bool) -> list[Segment]:
+    """Remove what dead processes left of runs of `name`; return the segments of living ones but our own.
+
+    A segment without a header is `unfinished`, or foreign: nothing says whose it is.
+    """
+    living = []
+    for one in segment.names(f"{name}."):
+        try:
+            held = segment.attach(one)
+        except segment.SegmentError:
+            if unfinished:
+                segment.unlink(one)
+            continue
+        if not held.creator_alive():
+            held.unlink()
+            held.close()
+        elif held.creator_pid != os.getpid():
+            living.append(held)
+        else:
+            held.close()
+    return living
 
 
 @dataclass

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -258,8 +259,14 @@ def _show(found: Any, *, as_json: bool) -> None:
         print(line)
 
 
+def _terminated(_number: int, _frame: object) -> None:
+    """Unwind, so that what was made is removed."""
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run the command line; a mistake on it is one line, like any other."""
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         code = app(standalone_mode=False)
     except CommandError as error:

@@ -72,6 +72,11 @@ class Segment:
         """Count of this segment's generation, from 1."""
         return int(self.header["epoch"][0])
 
+    @property
+    def creator_pid(self) -> int:
+        """Pid of the process that made the segment."""
+        return int(self.header["creator_pid"][0])
+
     def creator_alive(self) -> bool:
         """Tell whether the process that made the segment still runs (pid and start time)."""
         pid, start = int(self.header["creator_pid"][0]), int(self.header["creator_start"][0])
