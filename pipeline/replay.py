@@ -175,6 +175,8 @@ class _Replay:
         try:
             held = self._build([name], plan.wait_of(name))
             held.warm()
+            for problem in held.settle():
+                self.log.warning("memory", problem=problem)
             held.set_state(stage.READY)
             while not load_word(supervisor, topology.GO) and not load_word(supervisor, topology.STOP):
                 if os.getppid() != parent:

@@ -6,6 +6,7 @@ refills and slow paths, faults.
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from shrivenq.pipeline import fused
 from shrivenq.pipeline.assembly import clock_ns
 from shrivenq.pipeline.recovery import RecoveryError
 from shrivenq.pipeline.topology import STAGES
+from shrivenq.shm import resident
 from shrivenq.shm.segment import SegmentError
 from shrivenq.stages import stage
 from shrivenq.stages.capture import CaptureError
@@ -33,8 +35,10 @@ class StageError(Exception):
 STOPPING_ERRORS = (StageError, SegmentError, StrategyError, CaptureError, JournalError, RecoveryError)
 """What ends a stage with one line instead of a traceback."""
 
-TURN_NS = 1_000_000_000
+TURN_NS = 3_600_000_000_000
 """Longest time without Python. A return costs a hundred microseconds: the loop ends by itself when it needs one."""
+SETTLING_TURNS = 25
+"""Ways from Python into the loop and back, after which they touch no memory that is new to them."""
 
 
 @dataclass
@@ -68,6 +72,21 @@ class Runner:
         """Compile or load the loop without letting it do anything: a deadline that has passed ends it at once."""
         self.loops[0][stage.DEADLINE_NS] = self.loops[0][stage.LOOK_NS] = 0
         self._run(*self._arguments, self.loops[0])
+
+    def settle(self) -> list[str]:
+        """Make this process one that runs without page faults and garbage collections; say what could not be had.
+
+        For a process that does nothing else. Of what it shares with its parent only what it writes becomes its own:
+        a copy of the whole heap would take longer than a restart may.
+        """
+        for array in resident.arrays_in((self._arguments, tuple(self.loops))):
+            resident.bring_in(array)
+        resident.bring_in_stack()
+        gc.freeze()
+        gc.disable()
+        for _ in range(SETTLING_TURNS):
+            self.warm()
+        return [f"{'+'.join(self.names)}: {problem}" for problem in resident.keep()]
 
     @property
     def finished(self) -> bool:

@@ -37,6 +37,7 @@ READY_S = 120.0
 STOP_S = 3.0
 ORPHAN_S = 5.0
 """How long a stage whose supervisor has died stays, held and killed, so that `status` and `kill` still find it."""
+ORPHAN_TURN_NS = 100_000_000
 RESTARTS_MAX = 5
 """Deaths within RESTART_WINDOW_S that are answered by a restart; one more kills."""
 RESTART_WINDOW_S = 60.0
@@ -271,7 +272,7 @@ class Supervisor:
             state.write_killed(self.config.name, "cancel", "the supervisor died")
         until = time.monotonic() + ORPHAN_S
         while time.monotonic() < until:
-            held.turn()
+            held.turn(ORPHAN_TURN_NS)
         held.set_state(stage.STOPPED)
         return 3
 

@@ -127,3 +127,17 @@ def test_states_and_the_end_of_a_replay(rig):
 def test_every_error_that_stops_a_stage_is_one_line():
     assert all(issubclass(one, Exception) and one.__doc__ for one in runner.STOPPING_ERRORS)
     assert StageError in runner.STOPPING_ERRORS
+
+
+def test_a_settled_process_collects_no_garbage_and_says_what_it_could_not_have(rig, monkeypatch):
+    asked = []
+    held = rig.build("risk", "gateway")
+    monkeypatch.setattr(runner, "gc", SimpleNamespace(**{one: lambda one=one: asked.append(one) for one in GC}))
+    monkeypatch.setattr(runner.resident, "keep", lambda: ["not locked in memory: why"])
+    assert held.settle() == ["risk+gateway: not locked in memory: why"]
+    assert asked == list(GC)
+    assert len(rig.calls) == runner.SETTLING_TURNS
+    assert rig.polled == []
+
+
+GC = ("freeze", "disable")
