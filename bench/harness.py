@@ -24,7 +24,7 @@ from shrivenq.pipeline import placement, processes, runner, topology
 from shrivenq.pipeline.assembly import Assembly
 from shrivenq.shm import byte_ring, ring
 from shrivenq.shm.atomics import load_word, store_word
-from shrivenq.stages import control, frames, journal, order_flow, stage
+from shrivenq.stages import control, frames, journal, journal_file, order_flow, stage
 from shrivenq.stages import messages as m
 from shrivenq.stages.capture import Capture
 from shrivenq.stages.simulated_market import SimulatedMarket
@@ -202,8 +202,9 @@ _warm = set()
 class Stack:
     """The stages of one run in their processes; a context manager that leaves neither process nor segment."""
 
-    def __init__(self, config, *, fused, virtual, source, lockstep=True):
+    def __init__(self, config, *, fused, virtual, source, lockstep=True, journal_path=None):
         tables = config.tables()
+        self.journal_path = journal_path  # kept by a writer as in a real run; without one `drain` empties the ring
         self.config, self.fused, self.virtual, self.lockstep = config, fused, virtual, lockstep
         self.source = source  # (Tape, passes)
         self.offset_ns = time.time_ns() - time.monotonic_ns()
@@ -212,7 +213,7 @@ class Stack:
         self.assembly = Assembly.create(
             config.name, run, tables.instruments, tables.currencies, virtual=virtual, fused=fused
         )
-        self.children = []
+        self.children, self.writers = [], []
         self.records = []
         self.journal = byte_ring.consumer(self.assembly.segments["journal"])
         store_word(self.assembly.control("kill"), control.OPERATOR, control.ARMED)
@@ -223,6 +224,7 @@ class Stack:
         if self.fused not in _warm:
             self._warm_up(groups)
         plan = placement.plan(self.config, names, fused=self.fused)
+        self.writers = [processes.start("journal", self._write)] if self.journal_path else []
         for group in groups:
             self.children.append(processes.start(group[0], lambda group=group: self._main(group, plan)))
         try:
@@ -235,6 +237,8 @@ class Stack:
     def __exit__(self, *_):
         store_word(self.assembly.control("supervisor"), topology.STOP, 1)
         processes.stop(self.children, 5.0)
+        store_word(self.assembly.control("supervisor"), topology.STOP, topology.STOP_JOURNAL)
+        processes.stop(self.writers, 60.0)
         self.assembly.unlink()
 
     def _build(self, assembly, group, wait):
@@ -281,6 +285,18 @@ class Stack:
             return 1
         return 0
 
+    def _write(self):
+        """Be the journal writer until told to stop."""
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        supervisor = self.assembly.control_read("supervisor")
+        writer = journal_file.JournalWriter(self.journal_path)
+        writer.serve(
+            self.journal,
+            lambda _: load_word(supervisor, topology.STOP) == topology.STOP_JOURNAL,
+            sync_every_ms=self.config.journal.sync_ms,
+        )
+        return 0
+
     def _play(self, held):
         """Let market data take its frames from memory instead of the source it was configured with."""
         from shrivenq.stages import market_data
@@ -306,7 +322,7 @@ class Stack:
 
     def check(self):
         """Raise BenchmarkError if a process has died."""
-        dead = [child.name for child in self.children if not child.alive()]
+        dead = [child.name for child in self.children + self.writers if not child.alive()]
         if dead:
             raise BenchmarkError(f"{', '.join(dead)}: died")
 
