@@ -58,11 +58,12 @@ def _touch(first: int, size: int, *, writable: bool) -> None:
         view.max()
 
 
-def bring_in_stack() -> None:
-    """Bring in what the main thread's stack has grown to: pages that a fork shares with its parent."""
+def bring_in_own(*, heap: bool) -> None:
+    """Bring in what a fork shares with its parent and this process may write: its stack, and its `heap` if asked."""
     for line in Path("/proc/self/maps").read_text().splitlines():
-        if line.endswith("[stack]"):
-            first, last = (int(one, 16) for one in line.split()[0].split("-"))
+        span, rights = line.split()[:2]
+        if line.endswith("[stack]") or (heap and rights == "rw-p"):
+            first, last = (int(one, 16) for one in span.split("-"))
             _libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _MADV_POPULATE_WRITE)
 
 

@@ -99,9 +99,20 @@ def in_a_child(act):
     return child.status
 
 
+@pytest.mark.parametrize("heap", [False, True])
+def test_what_a_fork_shares_becomes_its_own(heap):
+    shared = np.ones(PAGES * PAGE, np.uint8)
+
+    def act():
+        resident.bring_in_own(heap=heap)
+        touching(mapped())  # the way there is code that this process has not run yet
+        return 0 if (touching(shared) == 0) == heap else 1
+
+    assert in_a_child(act) == 0
+
+
 def test_a_process_keeps_what_it_has():
     def act():
-        resident.bring_in_stack()
         problems = resident.keep()
         locked = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmLck"))
         return 0 if not problems and int(locked.split()[1]) > 10_000 else 1
