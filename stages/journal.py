@@ -127,9 +127,10 @@ else:
         return _rotated(lane + int(word) * _P2 & _MASK, 31) * _P1 & _MASK
 
     def checksum(words: Any, start: int, count: int, seed: int) -> Any:  # noqa: D103 - documented above
+        count, seed = int(count), int(seed)
         found = [int(word) for word in words[start : start + count]]
         whole = count // 4 * 4
-        state = int(seed) + _P5
+        state = seed + _P5
         if whole:
             lanes = [seed + _P1 + _P2 & _MASK, seed + _P2 & _MASK, seed & _MASK, seed - _P1 & _MASK]
             for at in range(whole):
