@@ -90,6 +90,8 @@ def record(
 
 
 def _run(loaded: Config, placement: str) -> None:
+    if loaded.mode == "replay":
+        raise _fail(MISTAKE, [f'{loaded.file}: mode: found "replay", allowed: "paper"; `shrivenq replay` replays'])
     if placement:
         loaded = _placed(loaded, placement)
     live = terminal.is_terminal

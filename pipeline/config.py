@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 SHIPPED = Path(__file__).resolve().parent.parent / "configs"
 STAGE_NAMES = ("market_data", "book", "signal", "risk", "gateway", "paper_venue")
 
+PACE_MIN, PACE_MAX = 1e-6, 1e9
+PACES = '"recorded", "flat", or a multiple from 0.000001 to 1,000,000,000'
+
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,24}$")]
 Milliseconds = Annotated[float, msgspec.Meta(gt=0, le=600_000)]
 Number = Annotated[int, msgspec.Meta(ge=0, le=4095)]
@@ -243,10 +246,14 @@ def _contradictions(one: Document) -> list[str]:
         errors.append('mode: found "live", allowed: "replay" or "paper": live trading is not available yet')
     if one.mode == "replay" and one.market_data.source != "capture":
         errors.append('market_data.source: found "simulated", allowed: "capture" in mode replay, which has to end')
+    if one.mode == "paper" and one.market_data.source != "simulated":
+        errors.append(
+            'market_data.source: found "capture", allowed: "simulated" in mode paper: '
+            "a capture's time is over, mode replay brings it back"
+        )
     if one.market_data.source == "capture" and not one.market_data.path:
         errors.append("market_data.path: missing, allowed: a capture file, or a folder of them")
-    if not isinstance(one.market_data.pace, str) and one.market_data.pace <= 0:
-        errors.append(f"market_data.pace: found {one.market_data.pace:g}, allowed: a multiple above 0")
+    errors += _check_pace(one)
     for key, value in (("market_data.seed", one.market_data.seed), ("market_data.drain_ms", one.market_data.drain_ms)):
         if value < 0:
             errors.append(f"{key}: found {value:g}, allowed: 0 or more")
@@ -262,6 +269,17 @@ def _contradictions(one: Document) -> list[str]:
     except signal.StrategyError as error:
         errors.append(f"signal.strategy: {error}")
     return errors
+
+
+def _check_pace(one: Document) -> list[str]:
+    """Check the pace of a replay; nothing else has one."""
+    pace = one.market_data.pace
+    if not isinstance(pace, str) and not PACE_MIN <= pace <= PACE_MAX:
+        return [f"market_data.pace: found {pace:g}, allowed: {PACES}"]
+    if one.mode != "replay" and pace != "flat":
+        said = f'"{pace}"' if isinstance(pace, str) else f"{pace:g}"
+        return [f"market_data.pace: found {said}, allowed: only in mode replay, the simulated market keeps the clock"]
+    return []
 
 
 def with_placement(config: Config, placement: str) -> Config:
@@ -292,8 +310,8 @@ def for_replay(config: Config, *, path: str = "", placement: str = "", pace: str
             multiple = float(pace)
         except ValueError:
             multiple = 0.0
-        if not 0 < multiple < 1e9:
-            errors.append(f'--pace: found "{pace}", allowed: recorded, flat, or a multiple above 0')
+        if not PACE_MIN <= multiple <= PACE_MAX:
+            errors.append(f'--pace: found "{pace}", allowed: {PACES}')
         feed = msgspec.structs.replace(feed, pace=multiple)
     if placement not in ("", "split", "fused"):
         errors.append(f'--placement: found "{placement}", allowed: "split" or "fused"')

@@ -136,6 +136,8 @@ def test_a_mistake_is_one_line(arguments, code, words):
         (["arm", "no-such-name", "--reason", " "], 2, ["--reason TEXT is required"]),
         (["arm", "no-such-name", "--reason", "x"], 1, ["no-such-name: no such name"]),
         (["run", "nowhere"], 2, ["nowhere: no such file"]),
+        (["run", "replay_spot"], 2, ['mode: found "replay", allowed: "paper"; `shrivenq replay` replays']),
+        (["record", "replay_spot", "--path", "x"], 2, ['mode: found "replay", allowed: "paper"']),
         (["run", "--placement", "both"], 2, ['--placement: found "both"']),
         (["replay", "--pace", "nan"], 2, ['--pace: found "nan"']),
         (["replay", "--placement", "both"], 2, ['--placement: found "both"']),

@@ -89,6 +89,21 @@ def test_instrument_files_are_found_beside_the_configuration_first(tmp_path):
             'source = "simulated"\npace = nan',
             "market_data.pace: found nan, allowed: a finite number",
         ),
+        (
+            'source = "simulated"',
+            'source = "simulated"\npace = 10.0',
+            "market_data.pace: found 10, allowed: only in mode replay",
+        ),
+        (
+            'source = "simulated"',
+            'source = "simulated"\npace = "recorded"',
+            'market_data.pace: found "recorded", allowed: only in mode replay',
+        ),
+        (
+            'source = "simulated"',
+            'source = "capture"\npath = "somewhere"',
+            'market_data.source: found "capture", allowed: "simulated" in mode paper',
+        ),
         ("seed = 1", "seed = -1", "market_data.seed: found -1"),
         ("window_ticks = 65536", "window_ticks = 65000", "book.window_ticks is a power of two, not 65000"),
         ("timer_ms = 0.0", "timer_ms = nan", "signal.timer_ms: found nan"),
@@ -157,6 +172,28 @@ def test_each_mistake_is_said(tmp_path, old, new, said):
     assert old in DEFAULT
     lines = mistakes(tmp_path, DEFAULT.replace(old, new, 1))
     assert sum(said in one for one in lines) == 1, lines
+
+
+@pytest.mark.parametrize("pace", ["inf", "-inf", "nan", "0", "-1", "0.0000001", "1e12", "true", '"fast"'])
+def test_a_pace_that_is_none_is_refused(tmp_path, pace):
+    text = (SHIPPED / "replay_spot.toml").read_text()
+    assert 'pace = "flat"' in text
+    (line,) = mistakes(tmp_path, text.replace('pace = "flat"', f"pace = {pace}"))
+    assert line.startswith("market_data.pace: found ")
+    assert ", allowed: " in line
+
+
+@pytest.mark.parametrize("pace", ["inf", "-inf", "nan", "0", "-1", "1e12", "fast"])
+def test_a_pace_that_is_none_is_refused_on_the_command_line_too(pace):
+    with pytest.raises(ConfigError, match=f'--pace: found "{pace}", allowed: "recorded", "flat", or a multiple from'):
+        for_replay(load("replay_spot"), pace=pace)
+
+
+@pytest.mark.parametrize(("pace", "found"), [("1000", 1000.0), ("0.5", 0.5), ('"recorded"', "recorded")])
+def test_a_pace_is_kept(tmp_path, pace, found):
+    text = (SHIPPED / "replay_spot.toml").read_text().replace('pace = "flat"', f"pace = {pace}")
+    (tmp_path / "c.toml").write_text(text)
+    assert load(tmp_path / "c.toml").market_data.pace == found
 
 
 def test_all_mistakes_are_said_at_once(tmp_path):
