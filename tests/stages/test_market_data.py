@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 from itertools import islice
 
+import numpy as np
 import pytest
 
 from shrivenq.shm import ring
@@ -440,3 +441,60 @@ def test_a_capture_is_a_source(tmp_path):
 def test_a_capture_that_cannot_be_read_is_one_line(tmp_path):
     with pytest.raises(capture.CaptureError, match="no such file"):
         Rig(None, virtual=True, config=market_data.Config(source="capture", path=str(tmp_path / "none"))).close()
+
+
+# ── virtual time without lock-step ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("period", [0, 700])
+@pytest.mark.parametrize("seed", range(3))
+def test_free_virtual_time_is_the_frames_and_the_venue_is_let_on_behind_it(seed, period):
+    rng = random.Random(seed)
+    frames = some_frames(rng, 200)
+    with rig_of(Source(frames), virtual=True, timer_ns=period) as rig:
+        rig.words[market_data.LOCKSTEP] = 0
+        rig.venue[conductor.NEXT_DUE_NS] = T0 + 1
+        found, before = [], 0
+        while not rig.words[market_data.ENDED]:
+            rig.step()
+            found.append(rig.take())
+            grants, granted = int(rig.venue[conductor.GRANTS]), int(rig.venue[conductor.GRANTED_NS])
+            assert granted <= rig.words[market_data.LAST_NS], seed
+            if grants != before:
+                assert grants == before + 1
+                assert granted >= rig.venue[conductor.NEXT_DUE_NS], "let on to what is not due"
+                before = grants
+                if rng.random() < 0.5:  # the venue serves the grant, and has something for a little later
+                    rig.venue[conductor.NEXT_DUE_NS] = granted + rng.randrange(3000)
+                    rig.venue[conductor.DONE] = grants
+            elif rig.venue[conductor.DONE] != grants and rng.random() < 0.3:
+                rig.venue[conductor.DONE] = grants
+        assert before > 5
+        rows = joined(found)
+        assert rig.loop[stage.FINISHED] == 1
+        check_stream(rows)
+        assert int(rows["time_ns"][-1]) <= max(at for at, _ in frames)
+        twin = Twin(rig.instruments)
+        expected = [twin.frame(at, payload) for at, payload in frames]
+        timers = rows["kind"] == m.TIMER
+        if not period:
+            assert not timers.any()
+            same(rows, expected, f"seed {seed}")
+        else:
+            assert (np.diff(rows["time_ns"][timers]) >= period).all()
+            assert timers.sum() > 10
+
+
+def test_free_virtual_time_waits_for_room_and_drops_nothing():
+    frames = [(T0 + at, diff(at + 1, at + 1, 40)) for at in range(60)]
+    with rig_of(Source(frames), virtual=True, count=64) as rig:
+        rig.words[market_data.LOCKSTEP] = 0
+        found = []
+        for _ in range(2_000):
+            rig.step()
+            found.append(rig.take(7))
+        found.append(rig.take())
+        twin = Twin(rig.instruments)
+        same(joined(found), [twin.frame(at, payload) for at, payload in frames])
+        assert rig.loop[stage.DROPS] == 0
+        assert rig.loop[stage.FINISHED] == 1
