@@ -64,7 +64,9 @@ def attach(name: str) -> Running:
         name = names[0]
     controls = kill.control_segments(name)
     if not controls:
-        raise InspectionError(f"{name}: not running; running: {', '.join(names) or 'none'}")
+        why = state.why_killed(name)
+        killed = f", killed: {why}" if why else ""
+        raise InspectionError(f"{name}: not running{killed}; running: {', '.join(names) or 'none'}")
     found = []
     for one in controls:
         try:
@@ -117,6 +119,7 @@ def status(running: Running) -> dict[str, Any]:
         "run": running.run,
         "kill": control.LEVELS[int(control.kill_level(words))],
         "armed": state.armed(running.name) or "no",
+        "why_killed": state.why_killed(running.name),
         "holds": [name for bit, name in enumerate(control.HOLDS) if holds >> bit & 1],
         "supervisor_alive": running.control.creator_alive(),
         "stages": [_stage(running, name) for name in topology.STAGES],

@@ -17,7 +17,7 @@ from shrivenq.pipeline.recovery import RecoveryError
 from shrivenq.pipeline.topology import STAGES
 from shrivenq.shm import resident
 from shrivenq.shm.segment import SegmentError
-from shrivenq.stages import stage
+from shrivenq.stages import signal, stage
 from shrivenq.stages.capture import CaptureError
 from shrivenq.stages.journal import JournalError
 from shrivenq.stages.signal import StrategyError
@@ -51,13 +51,22 @@ class Runner:
     _run: Callable[..., None]
     _arguments: tuple[Any, ...]
     keep: list[Any] = field(default_factory=list)
+    configs: Mapping[str, Any] = field(default_factory=dict)
 
     def turn(self, duration_ns: int = TURN_NS) -> None:
         """Run the compiled loop once, then the Python-level edges. Raises StageError when a stage faults."""
         loop = self.loops[0]
         loop[stage.DEADLINE_NS] = clock_ns() + duration_ns
         loop[stage.LOOK_NS] = 0
-        self._run(*self._arguments, loop)
+        try:
+            self._run(*self._arguments, loop)
+        except Exception as error:
+            # Kernels raise nothing: a user's strategy does.
+            if "signal" not in self.names:
+                raise
+            loop[stage.FAULT] = stage.FAULT_STRATEGY
+            said = signal.describe_exception(self.context("signal"), self.configs["signal"].strategy, error)
+            raise StageError(f"{'+'.join(self.names)}: stopped: {said}") from None
         if loop[stage.FAULT]:
             fault = stage.FAULTS[int(loop[stage.FAULT])]
             raise StageError(f"{'+'.join(self.names)}: stopped: {fault} fault at {int(loop[stage.FAULT_DETAIL])}")
@@ -139,4 +148,5 @@ def build(
         _run=run,
         _arguments=arguments,
         keep=[*setups, assembly],
+        configs=configs,
     )

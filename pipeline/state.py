@@ -77,6 +77,15 @@ def armed(name: str) -> str | None:
     return f"{words[2]}: {words[3]}"
 
 
+def why_killed(name: str) -> str:
+    """Read how far the name was killed, by whom and why; empty for a name that is armed or says nothing of it."""
+    try:
+        words = (folder(name) / "armed").read_text().rstrip("\n").split(" ", 4)
+    except (OSError, UnicodeDecodeError, StateError):
+        return ""
+    return f"{words[3]} by {words[2]}: {words[4]}" if len(words) == 5 and words[:2] == ["killed", name] else ""
+
+
 def write_armed(name: str, why: str) -> None:
     """Make the name armed, durably; `why` is the person's reason."""
     _write(name, f"armed {name} {getpass.getuser()} {' '.join(why.split())}\n")

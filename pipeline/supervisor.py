@@ -367,21 +367,27 @@ class Supervisor:
             group = next(names for names in self.groups if "signal" in names)
             next(child for child in self.children if child.name == group[0]).send(signal.SIGKILL)
 
+    def _how(self, child: Process) -> str:
+        """Say how a child ended, and by which fault if it knew."""
+        assert self.assembly is not None
+        # The journal writer has no page.
+        fault = int(load_word(self.assembly.loop(child.name), stage.FAULT)) if child.name in topology.STAGES else 0
+        return describe_exit(child.status) + (f", {stage.FAULTS[fault]} fault" if fault else "")
+
     def _on_death(self, dead: list[Process]) -> None:
         """Hold, take the rest down, and start anew from the journal; too many deaths kill."""
         assert self.assembly is not None
         or_word(self.assembly.control("hold"), control.HOLD, control.STAGE_DOWN)
         for child in dead:
-            self.log.error("stage died", stage=child.name, how=describe_exit(child.status))
+            self.log.error("stage died", stage=child.name, how=self._how(child))
+        how = f"{dead[0].name}: {self._how(dead[0])}"
         now = time.monotonic()
         self.deaths = [at for at in self.deaths if now - at < RESTART_WINDOW_S] + [now]
         self.stop()
+        often = f"{len(self.deaths)} deaths in {RESTART_WINDOW_S:.0f} s"
         if len(self.deaths) > RESTARTS_MAX:
-            state.write_killed(self.config.name, "halt", f"{len(self.deaths)} deaths in {RESTART_WINDOW_S:.0f} s")
-            raise SupervisorError(
-                f"{dead[0].name}: {len(self.deaths)} deaths in {RESTART_WINDOW_S:.0f} s: killed; "
-                f"arm again when the cause is known"
-            )
+            state.write_killed(self.config.name, "halt", f"{often}, the last: {how}")
+            raise SupervisorError(f"{how}: {often}: killed; arm again when the cause is known")
         pause = 0.0 if len(self.deaths) == 1 else min(BACKOFF_MAX_S, BACKOFF_S * 2 ** len(self.deaths))
         until = time.monotonic() + pause
         while time.monotonic() < until and not self.stopping:
@@ -396,7 +402,8 @@ class Supervisor:
         if self.assembly is None:
             return
         or_word(self.assembly.control("hold"), control.HOLD, control.STOPPING)
-        if all(child.alive() for child in self.children) and len(self.children) > 1:
+        # Without the strategy its orders can still be cancelled, without any other stage they cannot.
+        if len(self.children) > 1 and all(child.alive() or child.name == "signal" for child in self.children):
             self._cancel_all()
         self._words(topology.STOP, 1)
         writers = [child for child in self.children if child.name == "journal"]

@@ -225,6 +225,18 @@ def run(context: Any, loop: Any) -> None:
         work = step(context, loop)
 
 
+def describe_exception(context: Signal, strategy_name: str, error: Exception) -> str:
+    """Say in one line which of the strategy's functions raised what: the message it was about is still in its ring."""
+    words = context.orders.words
+    if words[strategy.CAUSE] < 0:
+        callback = "on_report"
+    else:
+        kind = int(context.book.slots[int(ring.slot_at(context.book, 0))]["kind"])
+        callback = {m.QUOTE: "on_quote", m.TRADE: "on_trade", m.TIMER: "on_timer"}.get(kind, "on_book")
+    what = " ".join(str(error).split())
+    return f"strategy {strategy_name}: {callback} raised {type(error).__name__}{': ' if what else ''}{what}"
+
+
 def build(setup: Setup) -> Signal:
     """Load and compile the strategy and make the context. Raises StrategyError."""
     config: Config = setup.config

@@ -87,3 +87,11 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, monkeypatch):
 def test_what_is_no_name_has_no_folder(name):
     with pytest.raises(state.StateError, match="no name of a pipeline"):
         state.folder(name)
+
+
+def test_who_killed_how_far_and_why_is_read_back():
+    state.write_killed("one", "cancel", "too many  deaths")
+    assert state.why_killed("one").startswith("cancel by ")
+    assert state.why_killed("one").endswith(": too many deaths")
+    state.write_armed("one", "looked")
+    assert state.why_killed("one") == state.why_killed("nobody") == state.why_killed("../x") == ""
