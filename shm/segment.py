@@ -136,6 +136,7 @@ def create(name: str, shape: Layout, *, epoch: int = 1, node: int = -1) -> Segme
         raise SegmentError(f"{name}: a segment of this name exists already") from None
     except (OSError, ValueError, posix_ipc.Error) as error:
         raise SegmentError(f"{name}: cannot create shared memory: {error}") from None
+    segment = None
     try:
         os.ftruncate(memory.fd, shape.size)
         segment = Segment(name, shape, _map_header(memory.fd, writable=True), memory.fd)
@@ -143,7 +144,10 @@ def create(name: str, shape: Layout, *, epoch: int = 1, node: int = -1) -> Segme
             _bind(segment, node)  # before there are pages: what is allocated next obeys it
         os.posix_fallocate(memory.fd, 0, shape.size)
     except OSError as error:
-        os.close(memory.fd)
+        if segment is None:
+            os.close(memory.fd)
+        else:
+            segment.close()
         unlink(name)
         raise SegmentError(f"{name}: no room for {shape.size:,} bytes in {FOLDER}: {error.strerror}") from None
     _write_header(segment, description, epoch, node)
