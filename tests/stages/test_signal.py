@@ -220,3 +220,15 @@ def test_a_callback_that_does_not_compile_is_one_line(tmp_path, bench):
 def test_parameters_are_checked_against_the_strategy(example, given, line):
     with pytest.raises(signal.StrategyError, match=line):
         signal.fill_params(signal.load_strategy(str(example)), given)
+
+
+@pytest.mark.parametrize(
+    ("kind", "callback"),
+    [(m.DEPTH_BOOK, "on_book"), (m.QUOTE, "on_quote"), (m.TRADE, "on_trade"), (m.TIMER, "on_timer"), (0, "on_report")],
+)
+def test_an_exception_is_one_line_that_names_the_function(bench, kind, callback):
+    bench.publish(bench.book, kind=kind)
+    bench.context.orders.words[strategy.CAUSE] = 0 if kind else -1
+    found = signal.describe_exception(bench.context, "mine.py", ValueError("two\nlines"))
+    assert found == f"strategy mine.py: {callback} raised ValueError: two lines"
+    assert signal.describe_exception(bench.context, "mine.py", ValueError()).endswith("raised ValueError")
