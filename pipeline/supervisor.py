@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from shrivenq.pipeline import placement, processes, recorder, recovery, runner, state, topology
 from shrivenq.pipeline.assembly import Assembly, sweep
 from shrivenq.pipeline.inspection import Running
-from shrivenq.shm import byte_ring
+from shrivenq.shm import byte_ring, segment
 from shrivenq.shm.atomics import and_word, load_word, or_word, store_word
 from shrivenq.shm.ring import HEAD, TAIL
-from shrivenq.stages import control, journal_file, stage
+from shrivenq.stages import control, journal, journal_file, stage
 from shrivenq.stages.journal import JournalError
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class Supervisor:
     def run(self) -> int:
         """Run until SIGINT or SIGTERM; return the exit code. Raises SupervisorError, StateError and SegmentError."""
         with state.locked(self.config.name, "lock", wait=False):
+            self._finish_journal()
             living = sweep(self.config.name, unfinished=True)  # the name's lock is ours: no run is being made
             if living:
                 raise SupervisorError(f"{living[0].name}: belongs to the living process {living[0].creator_pid}")
@@ -410,7 +411,7 @@ class Supervisor:
         killed = processes.stop([child for child in self.children if child.name != "journal"], STOP_S)
         self._words(topology.STOP, topology.STOP_JOURNAL)
         killed += processes.stop(writers, STOP_S)
-        self._write_rest()
+        self._write_rest(self.assembly.segments["journal"])
         if self.recorder is not None:
             killed += processes.stop([self.recorder], STOP_S)
             self.recorder = None
@@ -420,10 +421,22 @@ class Supervisor:
         self.assembly = self.running = None
         self.children = []
 
-    def _write_rest(self) -> None:
+    def _finish_journal(self) -> None:
+        """Do the same for a run whose supervisor was killed together with its writer."""
+        runs = journal_file.read_journal(state.folder(self.config.name) / "journal").rows(journal.RUN)
+        last = runs[-1]["run"].decode() if len(runs) else ""
+        for name in segment.names(f"{self.config.name}.{last}.journal"):
+            try:
+                held = segment.attach(name)
+            except segment.SegmentError:
+                continue  # not ours, or not finished: nobody wrote to it
+            if not held.creator_alive():
+                self._write_rest(held)
+            held.close()
+
+    def _write_rest(self, held: segment.Segment) -> None:
         """Write what a journal writer that died has left in its ring, before the ring is gone."""
-        assert self.assembly is not None
-        ring = byte_ring.consumer(self.assembly.segments["journal"])
+        ring = byte_ring.consumer(held)
         if load_word(ring.peer, HEAD) == load_word(ring.own, TAIL):
             return
         try:

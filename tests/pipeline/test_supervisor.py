@@ -15,8 +15,8 @@ import pytest
 
 from shrivenq.pipeline import inspection, kill, state, topology
 from shrivenq.shm import byte_ring, ring, segment
-from shrivenq.shm.atomics import load_word
-from shrivenq.stages import journal, journal_file, stage
+from shrivenq.shm.atomics import load_word, or_word
+from shrivenq.stages import control, journal, journal_file, stage
 from shrivenq.stages import messages as m
 
 NAME = "test-supervisor"
@@ -86,6 +86,14 @@ def ready():
 
 def inspection_text():
     return json.dumps(inspection.status(inspection.attach(NAME)), indent=1)
+
+
+def wait_for(condition):
+    """Wait until the condition holds, whoever lives."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, children_left()
+        time.sleep(0.05)
 
 
 def sent(running):
@@ -200,17 +208,29 @@ def test_a_dead_stage_is_answered_by_a_restart(configured, victim):
     assert contents.rows(journal.RUN)["epoch"].tolist() == [1, 2]
 
 
-def test_a_journal_writer_that_dies_loses_nothing(configured):
+def stopped_writer(run, running):
+    """Stop the journal writer of a pipeline and let its ring fill; its pid, and both ends' cursors."""
+    (writer,) = [pid for pid in children_left() if Path(f"/proc/{pid}/comm").read_text() == "sq-journal\n"]
+    ends = [running.part("journal").array(name) for name in ("producer", "consumer")]
+    os.kill(writer, signal.SIGSTOP)
+    run.until(lambda: int(load_word(ends[0], ring.HEAD)) - int(load_word(ends[1], ring.TAIL)) > 1 << 13)
+    return writer, ends
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "with its supervisor"])
+def test_a_journal_writer_that_dies_loses_nothing(configured, alone):
     run = Run(configured, "--placement", "fused")
     try:
         running = run.running()
-        (writer,) = [pid for pid in children_left() if Path(f"/proc/{pid}/comm").read_text() == "sq-journal\n"]
-        ends = [running.part("journal").array(name) for name in ("producer", "consumer")]
-        os.kill(writer, signal.SIGSTOP)
-        run.until(lambda: int(load_word(ends[0], ring.HEAD)) - int(load_word(ends[1], ring.TAIL)) > 1 << 13)
+        writer, ends = stopped_writer(run, running)
+        if not alone:
+            run.process.kill()
         os.kill(writer, signal.SIGKILL)
-        run.until(lambda: inspection.attach(NAME).run != running.run)
-        run.running()
+        if not alone:
+            run.process.communicate()
+            wait_for(lambda: not children_left())
+            run = Run(configured, "--placement", "fused")
+        run.until(lambda: inspection.attach(NAME).run != running.run and ready())
         run.stop()
     finally:
         if run.process.poll() is None:
@@ -227,16 +247,44 @@ def test_a_journal_writer_that_dies_loses_nothing(configured):
     assert first["sequence"].tolist() == list(range(head // record))
 
 
+def test_a_strategy_that_missed_a_report_is_rebuilt(configured):
+    run = Run(configured, "--placement", "split")
+    try:
+        running = run.running()
+        # What risk does when `feedback` is full; eight thousand unread reports are hard to come by.
+        or_word(running.control.array("hold", writable=True), control.HOLD, control.STRATEGY_DEAF)
+        run.until(lambda: inspection.attach(NAME).run != running.run)
+        again = run.running()
+        run.until(lambda: sent(again) > 10)
+        assert "the strategy does not read its reports" in run.stop()
+    finally:
+        if run.process.poll() is None:
+            run.process.kill()
+            run.process.communicate()
+
+
+def test_silent_market_data_holds_until_it_speaks_again(configured):
+    lines = configured.read_text().replace("feed_stale_ms = 5000.0", "feed_stale_ms = 50.0")
+    slow = "simulated = { events_per_s = 1, depth_ms = 60_000 }"
+    configured.write_text(lines.replace("[market_data]\n", f"[market_data]\n{slow}\n"))
+    run = Run(configured, "--placement", "split")
+    try:
+        run.until(lambda: "feed_stale" in inspection.status(inspection.attach(NAME))["holds"])
+        run.until(ready)
+        run.until(armed_status)
+    finally:
+        errors = run.stop()
+    assert "held: market data silent" in errors
+    assert "market data again" in errors
+
+
 def test_without_a_supervisor_stages_kill_and_stop_and_the_next_start_cleans_up(configured):
     run = Run(configured, "--placement", "split")
     running = run.running()
     run.until(lambda: sent(running) > 10)
     run.process.kill()
     run.process.communicate()
-    deadline = time.monotonic() + 60
-    while state.armed(NAME) is not None or children_left():
-        assert time.monotonic() < deadline, children_left()
-        time.sleep(0.05)
+    wait_for(lambda: state.armed(NAME) is None and not children_left())
     assert "supervisor died" in (state.folder(NAME) / "armed").read_text()
     assert segment.names(f"{NAME}.") != []
     again = Run(configured, "--placement", "fused")
