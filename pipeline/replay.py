@@ -23,6 +23,7 @@ from shrivenq.pipeline.runner import StageError
 from shrivenq.shm import byte_ring
 from shrivenq.shm.atomics import load_word, store_word
 from shrivenq.stages import control, journal_file, messages, stage
+from shrivenq.stages.capture import Capture
 from shrivenq.stages.journal import ORDER_SENT, REPORT_SEEN, JournalError
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def replay(
     Raises StageError when a stage faults or dies, DumpError, SegmentError, CaptureError, StrategyError, JournalError.
     """
     requests = dumps.parse_all(dump)
+    if config.market_data.source == "capture":
+        Capture(config.market_data.path)  # a mistake is told here, in one line, not by the stage that dies of it
     tables = config.tables()
     run = uuid.uuid4().hex[:8]
     sweep(config.name, unfinished=False)

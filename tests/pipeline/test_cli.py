@@ -242,7 +242,7 @@ def test_a_capture_that_cannot_be_read_on_is_one_line(name):
 
 
 def test_a_missing_capture_as_a_process_of_its_own():
-    one_line(start("replay", "replay_spot", "--placement", "fused", "--path", "missing"), 1, "missing: no such file")
+    one_line(start("replay", "replay_spot", "--placement", "split", "--path", "missing"), 1, "missing: no such file")
 
 
 def damaged(lines, name):
