@@ -9,6 +9,7 @@ them kill (latched).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -22,6 +23,7 @@ from shrivenq.pipeline.assembly import Assembly, sweep
 from shrivenq.pipeline.inspection import Running
 from shrivenq.shm import byte_ring, segment
 from shrivenq.shm.atomics import and_word, load_word, or_word, store_word
+from shrivenq.shm.kernel import is_cached
 from shrivenq.shm.ring import HEAD, TAIL
 from shrivenq.stages import control, journal, journal_file, stage
 from shrivenq.stages.journal import JournalError
@@ -110,10 +112,34 @@ class Supervisor:
         """
         scratch = self._create(f"{self.run_id}-warm", recorded=False)
         try:
+            self._compile_ahead(scratch)
             for names in self.groups:
                 self._build(scratch, names, wait=0, epoch=1).warm()
         finally:
             scratch.unlink()
+
+    def _compile_ahead(self, scratch: Assembly) -> None:
+        """Let every CPU compile what the disk cache lacks, a stage in each process; it is loaded from there then."""
+        missing = [name for name, one in topology.STAGES.items() if not is_cached(one.run)]
+        compiling: list[Process] = []
+        try:
+            while (missing or compiling) and not self.stopping:
+                if missing and len(compiling) < len(os.sched_getaffinity(0)):
+                    compiling.append(processes.start("compile", self._compile_target(scratch, missing.pop())))
+                    continue
+                compiling = [one for one in compiling if one.alive()]
+                time.sleep(0.01)
+        finally:
+            processes.stop(compiling, 0.0)
+
+    def _compile_target(self, scratch: Assembly, name: str) -> Callable[[], int]:
+        def target() -> int:
+            # What goes wrong here goes wrong again in the supervisor, which says so.
+            with contextlib.suppress(Exception):
+                self._build(scratch, [name], wait=0, epoch=1).warm()
+            return 0
+
+        return target
 
     def _create(self, part: str, *, recorded: bool) -> Assembly:
         tables = self.config.tables()

@@ -78,6 +78,14 @@ def cache_folder(path: Path) -> Path:
     return Path(base).expanduser() / digest.hexdigest()[:20]
 
 
+def is_cached(function: Any) -> bool:
+    """Tell whether machine code of a kernel that Python calls may be on disk; always, where nothing is compiled."""
+    if not COMPILED:
+        return True
+    code = function.py_func.__code__
+    return any(cache_folder(Path(code.co_filename)).glob(f"*/*.{code.co_name}-*.nbc"))
+
+
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile `function` on first use, cached on disk.
 

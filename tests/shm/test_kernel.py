@@ -190,3 +190,22 @@ def test_kernel_keeps_the_setting_of_others():
     before = numba.config.CACHE_DIR
     kernel(lambda x: x)
     assert before == numba.config.CACHE_DIR
+
+
+def test_whether_machine_code_is_on_disk(package):
+    program = (
+        f"import sys; sys.path.insert(0, {str(package)!r})\n"
+        f"import shrivenq; shrivenq.__path__.append({str(package)!r})\n"
+        "from shrivenq.outer import outer\n"
+        "from shrivenq.shm.kernel import is_cached\n"
+        "before = is_cached(outer); outer(1); print(before, is_cached(outer))\n"
+    )
+    environment = {**os.environ, "SHRIVENQ_CACHE": str(package / "cache")}
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", program], env={**environment, "NUMBA_DISABLE_JIT": plain}, capture_output=True,
+            text=True, check=True,
+        ).stdout.split()
+        for plain in ("0", "0", "1")
+    ]  # fmt: skip
+    assert told == [["False", "True"], ["True", "True"], ["True", "True"]]
