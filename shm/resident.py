@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MADV_POPULATE_READ, _MADV_POPULATE_WRITE = 22, 23
 _MCL_CURRENT, _MCL_ONFAULT = 1, 4
+_PR_SET_THP_DISABLE = 41
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -68,7 +69,12 @@ def bring_in_own(*, heap: bool) -> None:
 
 
 def keep() -> list[str]:
-    """Keep in memory what this process has mapped, each page from its first use; return what could not be had."""
+    """Keep in memory what this process has mapped, each page from its first use; return what could not be had.
+
+    Huge pages that are there stay; the kernel makes no new ones, since whoever touches memory meanwhile has to wait.
+    Source: prctl(2), PR_SET_THP_DISABLE.
+    """
+    _libc.prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
     if _libc.mlockall(_MCL_CURRENT | _MCL_ONFAULT) == 0:
         return []
     reason = os.strerror(ctypes.get_errno())

@@ -489,6 +489,8 @@ def build(setup: Setup) -> MarketData:
     feed = Feed(context, source, setup.loop, setup.log)
     # Before the stage is ready: the source's own kernels are compiled or loaded now, not when time counts.
     feed.poll()
+    _finish(context, setup.loop, 1, 0)  # only the slow path calls it from Python
+    words[PENDING] = 0
     setup.polls.append(feed.poll)
     return context
 

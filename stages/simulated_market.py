@@ -467,6 +467,8 @@ class SimulatedMarket:
         if offset_ns is not None:
             config = msgspec.structs.replace(config, start_ns=clock_ns() + offset_ns)
         self.market = make_market(instruments, config, seed)
+        # It is due as it is: this loads the machine code now, and not in the middle of a run.
+        self.request_snapshot(0)
 
     def fill(self, frames: Frames) -> None:
         """Put the next frames into the buffer, from its beginning."""
