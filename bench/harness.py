@@ -274,6 +274,7 @@ class Stack:
         if group[0] == "market_data":
             self._play(held)
         held.warm()
+        held.settle()
         held.set_state(stage.READY)
         while not load_word(supervisor, topology.GO) and not load_word(supervisor, topology.STOP):
             time.sleep(0.0005)
