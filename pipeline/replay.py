@@ -72,8 +72,6 @@ def replay(
     Raises StageError when a stage faults or dies, DumpError, SegmentError, CaptureError, StrategyError, JournalError.
     """
     requests = dumps.parse_all(dump)
-    if config.market_data.source == "capture":
-        Capture(config.market_data.path)  # a mistake is told here, in one line, not by the stage that dies of it
     tables = config.tables()
     run = uuid.uuid4().hex[:8]
     sweep(config.name, unfinished=False)
@@ -86,6 +84,8 @@ def replay(
             taps = assembly.observe(name for name, _ in requests)
             written = [dumps.Dump(name, file, taps[name], tables.instruments) for name, file in requests]
             one = _Replay(config, assembly, path, written, log, progress)
+            if config.market_data.source == "capture":
+                Capture(config.market_data.path)  # a mistake is told here, in one line, not by a stage that dies of it
             if fused:
                 one.run_fused()
             else:
