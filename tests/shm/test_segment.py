@@ -310,7 +310,7 @@ def test_reused_pid_is_not_the_creator(name):
 
 
 def faults():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
 
 
 def test_locked_regions_fault_no_more(name):
