@@ -15,7 +15,9 @@ from shrivenq.pipeline import processes
 from shrivenq.shm import resident
 from shrivenq.shm.layout import PAGE
 
-PAGES = 64
+PAGES = 512
+FEW = 16
+"""Faults of Python's own: what it shares with a child is copied when it is next written. PAGES make many more."""
 
 
 def mapped(*, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ | mmap.PROT_WRITE):
@@ -43,7 +45,7 @@ def test_an_array_brought_in_is_written_without_a_fault():
     assert touching(mapped()) >= PAGES
     array = mapped()
     resident.bring_in(array)
-    assert touching(array) == 0
+    assert touching(array) < FEW
 
 
 def test_contents_stay_and_parts_of_pages_will_do():
@@ -65,7 +67,7 @@ def test_what_is_read_only_is_brought_in_for_reading():
     search(address, 1, ctypes.c_size_t(1))
     before = faults()
     search(address, 1, ctypes.c_size_t(array.nbytes))
-    assert faults() == before
+    assert faults() - before < FEW
 
 
 def test_without_the_system_call_pages_are_touched(monkeypatch):
@@ -80,7 +82,7 @@ def test_without_the_system_call_pages_are_touched(monkeypatch):
     resident.bring_in(array)
     resident.bring_in(mapped(prot=mmap.PROT_READ))
     assert (int(array[7]), int(array.sum())) == (9, 9)
-    assert touching(array) == 0
+    assert touching(array) < FEW
 
 
 class Inner(NamedTuple):
@@ -108,7 +110,7 @@ def test_what_a_fork_shares_becomes_its_own(heap):
     def act():
         resident.bring_in_own(heap=heap)
         touching(mapped())  # the way there is code that this process has not run yet
-        return 0 if (touching(shared) == 0) == heap else 1
+        return 0 if (touching(shared) < FEW) == heap else 1
 
     assert in_a_child(act) == 0
 
