@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import json
@@ -148,12 +149,17 @@ def replaying(short, number, until):
     command = [sys.executable, "-c", "from shrivenq.pipeline.main import main; main()", "replay", "replay_spot"]
     options = ["--path", str(short), "--placement", "split", "--pace", "recorded"]
     process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not until():
-        assert process.poll() is None
-        time.sleep(0.01)
-    stages = [int(one) for one in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-    process.send_signal(number)
-    return process.wait(), stages
+    try:
+        while not until():
+            assert process.poll() is None
+            time.sleep(0.01)
+        stages = [int(one) for one in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+        process.send_signal(number)
+        return process.wait(), stages
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
 
 
 def left():
@@ -161,8 +167,13 @@ def left():
 
 
 def under_way():
-    pages = [segment.attach(name, topology.CONTROL) for name in left() if name.endswith(".control")]
-    return any(one.array("loop.market_data")[stage.FRAMES] > 10 for one in pages)
+    for name in left():
+        # One that is still being made cannot be attached to.
+        with contextlib.suppress(segment.SegmentError):
+            held = segment.attach(name, topology.CONTROL) if name.endswith(".control") else None
+            if held is not None and held.array("loop.market_data")[stage.FRAMES] > 10:
+                return True
+    return False
 
 
 @pytest.mark.slow
