@@ -36,7 +36,7 @@ STOPPING_ERRORS = (StageError, SegmentError, StrategyError, CaptureError, Journa
 """What ends a stage with one line instead of a traceback."""
 
 TURN_NS = 3_600_000_000_000
-"""Longest time without Python. A return costs a hundred microseconds: the loop ends by itself when it needs one."""
+"""Longest time without Python. A return costs tens of microseconds: the loop ends by itself when it needs one."""
 SETTLING_TURNS = 25
 """Ways from Python into the loop and back, after which they touch no memory that is new to them."""
 

@@ -90,7 +90,7 @@ def look(loop: Any, now: int) -> bool:
 def turn(loop: Any, work: int) -> bool:
     """Begin the next turn: wait if the last one found no work, note the time; False when `run` is to return.
 
-    A return to Python and back costs a hundred microseconds, so `run` does so only when there is something to do.
+    A return to Python and back costs tens of microseconds, so `run` does so only when there is something to do.
     """
     if work == 0:
         idle(loop[WAIT])
