@@ -1,0 +1,1 @@
+"""Live connections: bytes off a socket become frames, orders become bytes."""
