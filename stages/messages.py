@@ -38,6 +38,9 @@ CANCEL = 2
 REPLACE = 3  # cancel `target_id`, then place `order_id` if that succeeded (Binance cancelReplace STOP_ON_FAILURE)
 QUERY = 4  # ask the venue what became of `target_id` (gateway → venue only)
 ECHO = 5  # replay: say this back as a report of kind `echo` after the venue's latency (gateway → paper venue only)
+AMEND = 6  # lower the quantity of `target_id` to `quantity`, its place in the queue kept (gateway → venue only)
+CANCEL_ALL = 7  # cancel every open order of `instrument` (gateway → venue only)
+TRADES = 8  # ask for the trades of `target_id`, by `venue_order_id` (gateway → venue only)
 
 # REPORT.
 ACCEPTED = 1
@@ -50,6 +53,8 @@ CANCEL_REJECTED = 7  # `target_id` was not there to be cancelled
 UNKNOWN = 8  # no answer: the order stays in flight and keeps its exposure until it is resolved
 DENIED = 9  # refused by ourselves (risk or gateway); `reason` says why
 ABSENT = 10  # answer to QUERY: the venue has never seen the order
+AMENDED = 11  # the order lives on with another `quantity`: an AMEND, or self-trade prevention that took a part of it
+AMEND_REJECTED = 12  # `target_id` is as it was
 
 # ── flags ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -68,7 +73,10 @@ FINAL = 512  # REPORT: the order is terminal after this report
 
 BUY, SELL = 1, -1  # `side`, also the sign of a position
 LIMIT, MARKET, LIMIT_MAKER = 1, 2, 3  # `order_type`; LIMIT_MAKER is post-only
+STOP_LOSS, STOP_LOSS_LIMIT, TAKE_PROFIT, TAKE_PROFIT_LIMIT = 4, 5, 6, 7  # MARKET or LIMIT once `stop_price` trades
 GTC, IOC, FOK = 1, 2, 3  # `time_in_force`
+# `self_trade`: who goes when two orders of one account would meet; 0 is the instrument's default.
+STP_NONE, EXPIRE_TAKER, EXPIRE_MAKER, EXPIRE_BOTH, DECREMENT, TRANSFER = 1, 2, 3, 4, 5, 6
 
 REASONS = (
     "none",
@@ -112,6 +120,13 @@ REASONS = (
     "second_line",  # refused by the gateway's own re-check
     "venue",  # the venue's own reason, in the log
     "lost",  # never journaled: died with a stage
+    "insufficient_balance",
+    "would_trigger",  # a stop order whose price was reached already
+    "venue_rate",  # over the venue's limits (429)
+    "banned",  # by the venue (418)
+    "clock",  # the request was too old or too new for the venue (-1021)
+    "unauthorized",  # key, signature, permission or session
+    "venue_error",  # the venue cannot say what became of it
 )
 REASON = {name: code for code, name in enumerate(REASONS)}
 
@@ -177,15 +192,21 @@ _TRACE_TO_SIGNAL = (
 
 _ENTRY = (
     ("order_id", "<i8", 72, "epoch << 40 | number: names this request, and for NEW and REPLACE the order"),
-    ("target_id", "<i8", 80, "CANCEL, REPLACE, QUERY: the order meant"),
+    ("target_id", "<i8", 80, "CANCEL, REPLACE, QUERY, AMEND, TRADES: the order meant"),
     ("price", "<i8", 88, "limit price; 0 for MARKET"),
     ("quantity", "<i8", 96, "quantity"),
     ("side", "i1", 104, "BUY or SELL"),
-    ("order_type", "i1", 105, "LIMIT, MARKET, LIMIT_MAKER"),
+    ("order_type", "i1", 105, "LIMIT, MARKET, LIMIT_MAKER, STOP_LOSS, …"),
     ("time_in_force", "i1", 106, "GTC, IOC, FOK"),
+    ("self_trade", "i1", 107, "STP_NONE, EXPIRE_TAKER, …; 0 for the instrument's default"),
 )
 
-INTENT_FIELDS = (*HEADER_FIELDS, *_TRACE_TO_SIGNAL, *_ENTRY)
+INTENT_FIELDS = (
+    *HEADER_FIELDS,
+    *_TRACE_TO_SIGNAL,
+    *_ENTRY,
+    ("stop_price", "<i8", 112, "price that sets a stop order off, 0 for others"),
+)
 
 ORDER_FIELDS = (
     *HEADER_FIELDS,
@@ -197,12 +218,14 @@ ORDER_FIELDS = (
     ("target_slot", "<i4", 128, "REPLACE: slot of the order that goes"),
     ("reason", "<i2", 132, "ECHO: code: REASONS"),
     ("echo", "<i2", 134, "ECHO: kind of the REPORT"),
+    ("stop_price", "<i8", 136, "price that sets a stop order off, 0 for others"),
+    ("venue_order_id", "<i8", 144, "CANCEL, AMEND, TRADES: the venue's own id of `target_id`, 0 if not known"),
 )
 
 REPORT_FIELDS = (
     *HEADER_FIELDS,
     ("order_id", "<i8", 32, "the order or request reported on"),
-    ("target_id", "<i8", 40, "CANCELLED, CANCEL_REJECTED, REPLACED: the order that was to go"),
+    ("target_id", "<i8", 40, "CANCELLED, CANCEL_REJECTED, REPLACED: the order that was to go; AMENDED: to change"),
     ("venue_order_id", "<i8", 48, "venue's own order id, 0 while unknown"),
     ("trade_id", "<i8", 56, "FILL: venue's trade id: with the instrument, the fill's identity"),
     ("last_price", "<i8", 64, "FILL: price"),

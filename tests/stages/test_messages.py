@@ -90,12 +90,13 @@ def test_every_field_has_a_meaning(name):
     "family",
     [
         ("SNAPSHOT", "DIFF", "LEVEL", "TRADE", "QUOTE", "TIMER", "END", "LOST", "DEPTH_BOOK"),
-        ("NEW", "CANCEL", "REPLACE", "QUERY", "ECHO"),
+        ("NEW", "CANCEL", "REPLACE", "QUERY", "ECHO", "AMEND", "CANCEL_ALL", "TRADES"),
         (
             "ACCEPTED", "FILL", "CANCELLED", "REPLACED", "REJECTED", "EXPIRED", "CANCEL_REJECTED", "UNKNOWN", "DENIED",
-            "ABSENT",
+            "ABSENT", "AMENDED", "AMEND_REJECTED",
         ),
-        ("LIMIT", "MARKET", "LIMIT_MAKER"),
+        ("LIMIT", "MARKET", "LIMIT_MAKER", "STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PROFIT_LIMIT"),
+        ("STP_NONE", "EXPIRE_TAKER", "EXPIRE_MAKER", "EXPIRE_BOTH", "DECREMENT", "TRANSFER"),
         ("GTC", "IOC", "FOK"),
         ("BUY", "SELL"),
     ],
