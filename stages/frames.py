@@ -23,11 +23,12 @@ FRAME = np.dtype(
         ("wire_ns", "<i8"),  # stamp: last byte in memory, CLOCK_MONOTONIC; 0 where the source did not take one
         ("offset", "<i8"),  # of its first byte in `data`
         ("length", "<i4"),  # bytes
-        ("flags", "<i4"),  # TEXT, LOST
+        ("flags", "<i4"),  # TEXT, BINARY or LOST
     ],
     align=True,
 )
-TEXT, LOST = 1, 2  # LOST: what should be here is damaged or missing; the frame carries no bytes
+TEXT, LOST, BINARY = 1, 2, 4
+"""What a frame is: the venue's JSON; nothing, because what should be here is damaged or missing; the venue's SBE."""
 
 
 @by_reference

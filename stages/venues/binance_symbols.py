@@ -111,6 +111,12 @@ def find(data: Any, at: int, end: int, symbols: Symbols, is_upper: bool) -> int:
             return -1
     else:
         first &= (1 << (8 * length)) - 1
+    return look_up(first, second, symbols, is_upper)
+
+
+@inlined
+def look_up(first: int, second: int, symbols: Symbols, is_upper: bool) -> int:
+    """Find the row of a name given as two zero-padded words; -1 if there is none."""
     slots = symbols.upper if is_upper else symbols.lower
     slot = _slot(first, second, len(slots))
     while slots[slot] != 0:
