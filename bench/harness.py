@@ -300,7 +300,7 @@ class Stack:
 
     def _play(self, held):
         """Let market data take its frames from memory instead of the source it was configured with."""
-        from shrivenq.stages import market_data
+        from shrivenq.stages import market_data_state
 
         tape, passes = self.source
         source = Loop(tape, passes)
@@ -309,8 +309,8 @@ class Stack:
         held._arguments = (context, *held._arguments[1:])  # noqa: SLF001 - the one thing production never does
         feed = held.polls[0].__self__
         feed.context, feed.source = context, source
-        context.words[market_data.LOCKSTEP] = self.lockstep and self.virtual
-        context.words[market_data.EAGER] = 1
+        context.words[market_data_state.LOCKSTEP] = self.lockstep and self.virtual
+        context.words[market_data_state.EAGER] = 1
 
     def _wait_ready(self, names):
         pages = [self.assembly.loop(name) for name in names]

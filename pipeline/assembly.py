@@ -19,7 +19,7 @@ from shrivenq.shm.atomics import store_word
 from shrivenq.shm.clock import monotonic_ns
 from shrivenq.shm.kernel import kernel
 from shrivenq.shm.layout import Layout, Region
-from shrivenq.stages import control, hops, orders, positions, stage
+from shrivenq.stages import arrivals, control, hops, orders, positions, stage
 from shrivenq.stages.stage import Setup
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Assembly:
         fused: bool,
         recorded: bool = False,
     ) -> Assembly:
-        """Make every segment of a run, sized for its placement, with a ring for raw frames if it is recorded.
+        """Make every segment of a run, sized for its placement, with the recorder's rings if it is recorded.
 
         Raises SegmentError, leaving nothing behind.
         """
@@ -106,6 +106,8 @@ class Assembly:
             made._add("journal", byte_ring.byte_ring_layout(topology.JOURNAL_BYTES))
             if recorded:
                 made._add("raw", byte_ring.byte_ring_layout(topology.RAW_BYTES))
+                for part in topology.ARRIVALS.values():
+                    made._add(part, ring.ring_layout(arrivals.ARRIVAL, topology.ARRIVALS_COUNT))
         except segment.SegmentError:
             made.unlink()
             raise
@@ -206,6 +208,8 @@ class Assembly:
         producers: dict[str, Any] = {part: ring.producer(self.segments[part]) for part in made.writes if part in RING}
         if name == "market_data" and "raw" in self.segments:
             shared["raw"] = byte_ring.producer(self.segments["raw"])
+        if topology.ARRIVALS.get(name) in self.segments:
+            shared["arrivals"] = arrivals.to(ring.producer(self.segments[topology.ARRIVALS[name]]))
         if name == "gateway":
             producers["journal"] = byte_ring.producer(self.segments["journal"])
             shared["hops"] = hops.Hops(**histogram.histograms(self.segments["latency"], writable=True))

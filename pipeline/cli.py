@@ -14,16 +14,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+import structlog
 import typer
 from rich.console import Console
 
 from shrivenq.pipeline import config as configuration
 from shrivenq.pipeline import inspection, latency, logs, state
+from shrivenq.pipeline.arrival_log import LogError
 from shrivenq.pipeline.config import Config, ConfigError
 from shrivenq.pipeline.doctor import diagnose
 from shrivenq.pipeline.dump import DumpError
 from shrivenq.pipeline.inspection import InspectionError
 from shrivenq.pipeline.replay import replay as run_replay
+from shrivenq.pipeline.reproduce import reproduce as run_again
 from shrivenq.pipeline.runner import STOPPING_ERRORS
 from shrivenq.pipeline.state import StateError
 from shrivenq.pipeline.supervisor import Supervisor, SupervisorError
@@ -150,6 +153,27 @@ def replay(
     else:
         for line in inspection.lines(result.as_dict()):
             print(line)
+
+
+@app.command()
+def reproduce(
+    log: Annotated[Path, typer.Argument(help="Log of arrivals: FOLDER/arrivals/NAME-0001.zst of a recording.")],
+    journal: Annotated[Path | None, typer.Option(help="The run's journal, if it is not its name's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Do a recorded run again, exactly, and compare the orders; 1 if they differ."""
+    quiet = as_json or not terminal.is_terminal
+    try:
+        with latency.progress(terminal, quiet=quiet) as progress:
+            result = run_again(log, journal_path=journal, progress=progress, log=structlog.get_logger())
+    except ConfigError as error:
+        raise _fail(MISTAKE, error.lines) from None
+    except LogError as error:
+        raise _fail(MISTAKE, [str(error)]) from None
+    except (StateError, *STOPPING_ERRORS) as error:
+        raise _fail(FAILED, [str(error)]) from None
+    _show(result.as_dict(), as_json=as_json)
+    raise typer.Exit(0 if result.identical else FAILED)
 
 
 @app.command()

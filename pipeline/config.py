@@ -143,6 +143,12 @@ class Config(Document, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return round(self.signal.timer_ms * 1e6)
 
 
+def as_document(config: Config) -> dict[str, Any]:
+    """Spell a configuration as the plain values `check` reads."""
+    found: dict[str, Any] = msgspec.to_builtins({name: getattr(config, name) for name in Document.__struct_fields__})
+    return found
+
+
 def find(path: str) -> Path:
     """Find a configuration: a file, or the name of a shipped one. Raises ConfigError naming those there are."""
     if Path(path).is_file():

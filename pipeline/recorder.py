@@ -2,7 +2,8 @@
 
 Market data appends each frame to the `raw` ring, with the time its stages reasoned with. The recorder takes them out
 and writes zstd files `NAME-0001.zst`, `NAME-0002.zst`, … into a folder, each of chunks that are whole zstd frames, so
-that a recorder that was killed leaves at most its last chunk unreadable. It runs beside the path, only when nothing
+that a recorder that was killed leaves at most its last chunk unreadable. Beside them it writes the log of arrivals
+(`arrival_log`), from which the run can be done again. It runs beside the path, only when nothing
 else wants the CPU; should it fall behind, the recording says where it is incomplete, and so does the log.
 """
 
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import zstandard
 
-from shrivenq.pipeline import placement, topology
+from shrivenq.pipeline import arrival_log, placement, processes, topology
 from shrivenq.shm import byte_ring
 from shrivenq.shm.atomics import load_word
 from shrivenq.stages import stage
@@ -24,6 +25,11 @@ from shrivenq.stages.frames import LOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from shrivenq.pipeline.arrival_log import ArrivalLog
+    from shrivenq.pipeline.assembly import Assembly
+    from shrivenq.pipeline.config import Config
+    from shrivenq.pipeline.processes import Process
 
 CHUNK_BYTES = 1 << 20
 """Text compressed at a time …"""
@@ -52,9 +58,11 @@ class Recording:
             if (number := path.stem.removeprefix(f"{name}-")).isdigit()
         ]
         self.number = max(numbers, default=0)
+        self.first = self.number + 1  # the file this start begins with
+        self.continues = bool(numbers)
         self.lost = 0  # frames that had no room, as far as the recording tells
         self.last_ns = 0
-        self._continues = bool(numbers)
+        self._gap_told = not numbers
         self._file: BinaryIO | None = None
         self._lines: list[bytes] = []
         self._waiting = 0  # bytes of those
@@ -64,9 +72,9 @@ class Recording:
     def add(self, records: Iterable[tuple[int, int, bytes]]) -> None:
         """Record frames, (kind, receive time, bytes) as they come off the ring."""
         for kind, time_ns, payload in records:
-            if self._continues:
+            if not self._gap_told:
                 # Between two recordings in one folder frames are missing.
-                self._continues = False
+                self._gap_told = True
                 self._line(time_ns, b"")
             if kind == LOST and len(payload) == COUNT_BYTES:
                 self.tell_lost(int.from_bytes(payload, "little"), time_ns)
@@ -88,10 +96,12 @@ class Recording:
         self._waiting += len(line)
         self.last_ns = time_ns
 
-    def flush_if_due(self) -> None:
-        """Write what has waited for long enough."""
-        if time.monotonic() - self._since >= CHUNK_S:
+    def flush_if_due(self) -> bool:
+        """Write what has waited for long enough; tell whether it had."""
+        due = time.monotonic() - self._since >= CHUNK_S
+        if due:
             self.flush()
+        return due
 
     def flush(self) -> None:
         """Write what waits as one chunk; begin the next file after it if this one is full."""
@@ -118,8 +128,23 @@ class Recording:
         self._end_file()
 
 
-def main(recording: Recording, ring: byte_ring.Consumer, loop: Any, supervisor: Any) -> int:
-    """Be the recorder: move frames from the ring to the files until the stages are done, or everybody else is gone.
+def start(config: Config, assembly: Assembly, run: str, epoch: int, log: Any) -> Process:
+    """Start the recorder of a run. Raises OSError where its files cannot be made."""
+    folder = Path(config.recorder.path)
+    recording = Recording(folder, config.name, log)
+    header = arrival_log.header_of(config, run=run, epoch=epoch, continues=recording.continues)
+    path = arrival_log.path_of(folder, config.name, recording.first)
+    noted = arrival_log.ArrivalLog(path, header, arrival_log.consumers(assembly.segments))
+    ring = byte_ring.consumer(assembly.segments["raw"])
+    loop, words = assembly.loop("market_data"), assembly.control_read("supervisor")
+    try:
+        return processes.start("recorder", lambda: main(recording, noted, ring, loop, words))
+    finally:
+        noted.detach()
+
+
+def main(recording: Recording, log: ArrivalLog, ring: byte_ring.Consumer, loop: Any, supervisor: Any) -> int:
+    """Be the recorder: move frames and arrivals to their files until the stages are done, or everybody else is gone.
 
     `loop` is market data's page, `supervisor` the supervisor's words. Files that cannot be written end the recording,
     not the pipeline: one line in the log says so.
@@ -134,12 +159,15 @@ def main(recording: Recording, ring: byte_ring.Consumer, loop: Any, supervisor: 
             orphaned = os.getppid() != parent and time.monotonic() - quiet_since > ORPHAN_S
             found = byte_ring.drain(ring)
             recording.add(found)
-            recording.flush_if_due()
-            if (stopping or orphaned) and not found:
+            noted = log.drain()
+            if recording.flush_if_due():
+                log.flush()
+            if (stopping or orphaned) and not found and not noted:
                 recording.tell_lost(load_word(loop, stage.UNRECORDED), recording.last_ns)
                 recording.close()
+                log.close()
                 return 0
-            if found:
+            if found or noted:
                 quiet_since = time.monotonic()
             else:
                 time.sleep(0.005)

@@ -18,8 +18,9 @@ from shrivenq.stages import journal, positions
 from shrivenq.stages import messages as m
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from shrivenq.pipeline.instruments import Tables
-    from shrivenq.pipeline.runner import Runner
     from shrivenq.stages.journal_file import Contents
 
 NOTE = "instruments "
@@ -108,16 +109,19 @@ def _apply(books: Any, instruments: Any, currencies: Any, fills: Any) -> None:
         )  # fmt: skip
 
 
-def restore(held: Runner, recovered: Recovered) -> None:
-    """Give risk its positions, and a strategy's `position` field, if its STATE has one, the same."""
+def restore(contexts: Mapping[str, Any], recovered: Recovered) -> None:
+    """Give risk its positions, and a strategy's `position` field, if its STATE has one, the same.
+
+    `contexts` are those of the stages built here, by name.
+    """
     fills = recovered.fills
-    if "risk" in held.names:
-        risk = held.context("risk")
+    if "risk" in contexts:
+        risk = contexts["risk"]
         if len(fills):
             _apply(risk.positions, risk.instruments, risk.currencies, fills)
         for i in range(len(risk.instruments)):
             board.write(risk.board, i, risk.positions.rows[i : i + 1])
-    if "signal" in held.names:
-        state = held.context("signal").state
+    if "signal" in contexts:
+        state = contexts["signal"].state
         if "position" in (state.dtype.names or ()):
             np.add.at(state["position"], fills["instrument"], fills["side"] * fills["last_quantity"])

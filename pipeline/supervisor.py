@@ -15,7 +15,6 @@ import signal
 import time
 import uuid
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shrivenq.pipeline import placement, processes, recorder, recovery, runner, state, topology
@@ -186,7 +185,7 @@ class Supervisor:
             self.log.warning("memory", problem=problem)
         self.children = [processes.start("journal", lambda: self._journal_main(writer))]
         writer.detach()
-        self.recorder = self._start_recorder() if recorded else None
+        self.recorder = self._start_recorder(part, epoch) if recorded else None
         for names in self.groups:
             self.children.append(processes.start(names[0], self._stage_target(names, plan, epoch, recovered)))
         self._wait_ready()
@@ -202,16 +201,12 @@ class Supervisor:
             pids={child.name: child.pid for child in self.children},
         )
 
-    def _start_recorder(self) -> Process:
+    def _start_recorder(self, part: str, epoch: int) -> Process:
         assert self.assembly is not None
-        assembly, folder = self.assembly, Path(self.config.recorder.path)
         try:
-            recording = recorder.Recording(folder, self.config.name, self.log)
+            return recorder.start(self.config, self.assembly, part, epoch, self.log)
         except OSError as error:
-            raise SupervisorError(f"{folder}: cannot be recorded to: {error.strerror}") from None
-        ring = byte_ring.consumer(assembly.segments["raw"])
-        words = assembly.control_read("supervisor")
-        return processes.start("recorder", lambda: recorder.main(recording, ring, assembly.loop("market_data"), words))
+            raise SupervisorError(f"{self.config.recorder.path}: cannot be recorded to: {error.strerror}") from None
 
     def _words(self, index: int, value: int) -> None:
         assert self.assembly is not None
@@ -264,7 +259,7 @@ class Supervisor:
                 assembly.forget()
                 held = self._build(assembly, names, wait=plan.wait_of(names[0]), epoch=epoch)
                 held.warm()
-                recovery.restore(held, recovered)
+                recovery.restore({name: held.context(name) for name in names}, recovered)
                 for problem in held.settle():
                     self.log.warning("memory", problem=problem)
                 held.set_state(stage.READY)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shrivenq.shm.layout import PAGE, Layout, Region
-from shrivenq.stages import book, gateway, market_data, paper_venue, risk, signal
+from shrivenq.stages import arrivals, book, gateway, market_data, paper_venue, risk, signal
 from shrivenq.stages import messages as m
 
 if TYPE_CHECKING:
@@ -83,3 +83,7 @@ POOL_COUNT = 1 << 12
 JOURNAL_BYTES = 1 << 24
 RAW_BYTES = 1 << 26
 """Raw frames on their way to the recorder: minutes of a lively market."""
+ARRIVALS = {name: f"arrivals.{name}" for name in arrivals.STAGES}
+"""Rings to the recorder on which a stage notes in which order it merged its inputs."""
+ARRIVALS_COUNT = 1 << 16
+"""Seconds of a lively market."""

@@ -23,8 +23,8 @@ import numpy as np
 from shrivenq.shm import ring
 from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import inlined, kernel
+from shrivenq.stages import arrivals, control, order_book
 from shrivenq.stages import book_sync as sync
-from shrivenq.stages import control, order_book
 from shrivenq.stages import messages as m
 from shrivenq.stages.order_book import ASK, BID, Books
 from shrivenq.stages.stage import (
@@ -80,6 +80,7 @@ class Book(NamedTuple):
     hold: Any  # word 0: causes for which new orders are held
     resync: Any  # int64, one per instrument: counts the snapshots asked for; market_data reads it
     words: Any
+    arrivals: arrivals.Arrivals
 
 
 # ── output ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -262,6 +263,19 @@ def lose_all(context: Any, record: Any) -> None:
 
 
 @inlined
+def note_drops(context: Any, record: Any) -> None:
+    """Note how much of what followed from an event found room, if not all of it did."""
+    words = context.words
+    dropped = words[sync.BOOK_DROPPED] + words[sync.TOUCH_DROPPED]
+    if context.arrivals.words[arrivals.ON] != 0 and dropped != words[sync.DROPS_NOTED]:
+        touches = context.touch.own[ring.NEXT] - context.touch.own[ring.HEAD]
+        books = context.book.own[ring.NEXT] - context.book.own[ring.HEAD]
+        position = record["sequence"]
+        arrivals.note(context.arrivals, arrivals.DROPPED, 0, position, 0, 0, 0, 0, 0, touches, books)
+        words[sync.DROPS_NOTED] = dropped
+
+
+@inlined
 def close_event(context: Any, loop: Any, record: Any) -> None:
     """Finish the event and publish what came of it, `book` last."""
     words = context.words
@@ -274,6 +288,7 @@ def close_event(context: Any, loop: Any, record: Any) -> None:
         put_depth(context, i, record)
         if context.state[i]["status"] == sync.LIVE:
             loop[BOOKS_VALID] += 1
+    note_drops(context, record)
     out = context.book
     now = stamp(loop)
     for position in range(out.own[ring.HEAD], out.own[ring.NEXT]):
@@ -376,6 +391,7 @@ def build(setup: Setup) -> Book:
         hold=setup.shared["hold"] if "hold" in setup.shared else np.zeros(1, np.int64),
         resync=np.zeros(count, np.int64) if resync is None else resync,
         words=np.zeros(sync.WORDS, np.int64),
+        arrivals=setup.shared.get("arrivals") or arrivals.nowhere(),
     )
 
 

@@ -67,7 +67,8 @@ BOOK_DROPPED = 12
 HOLD = 13  # 1 while new orders are held because `book` was full
 UNKNOWN = 14  # events of instruments that are not in the table
 INPUT_GAPS = 15  # gaps on `tick`
-WORDS = 16
+DROPS_NOTED = 16  # of records dropped, those in the log of arrivals
+WORDS = 24
 
 IGNORE, APPLY, BUFFER, BROKEN = 0, 1, 2, 3
 

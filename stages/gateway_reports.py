@@ -194,6 +194,7 @@ def flush(context: Any) -> bool:
     """Journal the report being handled, pass it on, release its cause; False if there is no room yet."""
     words, report, out = context.words, context.report, context.reports
     if words[PENDING] == 1:
+        report[0]["sequence"] = out.own[ring.NEXT] if words[FORWARD] != 0 else -1
         time_ns = report[0]["time_ns"]
         if not journal.append(context.journal, journal.REPORT_SEEN, context.report_words, 0, REPORT_WORDS, time_ns):
             return False
@@ -201,10 +202,8 @@ def flush(context: Any) -> bool:
     if words[FORWARD] != 0:
         if not ring.claim(out, 1):
             return False
-        position = out.own[ring.NEXT]
         slot = ring.next_slot(out)
         out.slots[slot] = report[0]
-        out.slots[slot]["sequence"] = position
         ring.publish(out)
     if words[RELEASE] == FROM_VENUE:
         ring.release(context.from_venue, 1)

@@ -25,16 +25,11 @@ from shrivenq.shm.kernel import COMPILED, inlined, kernel
 
 RUN = 1  # payload RUN_RECORD: a run begins; durable before its first order
 ORDER_SENT = 2  # payload ORDER: about to be sent
-REPORT_SEEN = 3  # payload REPORT: as handed to risk
-ARRIVAL = 4  # payload ARRIVAL_RECORD: the order in which a stage merged its inputs
+REPORT_SEEN = 3  # payload REPORT: as handed to risk, `sequence` its position on `report`, -1 for one risk does not see
 NOTE = 5  # payload text, padded with zeros: arm, kill, limits changed
-KINDS = {RUN: "run", ORDER_SENT: "order", REPORT_SEEN: "report", ARRIVAL: "arrival", NOTE: "note"}
+KINDS = {RUN: "run", ORDER_SENT: "order", REPORT_SEEN: "report", NOTE: "note"}
 
 RUN_RECORD = np.dtype([("run", "S40"), ("epoch", "<i8"), ("started_ns", "<i8"), ("pid", "<i8")], align=True)
-ARRIVAL_RECORD = np.dtype(
-    [("ring", "<i8"), ("first", "<i8"), ("count", "<i8")],  # `count` messages of input `ring` from sequence `first`
-    align=True,
-)
 
 FILE_MAGIC = b"SHRIVENQ JOURNAL"
 MAGIC = 0x4A515253

@@ -23,8 +23,6 @@ from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.shm.ring import HEAD, HIGH_WATER, TAIL
 from shrivenq.stages.journal import (
-    ARRIVAL,
-    ARRIVAL_RECORD,
     CHAIN_AT,
     CHECK_AT,
     FILE_MAGIC,
@@ -48,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-PAYLOADS = {RUN: RUN_RECORD, ORDER_SENT: ORDER, REPORT_SEEN: REPORT, ARRIVAL: ARRIVAL_RECORD}
+PAYLOADS = {RUN: RUN_RECORD, ORDER_SENT: ORDER, REPORT_SEEN: REPORT}
 """Of the kinds whose payload is one row."""
 
 INDEX = np.dtype(

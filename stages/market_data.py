@@ -13,22 +13,53 @@ In lock-step replay this stage is the conductor: it decides what happens next, s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any
 
-import msgspec
 import numpy as np
 
 from shrivenq.shm import byte_ring, ring
-from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.shm.prefetch import prefetch_read
+from shrivenq.stages import arrivals
 from shrivenq.stages import conductor as lockstep
 from shrivenq.stages import frames as f
 from shrivenq.stages import messages as m
-from shrivenq.stages import order_flow
 from shrivenq.stages.capture import Capture
-from shrivenq.stages.conductor import Conductor
-from shrivenq.stages.frames import Frames, Source
+from shrivenq.stages.frames import Source
+from shrivenq.stages.market_data_state import (
+    ASKED,
+    ASKED_LOOK_NS,
+    DRAIN_NS,
+    DROPPED,
+    DROPPED_NOW,
+    EAGER,
+    END_NS,
+    ENDED,
+    EVENTS,
+    IN_HAND,
+    LAST_NS,
+    LOCKSTEP,
+    NUMBER,
+    PENDING,
+    RECORDED,
+    RECORDING,
+    REFUSED,
+    SENT,
+    SLOW,
+    SPEED_PPM,
+    START_MONO_NS,
+    START_TIME_NS,
+    TIMER_NEXT_NS,
+    TIMER_PERIOD_NS,
+    UNRECOGNISED,
+    UNRECORDED_SAID,
+    WORDS,
+    Config,
+    MarketData,
+    finish,
+    marker,
+    note,
+)
 from shrivenq.stages.simulated_market import SimulatedMarket
 from shrivenq.stages.stage import (
     DROPS,
@@ -50,8 +81,7 @@ from shrivenq.stages.venues import binance
 from shrivenq.stages.venues.binance_slow import Refused, decode_slow
 from shrivenq.stages.venues.binance_symbols import make_symbols
 
-if TYPE_CHECKING:
-    from shrivenq.shm.ring import Producer
+__all__ = ["STAGE", "Config", "Feed", "MarketData", "build", "run", "step"]
 
 EVENT_MAX = binance.EVENT_MAX
 CHUNK = 1024
@@ -63,69 +93,9 @@ TEXT_LINES = 4
 FRAME_BYTES = 8 << 20
 FRAME_COUNT = 1 << 14
 
-# Words (int64).
-NUMBER = 0  # frames taken: the `cause` of their ticks
-PENDING = 1  # records of the event in hand
-SENT = 2  # of those, already published
-LAST_NS = 3  # virtual time
-TIMER_PERIOD_NS = 4  # 0: no timer
-TIMER_NEXT_NS = 5
-UNRECOGNISED = 6  # 1: the frame in hand waits for the slow path
-REFUSED = 7  # frames refused by the slow path
-SLOW = 8  # frames decoded by the slow path
-DROPPED = 9  # events dropped for want of room
-DROPPED_NOW = 10  # 1: the next event must say GAP
-LOCKSTEP = 11
-SPEED_PPM = 12  # replay speed: 1,000,000 is as recorded, 0 flat out
-START_MONO_NS = 13  # of the paced replay
-START_TIME_NS = 14
-DRAIN_NS = 15  # after the last frame the venue is served this long
-ENDED = 16  # 1: everything has been sent and the pipeline is quiescent
-EAGER = 17  # 1: the source can refill at any time (a file), so an empty buffer ends the turn
-EVENTS = 18  # events published
-END_NS = 19  # virtual time up to which the venue is served, known once the source has ended
-RECORDING = 20  # 1: there is a recorder
-RECORDED = 21  # frames it was offered
-IN_HAND = 22  # index of the frame taken last
-UNRECORDED_SAID = 23  # of the frames it had no room for, those the recording tells of
-ASKED = 24  # snapshots asked for, as far as the source was told
-ASKED_LOOK_NS = 25  # CLOCK_MONOTONIC of the next look at that
-WORDS = 32
-
-
-class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[market_data]`: where market data comes from, and how fast."""
-
-    source: Literal["simulated", "capture"]
-    path: str = ""
-    """Capture: a file, or a folder whose files are read in name order."""
-    pace: Literal["flat", "recorded"] | float = "flat"
-    """Replay: `recorded`, a multiple of it such as 1000.0, or `flat` out."""
-    seed: int = 1
-    """Simulated market: the same seed gives the same market."""
-    simulated: order_flow.Config = order_flow.Config()
-    """Simulated market: how lively it is."""
-    drain_ms: float = 1000.0
-    """Replay: virtual time the paper venue is still served after the last frame."""
-
-
-@by_reference
-class MarketData(NamedTuple):
-    """Context of the stage."""
-
-    frames: Frames
-    symbols: Any
-    instruments: Any
-    event: Any  # TICK records of the frame in hand
-    tick: Producer
-    raw: byte_ring.Producer
-    resync: Any  # int64, one an instrument: counts the snapshots `book` has asked for
-    words: Any
-    conductor: Conductor
-
 
 @inlined
-def _send(context: Any, loop: Any) -> int:
+def send(context: Any, loop: Any) -> int:
     """Publish the event in hand, or as much of it as there is room for; return the records sent."""
     words = context.words
     tick = context.tick
@@ -136,6 +106,7 @@ def _send(context: Any, loop: Any) -> int:
         words[DROPPED] += 1
         loop[DROPS] = words[DROPPED]
         words[DROPPED_NOW] = 1
+        note(context, arrivals.DROPPED)
         return 0
     count = waiting
     if not whole and not ring.claim(tick, waiting):
@@ -160,31 +131,6 @@ def _send(context: Any, loop: Any) -> int:
 
 
 @inlined
-def _finish(context: Any, loop: Any, count: int, wire_ns: int) -> None:
-    """Make the `count` decoded records of the frame in hand ready to send."""
-    event = context.event
-    now = stamp(loop)
-    event[count - 1]["wire_ns"] = wire_ns if wire_ns != 0 else now
-    event[count - 1]["decoded_ns"] = now
-    context.words[PENDING] = count
-    context.words[SENT] = 0
-
-
-@inlined
-def _marker(context: Any, kind: int) -> int:
-    """Fill in an event without content (TIMER, LOST); return its records."""
-    event = context.event
-    for i in range(2):
-        event[i] = event[-1]  # the last record of the buffer is kept zero
-        event[i]["cause"] = context.words[NUMBER]
-        event[i]["time_ns"] = context.words[LAST_NS]
-    event[0]["kind"] = kind
-    event[1]["kind"] = m.END
-    event[1]["count"] = 1
-    return 2
-
-
-@inlined
 def take_frame(context: Any, loop: Any) -> None:
     """Decode the next frame; when the scanner does not recognise it, leave it to `poll`."""
     words, frames = context.words, context.frames
@@ -196,7 +142,7 @@ def take_frame(context: Any, loop: Any) -> None:
     loop[FRAMES] = words[NUMBER]
     wire_ns = frame["wire_ns"] if frame["wire_ns"] != 0 else loop[NOW_NS]
     if frame["flags"] & f.LOST:
-        count = _marker(context, m.LOST)
+        count = marker(context, m.LOST)
     else:
         start = frame["offset"]
         count = binance.decode(
@@ -217,16 +163,17 @@ def take_frame(context: Any, loop: Any) -> None:
     if i + 1 < frames.words[f.COUNT]:
         for line in range(TEXT_LINES):
             prefetch_read(frames.data, frames.index[i + 1]["offset"], line)
-    _finish(context, loop, count, wire_ns)
+    finish(context, loop, count, wire_ns)
 
 
 @inlined
-def _timer(context: Any, loop: Any) -> None:
+def timer(context: Any, loop: Any) -> None:
     """Make the timer event that is due."""
     words = context.words
     words[LAST_NS] = max(words[LAST_NS], words[TIMER_NEXT_NS])
     words[TIMER_NEXT_NS] += words[TIMER_PERIOD_NS]
-    _finish(context, loop, _marker(context, m.TIMER), stamp(loop))
+    note(context, arrivals.TIMER)
+    finish(context, loop, marker(context, m.TIMER), stamp(loop))
 
 
 @kernel
@@ -291,7 +238,7 @@ def _conduct(context: Any, loop: Any) -> int:
         words[LAST_NS] = max(words[LAST_NS], first)
         lockstep.grant(venue, first)
     else:
-        _timer(context, loop)
+        timer(context, loop)
     return 1
 
 
@@ -316,7 +263,7 @@ def _free(context: Any, loop: Any) -> int:
     virtual = loop[VIRTUAL] != 0
     now = words[LAST_NS] if virtual and frame_ns == lockstep.NEVER else time_of(loop, frame_ns)
     if words[TIMER_NEXT_NS] != 0 and words[TIMER_NEXT_NS] <= now and words[TIMER_NEXT_NS] < frame_ns:
-        _timer(context, loop)
+        timer(context, loop)
         # Periods missed while the stage was not running are not made up for.
         if words[TIMER_NEXT_NS] <= now:
             words[TIMER_NEXT_NS] = now + words[TIMER_PERIOD_NS]
@@ -351,6 +298,7 @@ def _record(context: Any, loop: Any) -> None:
     if at < 0:
         byte_ring.abandon(raw)
         loop[UNRECORDED] = missing + 1
+        note(context, arrivals.UNRECORDED)
         return
     for i in range(frame["length"]):
         raw.data[at + i] = context.frames.data[frame["offset"] + i]
@@ -376,12 +324,12 @@ def step(context: Any, loop: Any) -> int:
     if loop[NOW_NS] >= words[ASKED_LOOK_NS]:
         _look_at_requests(context, loop)
     if words[PENDING] != 0:
-        return _send(context, loop)
+        return send(context, loop)
     if words[UNRECOGNISED] != 0 or words[ENDED] != 0:
         return 0
     work = _conduct(context, loop) if words[LOCKSTEP] != 0 else _free(context, loop)
     if words[PENDING] != 0:
-        work += _send(context, loop)
+        work += send(context, loop)
     if words[RECORDING] != 0 and words[RECORDED] != words[NUMBER]:
         _record(context, loop)
     return work
@@ -450,7 +398,7 @@ class Feed:
         context.frames.words[f.TAKEN] = index + 1
         words[UNRECOGNISED] = 0
         if count:
-            _finish(context, self.loop, count, int(frame["wire_ns"]))
+            finish(context, self.loop, count, int(frame["wire_ns"]))
 
 
 def build(setup: Setup) -> MarketData:
@@ -485,11 +433,12 @@ def build(setup: Setup) -> MarketData:
         resync=setup.shared["resync"][: len(setup.instruments)],
         words=words,
         conductor=lockstep.make_conductor(setup.cursors, setup.shared["venue"]),
+        arrivals=setup.shared.get("arrivals") or arrivals.nowhere(),
     )
     feed = Feed(context, source, setup.loop, setup.log)
     # Before the stage is ready: the source's own kernels are compiled or loaded now, not when time counts.
     feed.poll()
-    _finish(context, setup.loop, 1, 0)  # only the slow path calls it from Python
+    finish(context, setup.loop, 1, 0)  # only the slow path calls it from Python
     words[PENDING] = 0
     setup.polls.append(feed.poll)
     return context

@@ -5,9 +5,10 @@ reason. An admitted order binds its worst case (position, value, a slot of the o
 it. Positions, profit and exposure follow from REPORTs alone. The strategy is a user's code: every field of an INTENT is
 taken for rubbish until it is checked, and its flags are never looked at.
 
-A turn takes touches first (all there were when the intents were counted), then reports, then intents, and publishes
-once per ring before it releases what it read. Killed to `cancel`, risk cancels every open order once; killed to
-`flatten`, it also closes positions at market, while the touch is valid and fresh.
+A step takes touches first (all there were when the intents were counted), then reports, then intents, and publishes
+once per ring before it releases what it read. It reads clock, kill and hold once: with those and the counts of what it
+took, which `arrivals` notes, everything it did can be done again. Killed to `cancel`, risk cancels every open order
+once; killed to `flatten`, it also closes positions at market, while the touch is valid and fresh.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from shrivenq.shm import board, ring, slab
 from shrivenq.shm.atomics import store_release
 from shrivenq.shm.kernel import inlined, kernel
-from shrivenq.stages import control, id_map, open_orders
+from shrivenq.stages import arrivals, control, id_map, open_orders
 from shrivenq.stages import messages as m
 from shrivenq.stages import positions as p
 from shrivenq.stages import risk_checks as c
@@ -62,11 +63,15 @@ def rearm(words: Any, rows: Any, order: Any) -> None:
 
 @inlined
 def watch_kill(context: Risk, loop: Any, stamp_ns: int) -> None:
-    """Take note of the kill level, and say so where the kill command looks."""
+    """Take note of the kill level, and say so where the kill command looks; and of what holds new orders."""
     level = control.kill_level(context.kill)
+    held = control.held(context.holds)
     if level == control.ARMED and context.words[state.LEVEL] != control.ARMED:
         rearm(context.words, context.rows, context.open.slab.slots)
-    context.words[state.LEVEL] = level
+    words = context.words
+    words[state.CHANGED] = 1 if level != words[state.LEVEL] or held != words[state.HELD] else 0
+    words[state.LEVEL] = words[state.LEVEL_READ] = level
+    words[state.HELD] = words[state.HELD_READ] = held
     if loop[s.KILL_SEEN] != level + 1:
         loop[s.KILL_SEEN_NS] = stamp_ns
         store_release(loop, s.KILL_SEEN, level + 1)
@@ -164,6 +169,27 @@ def in_sequence(source: Any, count: int) -> bool:
     return True
 
 
+@kernel
+def note_step(context: Risk, now_ns: int, touches: int, reports: int, intents: int, full: int, lost: int) -> None:
+    """Note a step that is over but for its publication; `full` and `lost` are the counts from before it."""
+    words = context.words
+    orders = context.order.own[ring.NEXT] - context.order.own[ring.HEAD]
+    passed = context.feedback.own[ring.NEXT] - context.feedback.own[ring.HEAD]
+    arrivals.note(
+        context.arrivals,
+        arrivals.STEP,
+        now_ns,
+        0,
+        touches,
+        reports,
+        intents,
+        words[state.LEVEL_READ],
+        words[state.HELD_READ],
+        orders if words[state.ORDER_FULL] != full else arrivals.EVERY,
+        passed if words[state.FEEDBACK_LOST] != lost else arrivals.EVERY,
+    )
+
+
 @inlined
 def step(context: Risk, loop: Any) -> int:
     """Take touches, reports and intents that wait, in bounded batches; return the number of messages."""
@@ -185,13 +211,18 @@ def step(context: Risk, loop: Any) -> int:
     if loop[s.VIRTUAL] == 0:
         advance_time(context.words, context.totals, context.positions, stamp_ns + loop[s.OFFSET_NS])
     watch_kill(context, loop, stamp_ns)
+    words = context.words
+    full, lost = words[state.ORDER_FULL], words[state.FEEDBACK_LOST]
     for ahead in range(reports):
         on_report(context, ring.slot_at(context.report, ahead))
     for ahead in range(intents):
         on_intent(context, loop, ring.slot_at(context.intent, ahead), context.intent.own[ring.TAIL] + ahead)
     forced = 0
-    if context.words[state.LEVEL] >= control.CANCEL:
-        forced = enforce(context, context.words[state.TIME_NS], stamp_ns)
+    if words[state.LEVEL] >= control.CANCEL:
+        forced = enforce(context, words[state.TIME_NS], stamp_ns)
+    done = touches + reports + intents + forced + words[state.CHANGED]
+    if context.arrivals.words[arrivals.ON] != 0 and done > 0:
+        note_step(context, stamp_ns + loop[s.OFFSET_NS], touches, reports, intents, full, lost)
     if reports + intents + forced > 0:
         ring.publish(context.order)
         ring.publish(context.feedback)
@@ -253,6 +284,7 @@ def build(setup: s.Setup) -> Risk:
         kill=setup.shared["kill"],
         holds=setup.shared["hold"],
         words=words,
+        arrivals=setup.shared.get("arrivals") or arrivals.nowhere(),
     )
 
 

@@ -101,13 +101,13 @@ def reduces(rows: Any, positions: Any, i: int, side: int, quantity: int) -> bool
 
 
 @kernel
-def armed(kill: Any, holds: Any, reducing: bool) -> int:
-    """Refuse what is no verified reduction while killed or held."""
+def armed(level: int, held: int, reducing: bool) -> int:
+    """Refuse what is no verified reduction while killed or held: the kill level, and the hold bits, of this step."""
     if reducing:
         return PASS
-    if control.kill_level(kill) != control.ARMED:
+    if level != control.ARMED:
         return NOT_ARMED
-    if control.held(holds) != 0:
+    if held != 0:
         return HELD
     return PASS
 

@@ -14,10 +14,12 @@ from shrivenq.stages.money import CEIL, notional, quote_notional
 from shrivenq.stages.risk_state import (
     ADMITTED,
     DENIED,
+    HELD,
     LAST_ID,
     LEVEL,
     MESSAGE_MAX,
     NEWEST,
+    ORDER_FULL,
     REJECTS,
     REJECTS_MAX,
     RESERVE,
@@ -86,7 +88,7 @@ def check_form(context: Risk, slot: int, reducing: bool) -> int:
     intent, rows, instruments = context.intent.slots, context.rows, context.instruments
     i, price, quantity = intent[slot]["instrument"], intent[slot]["price"], intent[slot]["quantity"]
     order_type, side = intent[slot]["order_type"], intent[slot]["side"]
-    reason = c.armed(context.kill, context.holds, reducing)
+    reason = c.armed(context.words[LEVEL], context.words[HELD], reducing)
     if reason != c.PASS:
         return reason
     reason = c.instrument(instruments, i)
@@ -340,9 +342,7 @@ def on_intent(context: Risk, loop: Any, slot: int, position: int) -> None:
     stamp_ns = s.stamp(loop)
     kind = intent[slot]["kind"]
     now_ns = words[TIME_NS]
-    if loop[s.VIRTUAL] == 0:
-        now_ns = max(now_ns, stamp_ns + loop[s.OFFSET_NS])
-    elif kind != m.CANCEL:
+    if loop[s.VIRTUAL] != 0 and kind != m.CANCEL:
         # An order that is admitted moves the time, by no more than the age its touch may have; nothing else may.
         now_ns = max(now_ns, intent[slot]["time_ns"])
     if intent[slot]["sequence"] != position:
@@ -356,6 +356,8 @@ def on_intent(context: Risk, loop: Any, slot: int, position: int) -> None:
     # Rubbish must not shut out what makes sense.
     if reason != c.MALFORMED and c.identity(intent[slot]["order_id"], 0, 1, False) == c.PASS:
         words[LAST_ID] = max(words[LAST_ID], intent[slot]["order_id"])
+    if reason == RING_FULL:
+        words[ORDER_FULL] += 1
     if reason == c.PASS:
         words[ADMITTED] += 1
         words[TIME_NS] = now_ns

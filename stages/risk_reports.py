@@ -21,6 +21,7 @@ from shrivenq.stages.risk_state import (
     Risk,
     advance_time,
     next_feedback,
+    raise_kill,
     watch_loss,
 )
 
@@ -110,7 +111,7 @@ def book_fill(context: Risk, slot: int, at: int) -> bool:
         streak = rows[i]["streak"]
         rows[i]["streak"] = streak + side if (streak > 0) == (side > 0) else side
         if c.repeated_execution(rows, i) != c.PASS:
-            control.raise_kill(context.kill, control.CANCEL)
+            raise_kill(context.kill, words, control.CANCEL)
     rows[i]["flatten_tries"] = 0
     if at != open_orders.NONE:
         open_orders.fill(context.open, rows, context.totals, at, quantity)
@@ -141,7 +142,7 @@ def on_report(context: Risk, slot: int) -> None:
     elif kind == m.REJECTED:
         words[REJECTS] += 1
         if c.reject_streak(words[REJECTS], words[REJECTS_MAX]) != c.PASS:
-            control.raise_kill(context.kill, control.HALT)
+            raise_kill(context.kill, words, control.HALT)
     if kind in (m.CANCELLED, m.REPLACED) and report[slot]["target_id"] > 0:
         # `order_id` is the request; the order that went is its target.
         final = True

@@ -10,6 +10,7 @@ from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import control, id_map, open_orders
 from shrivenq.stages import positions as p
 from shrivenq.stages import risk_checks as c
+from shrivenq.stages.arrivals import Arrivals
 
 DAY_NS = 86_400_000_000_000
 
@@ -20,7 +21,7 @@ LAST_ID = 2  # greatest order id decided
 REJECTS = 3  # by the venue, since the last acceptance
 NEWEST = 4  # where the next message's time goes
 FORCED_NUMBER = 5
-LEVEL = 6  # kill level acted on
+LEVEL = 6  # kill level acted on: read once a step, raised by what risk itself sees
 SPARED = 7  # open orders marked so
 EPOCH = 8
 MESSAGE_MAX = 9
@@ -34,6 +35,11 @@ REPEATED_FILLS = 19
 UNKNOWN_REPORTS = 20  # about orders that are not open
 BAD_FILLS = 21  # fills that make no sense: not booked
 FEEDBACK_LOST = 22
+ORDER_FULL = 23  # intents denied for want of room on `order`
+HELD = 24  # hold bits acted on: read once a step
+LEVEL_READ = 25  # both as they were read, and whether that differs from what was acted on before
+HELD_READ = 26
+CHANGED = 27
 WORDS = 32
 
 
@@ -60,6 +66,7 @@ class Risk(NamedTuple):
     kill: Any
     holds: Any
     words: Any
+    arrivals: Arrivals
 
 
 @kernel
@@ -73,12 +80,19 @@ def advance_time(words: Any, totals: Any, positions: p.Positions, time_ns: int) 
             totals[currency]["day_start"] = p.profit(positions, currency)
 
 
+@kernel
+def raise_kill(kill: Any, words: Any, level: int) -> None:
+    """Kill, and act on it at once."""
+    control.raise_kill(kill, level)
+    words[LEVEL] = max(words[LEVEL], level)
+
+
 @inlined
 def watch_loss(context: Risk, i: int) -> None:
     """Kill when the day's loss reaches its limit."""
     currency = context.instruments[i]["settle_currency"]
     if c.daily_loss(context.rows, context.totals, context.positions, i, currency) == c.DAILY_LOSS:
-        control.raise_kill(context.kill, control.CANCEL)
+        raise_kill(context.kill, context.words, control.CANCEL)
 
 
 @kernel
@@ -95,5 +109,6 @@ def next_feedback(feedback: Any, holds: Any, words: Any) -> int:
     if not ring.claim(feedback, 1):
         words[FEEDBACK_LOST] += 1
         control.hold(holds, control.STRATEGY_DEAF)
+        words[HELD] |= control.STRATEGY_DEAF
         return -1
     return ring.next_slot(feedback)

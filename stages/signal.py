@@ -21,8 +21,8 @@ from shrivenq.shm import ring
 from shrivenq.shm.context import by_reference
 from shrivenq.shm.invoke import addresses, compiled_for, invoke
 from shrivenq.shm.kernel import COMPILED, inlined, kernel
+from shrivenq.stages import arrivals, strategy
 from shrivenq.stages import messages as m
-from shrivenq.stages import strategy
 from shrivenq.stages.stage import FAULT_SEQUENCE, Setup, Stage, fault, stamp, turn
 from shrivenq.stages.strategy import Orders
 
@@ -57,6 +57,7 @@ class Signal(NamedTuple):
     params: Any  # PARAMS, one row
     state: Any  # the strategy's STATE, one row per instrument
     functions: Any  # addresses of CALLBACKS
+    arrivals: arrivals.Arrivals
 
 
 class StrategyError(Exception):
@@ -198,6 +199,7 @@ def on_market(context: Any, loop: Any, slot: int) -> None:
 @inlined
 def step(context: Any, loop: Any) -> int:
     """Handle what waits on `feedback`, then on `book`; return the number of messages."""
+    refused, before = context.orders.words[strategy.REFUSED], context.orders.intents.own[ring.NEXT]
     reports = ring.available(context.feedback)
     for _ in range(reports):
         slot = ring.slot_at(context.feedback, 0)
@@ -214,6 +216,11 @@ def step(context: Any, loop: Any) -> int:
             return 0
         on_market(context, loop, slot)
         ring.release(context.book, 1)
+    if context.arrivals.words[arrivals.ON] != 0 and reports + books > 0:
+        room = arrivals.EVERY
+        if context.orders.words[strategy.REFUSED] != refused:
+            room = context.orders.intents.own[ring.NEXT] - before
+        arrivals.note(context.arrivals, arrivals.STEP, 0, 0, reports, books, 0, 0, 0, room, 0)
     return reports + books
 
 
@@ -255,6 +262,7 @@ def build(setup: Setup) -> Signal:
         params=params,
         state=state,
         functions=addresses(compiled),
+        arrivals=setup.shared.get("arrivals") or arrivals.nowhere(),
     )
 
 

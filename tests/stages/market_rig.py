@@ -8,7 +8,7 @@ import uuid
 import numpy as np
 
 from shrivenq.shm import ring, segment
-from shrivenq.stages import conductor, market_data, stage
+from shrivenq.stages import conductor, market_data, market_data_state, stage
 from shrivenq.stages import frames as f
 from shrivenq.stages import messages as m
 from shrivenq.stages.venues import binance
@@ -128,7 +128,7 @@ class Rig:
         if source is not None:
             self.feed.source = source
             self.context.frames.words[:] = 0  # what the simulated market had ready
-            self.context.words[market_data.EAGER] = source.eager
+            self.context.words[market_data_state.EAGER] = source.eager
         self.words = self.context.words
 
     def close(self):

@@ -110,6 +110,7 @@ class Twin:
             self.mark[i] = bid if self.position[i] > 0 else ask
             if self.loss_reached(i):
                 self.machine = max(self.machine, 2)
+                self.level = max(self.level, 2)
 
     def on_fill(self, i, side, price, quantity, fee, trade_id, order):
         if (i, side, trade_id) in self.trades:
@@ -135,10 +136,12 @@ class Twin:
             self.streak[i] = self.streak[i] + side if same else side
             if abs(self.streak[i]) >= self.limits[i].repeated_execution_max:
                 self.machine = max(self.machine, 2)
+                self.level = max(self.level, 2)
         if order is not None:
             order["leaves"] = max(0, order["leaves"] - quantity)
         if self.loss_reached(i):
             self.machine = max(self.machine, 2)
+            self.level = max(self.level, 2)
 
     def on_report(self, report):
         self.clock(report["time_ns"])
@@ -159,6 +162,7 @@ class Twin:
             self.rejects += 1
             if self.rejects >= self.config.reject_streak_max:
                 self.machine = max(self.machine, 1)
+                self.level = max(self.level, 1)
         gone = order_id if report["flags"] & m.FINAL else None
         if kind in (m.CANCELLED, m.REPLACED) and report["target_id"] > 0:
             gone = report["target_id"]

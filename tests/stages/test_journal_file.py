@@ -149,11 +149,11 @@ def test_more_than_a_batch_and_round_the_ring(tmp_path, rings):
     expected = []
     for _ in range(3):
         while True:
-            record = journal.make_record(journal.ARRIVAL, chance.randbytes(8 * chance.randrange(513)), sent, sent)
+            record = journal.make_record(journal.NOTE, chance.randbytes(8 * chance.randrange(513)), sent, sent)
             data = np.frombuffer(record, np.uint8)
-            if not byte_ring.append(ring.producer, journal.ARRIVAL, data, 0, len(data), 0):
+            if not byte_ring.append(ring.producer, journal.NOTE, data, 0, len(data), 0):
                 break
-            expected.append((journal.ARRIVAL, 0, sent, sent, record[48:]))
+            expected.append((journal.NOTE, 0, sent, sent, record[48:]))
             sent += 1
         assert writer.drain(ring.consumer) > 1000
     writer.close()

@@ -83,9 +83,9 @@ def test_a_ring_whose_own_lengths_are_damaged(tmp_path, rings):
 def test_producers_count_for_themselves(tmp_path, rings):
     ring = rings()
     writer = JournalWriter(tmp_path / "desk.journal")
-    ring.put(*[journal.make_record(journal.ARRIVAL, b"", i // 2, 0, i % 2) for i in range(8)])
+    ring.put(*[journal.make_record(journal.NOTE, b"", i // 2, 0, i % 2) for i in range(8)])
     assert writer.drain(ring.consumer) == 8
-    ring.put(journal.make_record(journal.ARRIVAL, b"", 5, 0, 1))
+    ring.put(journal.make_record(journal.NOTE, b"", 5, 0, 1))
     with pytest.raises(JournalError, match="producer 1 sent record 5, expected 4"):
         writer.drain(ring.consumer)
     writer.close()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from shrivenq.shm import ring
-from shrivenq.stages import capture, conductor, market_data, stage
+from shrivenq.stages import capture, conductor, market_data, market_data_state, stage
 from shrivenq.stages import messages as m
 from tests.stages.market_rig import (
     REFUSED,
@@ -141,7 +141,7 @@ def test_lock_step_waits_for_room_and_drops_nothing():
         twin = Twin(rig.instruments)
         same(found, [twin.frame(*one) for one in frames])
         check_stream(found)
-        assert (rig.words[market_data.DROPPED], rig.loop[stage.DROPS]) == (0, 0)
+        assert (rig.words[market_data_state.DROPPED], rig.loop[stage.DROPS]) == (0, 0)
 
 
 def everything(rig):
@@ -171,11 +171,11 @@ def test_a_paced_replay_keeps_its_time_however_long_it_is(pace, days):
             rig.step()
         assert len(rig.take()) == 2, "the first frame begins the time"
         real = int(gap / (1.0 if pace == "recorded" else pace))
-        began = int(rig.words[market_data.START_MONO_NS])
+        began = int(rig.words[market_data_state.START_MONO_NS])
         assert began > 0
         # As though most of the time had passed; the clock itself adds far less than what is left.
         for share, count in ((0.1, 0), (0.5, 0), (1.0, 2)):
-            rig.words[market_data.START_MONO_NS] = time.monotonic_ns() - int(real * share)
+            rig.words[market_data_state.START_MONO_NS] = time.monotonic_ns() - int(real * share)
             if share < 1 and real < HOUR:
                 continue
             for _ in range(5):
@@ -194,7 +194,7 @@ def test_real_frames_are_what_the_slow_path_says(data):
         check_stream(rows)
         twin = Twin(rig.instruments)
         same(rows, [twin.frame(*one) for one in frames])
-        assert rig.words[market_data.SLOW] == rig.words[market_data.REFUSED] == 0
+        assert rig.words[market_data_state.SLOW] == rig.words[market_data_state.REFUSED] == 0
 
 
 # ── free ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -202,7 +202,7 @@ def test_real_frames_are_what_the_slow_path_says(data):
 
 def settle(rig):
     """Let the stage do all it can now."""
-    while rig.step() or rig.words[market_data.UNRECOGNISED]:
+    while rig.step() or rig.words[market_data_state.UNRECOGNISED]:
         pass
     rig.step()
 
@@ -306,8 +306,8 @@ class NaiveRing:
 
 def waiting_in(rig):
     """Records of the event in hand that are not published yet."""
-    pending = int(rig.words[market_data.PENDING])
-    return pending and pending - int(rig.words[market_data.SENT])
+    pending = int(rig.words[market_data_state.PENDING])
+    return pending and pending - int(rig.words[market_data_state.SENT])
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -335,7 +335,7 @@ def test_a_full_ring_drops_whole_events_and_says_so_and_snapshots_wait(seed):
                 out = naive.send(twin.frame(*waiting.pop(0)))
             expected += out
             rig.step()
-            assert int(rig.words[market_data.DROPPED]) == int(rig.loop[stage.DROPS]) == naive.dropped, where
+            assert int(rig.words[market_data_state.DROPPED]) == int(rig.loop[stage.DROPS]) == naive.dropped, where
             assert waiting_in(rig) == len(naive.rest), where
             if rng.random() < 0.4:
                 rows = rig.take(rng.choice((1, 100, 700, 2048)))
@@ -363,7 +363,7 @@ def test_frames_that_fail_are_counted_and_the_pipeline_goes_on(virtual):
         assert rows[rows["kind"] == m.TRADE]["id"].tolist() == [1, 7, 2]
         assert rows[rows["kind"] == m.TRADE]["cause"].tolist() == [1, 3, 6]
         check_stream(rows)
-        assert (rig.words[market_data.REFUSED], rig.words[market_data.SLOW]) == (2, 2)
+        assert (rig.words[market_data_state.REFUSED], rig.words[market_data_state.SLOW]) == (2, 2)
         assert rig.loop[stage.FRAMES] == 6
         assert [(event, fields["frame"]) for event, fields in rig.log.lines] == [
             ("frame refused", 2),
@@ -375,7 +375,7 @@ def test_refusals_beyond_the_first_ten_are_sampled_to_the_log():
     with rig_of(Source([(T0, REFUSED)] * 2005, 50), virtual=True) as rig:
         while not rig.loop[stage.FINISHED]:
             rig.step()
-        assert rig.words[market_data.REFUSED] == 2005
+        assert rig.words[market_data_state.REFUSED] == 2005
         assert [fields["frame"] for _, fields in rig.log.lines] == [*range(1, 11), 1000, 2000]
 
 
@@ -386,9 +386,9 @@ def test_a_turn_ends_where_python_is_needed():
             market_data.run(rig.context, rig.loop)  # returns: an empty buffer, then an unknown frame, end the turn
             rig.feed.poll()
             rig.take()
-            if rig.words[market_data.REFUSED]:
+            if rig.words[market_data_state.REFUSED]:
                 break
-        assert rig.words[market_data.REFUSED] == 1
+        assert rig.words[market_data_state.REFUSED] == 1
 
 
 def test_a_request_for_a_snapshot_reaches_the_source_once():
@@ -452,14 +452,14 @@ def test_free_virtual_time_is_the_frames_and_the_venue_is_let_on_behind_it(seed,
     rng = random.Random(seed)
     frames = some_frames(rng, 200)
     with rig_of(Source(frames), virtual=True, timer_ns=period) as rig:
-        rig.words[market_data.LOCKSTEP] = 0
+        rig.words[market_data_state.LOCKSTEP] = 0
         rig.venue[conductor.NEXT_DUE_NS] = T0 + 1
         found, before = [], 0
-        while not rig.words[market_data.ENDED]:
+        while not rig.words[market_data_state.ENDED]:
             rig.step()
             found.append(rig.take())
             grants, granted = int(rig.venue[conductor.GRANTS]), int(rig.venue[conductor.GRANTED_NS])
-            assert granted <= rig.words[market_data.LAST_NS], seed
+            assert granted <= rig.words[market_data_state.LAST_NS], seed
             if grants != before:
                 assert grants == before + 1
                 assert granted >= rig.venue[conductor.NEXT_DUE_NS], "let on to what is not due"
@@ -488,7 +488,7 @@ def test_free_virtual_time_is_the_frames_and_the_venue_is_let_on_behind_it(seed,
 def test_free_virtual_time_waits_for_room_and_drops_nothing():
     frames = [(T0 + at, diff(at + 1, at + 1, 40)) for at in range(60)]
     with rig_of(Source(frames), virtual=True, count=64) as rig:
-        rig.words[market_data.LOCKSTEP] = 0
+        rig.words[market_data_state.LOCKSTEP] = 0
         found = []
         for _ in range(2_000):
             rig.step()

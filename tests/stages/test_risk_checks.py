@@ -69,16 +69,13 @@ def test_nothing_reduces_an_unknown_instrument(rows, positions, i):
 
 
 def test_armed():
-    kill, holds = np.zeros(64, np.int64), np.zeros(64, np.int64)
-    assert name(c.armed(kill, holds, False)) == "none"
-    holds[control.HOLD] = 1 << 8
-    assert name(c.armed(kill, holds, False)) == "held"
-    assert name(c.armed(kill, holds, True)) == "none"
-    for word in (control.OPERATOR, control.MACHINE):
-        kill[:] = 0
-        kill[word] = 5 << control.GENERATION_SHIFT | control.HALT
-        assert name(c.armed(kill, holds, False)) == "not_armed"
-        assert name(c.armed(kill, holds, True)) == "none"
+    assert name(c.armed(control.ARMED, 0, False)) == "none"
+    for bit in range(len(control.HOLDS)):
+        assert name(c.armed(control.ARMED, 1 << bit, False)) == "held"
+        assert name(c.armed(control.ARMED, 1 << bit, True)) == "none"
+    for level in (control.HALT, control.CANCEL, control.FLATTEN):
+        assert name(c.armed(level, 0, False)) == "not_armed"
+        assert name(c.armed(level, 1, True)) == "none"
 
 
 def test_instrument():
