@@ -25,7 +25,8 @@ def test_an_order_goes_out_journaled_encoded_and_stamped(rig):
     order = rig.send(price=1010, quantity=14)
     assert rig.sent() == [(m.NEW, order, 0)]
     text = bytes(rig.context.text).split(b"\0")[0]
-    assert text.startswith(b'{"id":"f00d-1-1","method":"order.place"')
+    assert text.startswith(b'{"id":"N000%016x%016x","method":"order.place"' % (order, 0))
+    assert b'"newClientOrderId":"f00d-1-1"' in text
     assert b'"symbol":"SYM0"' in text
     assert b'"price":"101"' in text
     assert b'"quantity":"0.14"' in text
