@@ -1,6 +1,6 @@
 """Matching: price-time priority in integers, several instruments, nothing allocated after `make_matching`.
 
-    ladders[i]  ── levels[i × LEVELS + k]  one per tick: total quantity, first and last order
+    ladders[i]  ── levels[first + k]       one per tick: total quantity, first and last order
                         │ head … tail       intrusive list: first in, first out
                    orders[i × slots + s]    preallocated slots, free ones chained through `next`
 
@@ -20,7 +20,7 @@ from shrivenq.shm.kernel import kernel
 from shrivenq.stages.messages import BUY, GTC, MARKET, REASON
 
 LEVELS = 1 << 17
-"""Ticks in a ladder."""
+"""Ticks in a ladder, unless `make_matching` is told otherwise."""
 BLOCK_SHIFT = 6
 
 TRADES = 0  # words: trades of the last command
@@ -41,7 +41,7 @@ LADDER = np.dtype(
         ("base", "<i8"),  # price of level 0
         ("tick", "<i8"),  # price between two levels
         ("best_bid", "<i8"),  # level, -1 for none
-        ("best_ask", "<i8"),  # level, LEVELS for none
+        ("best_ask", "<i8"),  # level, `levels` for none
         ("bid_levels", "<i8"),  # occupied
         ("ask_levels", "<i8"),  # occupied
         ("update_id", "<i8"),  # counts changes of levels
@@ -49,6 +49,8 @@ LADDER = np.dtype(
         ("free", "<i8"),  # first free slot, -1 for none
         ("resting", "<i8"),  # orders in the book
         ("changed", "<i8"),  # entries of this instrument in `changed`
+        ("first", "<i8"),  # row of level 0 in `levels` and `changed`
+        ("levels", "<i8"),  # ticks in the ladder
     ],
     align=True,
 )
@@ -56,7 +58,7 @@ LADDER = np.dtype(
 LEVEL = np.dtype(
     [
         ("quantity", "<i8"),
-        ("head", "<i4"),  # first order, -1 for none
+        ("head", "<i4"),  # first order, while there are orders
         ("tail", "<i4"),  # last order
         ("orders", "<i4"),
         ("marked", "<i4"),  # 1 while in `changed`
@@ -98,38 +100,38 @@ class Matching(NamedTuple):
     """The matching core of several instruments."""
 
     ladders: Any  # LADDER, one per instrument
-    levels: Any  # LEVEL, LEVELS per instrument
+    levels: Any  # LEVEL, the same number per instrument
     blocks: Any  # int64, occupied levels of each 64
     orders: Any  # ORDER, the same number per instrument
-    changed: Any  # int64, levels changed since `clear_changed`, LEVELS per instrument
+    changed: Any  # int64, levels changed since `clear_changed`, as many as there are levels
     trades: Any  # TRADE: of the last command; as many as an instrument has slots, so it cannot overflow
     words: Any  # int64: TRADES, HANDLE, LEAVES
 
 
-def make_matching(bases: list[int], ticks: list[int], slots: int) -> Matching:
+def make_matching(bases: list[int], ticks: list[int], slots: int, levels: int = LEVELS) -> Matching:
     """Allocate empty books whose ladders begin at price `bases[i]` with a step of `ticks[i]`, `slots` orders each.
 
-    Raises ValueError unless bases are positive, ticks positive and every slot has an index of SLOT_BITS.
+    A ladder has `levels` ticks; only those that are used take memory. Raises ValueError unless bases are positive,
+    ticks positive, levels whole blocks of 64, and every slot has an index of SLOT_BITS.
     """
     count = len(bases)
-    if min(*bases, *ticks, 1) <= 0 or slots * count > SLOT_MASK:
-        raise ValueError(f"ladders from {bases} by {ticks} with {slots} slots each")
+    if min(*bases, *ticks, levels, 1) <= 0 or levels % (1 << BLOCK_SHIFT) or slots * count > SLOT_MASK:
+        raise ValueError(f"ladders from {bases} by {ticks}, {levels} levels with {slots} slots each")
     ladders = np.zeros(count, LADDER)
     ladders["base"], ladders["tick"] = bases, ticks
-    ladders["best_bid"], ladders["best_ask"] = -1, LEVELS
+    ladders["best_bid"], ladders["best_ask"] = -1, levels
     ladders["free"] = np.arange(count) * slots
-    levels = np.zeros(count * LEVELS, LEVEL)
-    levels["head"] = levels["tail"] = -1
+    ladders["first"], ladders["levels"] = np.arange(count) * levels, levels
     orders = np.zeros(count * slots, ORDER)
     indices = np.arange(count * slots)
     orders["handle"] = 1 << SLOT_BITS | indices
     orders["next"] = np.where(indices % slots == slots - 1, -1, indices + 1)
     return Matching(
         ladders,
-        levels,
-        np.zeros(count * LEVELS >> BLOCK_SHIFT, np.int64),
+        np.zeros(count * levels, LEVEL),
+        np.zeros(count * levels >> BLOCK_SHIFT, np.int64),
         orders,
-        np.zeros(count * LEVELS, np.int64),
+        np.zeros(count * levels, np.int64),
         np.zeros(slots, TRADE),
         np.zeros(3, np.int64),
     )
@@ -144,7 +146,7 @@ def price_of(core: Matching, instrument: int, level: int) -> int:
 @kernel
 def side_of(core: Matching, instrument: int, level: int) -> int:
     """Tell who rests at a level: BUY, SELL, 0 for nobody."""
-    if core.levels[instrument * LEVELS + level]["orders"] == 0:
+    if core.levels[core.ladders[instrument]["first"] + level]["orders"] == 0:
         return 0
     return BUY if level <= core.ladders[instrument]["best_bid"] else -BUY
 
@@ -152,7 +154,7 @@ def side_of(core: Matching, instrument: int, level: int) -> int:
 @kernel
 def occupied_below(core: Matching, instrument: int, level: int) -> int:
     """Find the highest occupied level at or below `level`, -1 for none."""
-    first = instrument * LEVELS
+    first = core.ladders[instrument]["first"]
     while level >= 0:
         if core.blocks[first + level >> BLOCK_SHIFT] == 0:
             level = (level >> BLOCK_SHIFT << BLOCK_SHIFT) - 1
@@ -165,22 +167,23 @@ def occupied_below(core: Matching, instrument: int, level: int) -> int:
 
 @kernel
 def occupied_above(core: Matching, instrument: int, level: int) -> int:
-    """Find the lowest occupied level at or above `level`, LEVELS for none."""
-    first = instrument * LEVELS
-    while level < LEVELS:
+    """Find the lowest occupied level at or above `level`, the ladder's `levels` for none."""
+    first = core.ladders[instrument]["first"]
+    levels = core.ladders[instrument]["levels"]
+    while level < levels:
         if core.blocks[first + level >> BLOCK_SHIFT] == 0:
             level = (level >> BLOCK_SHIFT) + 1 << BLOCK_SHIFT
         elif core.levels[first + level]["orders"] != 0:
             return level
         else:
             level += 1
-    return LEVELS
+    return levels
 
 
 @kernel
 def clear_changed(core: Matching, instrument: int) -> None:
     """Forget which levels of an instrument changed."""
-    first = instrument * LEVELS
+    first = core.ladders[instrument]["first"]
     for position in range(core.ladders[instrument]["changed"]):
         core.levels[first + core.changed[first + position]]["marked"] = 0
     core.ladders[instrument]["changed"] = 0
@@ -190,7 +193,7 @@ def clear_changed(core: Matching, instrument: int) -> None:
 def _mark(core: Matching, instrument: int, level: int) -> None:
     """Note that a level changed."""
     core.ladders[instrument]["update_id"] += 1
-    first = instrument * LEVELS
+    first = core.ladders[instrument]["first"]
     if core.levels[first + level]["marked"] == 0:
         core.levels[first + level]["marked"] = 1
         core.changed[first + core.ladders[instrument]["changed"]] = level
@@ -201,7 +204,7 @@ def _mark(core: Matching, instrument: int, level: int) -> None:
 def _remove(core: Matching, instrument: int, slot: int) -> None:
     """Take an order with nothing left out of its level and free its slot; the level's quantity is already right."""
     level = core.orders[slot]["level"]
-    row = instrument * LEVELS + level
+    row = core.ladders[instrument]["first"] + level
     before, behind = core.orders[slot]["previous"], core.orders[slot]["next"]
     if before >= 0:
         core.orders[before]["next"] = behind
@@ -230,22 +233,23 @@ def _remove(core: Matching, instrument: int, slot: int) -> None:
 
 
 @kernel
-def _rest(core: Matching, instrument: int, side: int, level: int, quantity: int, owner: int) -> int:
+def rest(core: Matching, instrument: int, side: int, level: int, quantity: int, owner: int) -> int:
     """Append an order to its level; return its handle. The caller knows that a slot is free and nothing crosses."""
     slot = core.ladders[instrument]["free"]
     core.ladders[instrument]["free"] = core.orders[slot]["next"]
     core.ladders[instrument]["resting"] += 1
-    row = instrument * LEVELS + level
+    row = core.ladders[instrument]["first"] + level
     tail = core.levels[row]["tail"]
     core.orders[slot]["owner"] = owner
     core.orders[slot]["leaves"] = quantity
     core.orders[slot]["level"] = level
     core.orders[slot]["next"] = -1
-    core.orders[slot]["previous"] = tail
     core.orders[slot]["side"] = side
-    if tail >= 0:
+    if core.levels[row]["orders"] != 0:
+        core.orders[slot]["previous"] = tail
         core.orders[tail]["next"] = slot
     else:
+        core.orders[slot]["previous"] = -1
         core.levels[row]["head"] = slot
         core.levels[row]["quantity"] = 0
         core.blocks[row >> BLOCK_SHIFT] += 1
@@ -263,9 +267,12 @@ def _rest(core: Matching, instrument: int, side: int, level: int, quantity: int,
 
 
 @kernel
-def _trade(core: Matching, instrument: int, side: int, level: int, quantity: int, owner: int) -> int:
-    """Trade up to `quantity` with the first order of a level; return how much."""
-    row = instrument * LEVELS + level
+def trade(core: Matching, instrument: int, side: int, level: int, quantity: int, owner: int) -> int:
+    """Trade up to `quantity` with the first order of a level; return how much.
+
+    The level is the best of the other side. The trade is added to `trades`: `place` begins that list anew.
+    """
+    row = core.ladders[instrument]["first"] + level
     slot = core.levels[row]["head"]
     traded = min(quantity, core.orders[slot]["leaves"])
     core.ladders[instrument]["trade_id"] += 1
@@ -309,11 +316,12 @@ def place(
     if quantity <= 0 or quantity > (1 << 62) // core.trades.shape[0]:
         return QUANTITY_RANGE
     rests = order_type != MARKET and time_in_force == GTC
-    limit = LEVELS - 1 if side == BUY else 0
+    levels = core.ladders[instrument]["levels"]
+    limit = levels - 1 if side == BUY else 0
     if order_type != MARKET:
         distance = price - core.ladders[instrument]["base"]
         limit = distance // core.ladders[instrument]["tick"]
-        if limit < 0 or limit >= LEVELS:
+        if limit < 0 or limit >= levels:
             return PRICE_RANGE
         if limit * core.ladders[instrument]["tick"] != distance:
             return TICK_SIZE
@@ -322,29 +330,40 @@ def place(
     leaves = quantity
     while leaves > 0:
         best = core.ladders[instrument]["best_ask"] if side == BUY else core.ladders[instrument]["best_bid"]
-        if best < 0 or best == LEVELS or (best > limit if side == BUY else best < limit):
+        if best < 0 or best == levels or (best > limit if side == BUY else best < limit):
             break
-        leaves -= _trade(core, instrument, side, best, leaves, owner)
+        leaves -= trade(core, instrument, side, best, leaves, owner)
     if leaves > 0 and rests:
-        core.words[HANDLE] = _rest(core, instrument, side, limit, leaves, owner)
+        core.words[HANDLE] = rest(core, instrument, side, limit, leaves, owner)
         leaves = 0
     core.words[LEAVES] = leaves
     return PLACED
 
 
 @kernel
-def cancel(core: Matching, handle: int) -> int:
-    """Take a resting order out of the book; return what it had left, 0 if the handle names no resting order."""
+def reduce(core: Matching, handle: int, quantity: int) -> int:
+    """Take up to `quantity` from a resting order, which keeps its place; return how much.
+
+    One that has nothing left leaves the book. 0 if the handle names no resting order.
+    """
     core.words[TRADES] = 0
     slot = handle & SLOT_MASK
     if handle < 0 or slot >= core.orders.shape[0] or core.orders[slot]["handle"] != handle:
         return 0
-    leaves = core.orders[slot]["leaves"]
-    if leaves == 0:
+    taken = min(core.orders[slot]["leaves"], quantity)
+    if taken <= 0:
         return 0
     instrument = slot // (core.orders.shape[0] // core.ladders.shape[0])
     level = core.orders[slot]["level"]
-    core.levels[instrument * LEVELS + level]["quantity"] -= leaves
+    core.levels[core.ladders[instrument]["first"] + level]["quantity"] -= taken
+    core.orders[slot]["leaves"] -= taken
     _mark(core, instrument, level)
-    _remove(core, instrument, slot)
-    return leaves
+    if core.orders[slot]["leaves"] == 0:
+        _remove(core, instrument, slot)
+    return taken
+
+
+@kernel
+def cancel(core: Matching, handle: int) -> int:
+    """Take a resting order out of the book; return what it had left, 0 if the handle names no resting order."""
+    return reduce(core, handle, 1 << 62)

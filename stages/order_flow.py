@@ -87,21 +87,22 @@ class OrderFlow(NamedTuple):
     quantiles: Any  # int64: quantiles of the exponential distribution, FIXED fraction bits
 
 
-def make_flow(instruments: Any, config: Config, seed: int) -> OrderFlow:
+def make_flow(instruments: Any, config: Config, seed: int, *, levels: int = LEVELS, spare_slots: int = 0) -> OrderFlow:
     """Build the books of `instruments` (INSTRUMENT rows), full of orders, at `config.start_ns`.
 
-    The same `seed`, not negative, gives the same orders. Raises ValueError for a price that is not a number of at
-    least TICKS_MIN ticks.
+    The same `seed`, not negative, gives the same orders. `levels` ticks a ladder, `spare_slots` for the orders of
+    others in each book. Raises ValueError for a price that is not a number of at least TICKS_MIN ticks.
     """
     flows = np.zeros(len(instruments), FLOW)
     bases = []
     for row, instrument in enumerate(instruments):
         price = _start(instrument, config)
-        lowest = max(1, price - LEVELS // 2)
+        lowest = max(1, price - levels // 2)
         bases.append(lowest * int(instrument["tick"]))
         _set_flow(flows[row], instrument, config, price, price - lowest)
         flows[row]["random"] = np.random.SeedSequence([seed, row]).generate_state(4, np.uint32)
-    core = matching.make_matching(bases, instruments["tick"].tolist(), 2 * config.resting_orders)
+    slots = 2 * config.resting_orders + spare_slots
+    core = matching.make_matching(bases, instruments["tick"].tolist(), slots, levels)
     exact = [round(-math.log1p(-(i + 0.5) / QUANTILES) * (1 << FIXED)) for i in range(QUANTILES)]
     made = OrderFlow(core, flows, np.array(exact, np.int64))
     for row in range(len(instruments)):
@@ -193,20 +194,21 @@ def _place_limit(flow: OrderFlow, instrument: int) -> None:
     if random_bits(own["random"]) & 1:
         side, level = BUY, max(min(ladder["best_ask"] - 1, value) - distance, 0)
     else:
-        side, level = SELL, min(max(ladder["best_bid"] + 1, value + 1) + distance, LEVELS - 1)
+        side, level = SELL, min(max(ladder["best_bid"] + 1, value + 1) + distance, ladder["levels"] - 1)
     price = matching.price_of(flow.core, instrument, level)
     matching.place(flow.core, instrument, side, LIMIT, GTC, price, quantity, 0)
 
 
 @kernel
 def _cancel_any(flow: OrderFlow, instrument: int) -> None:
-    """Cancel a random order, unless its side is thin."""
-    slots = flow.core.orders.shape[0] // flow.flows.shape[0]
+    """Cancel a random order of the flow's own, unless its side is thin."""
+    first = instrument * (flow.core.orders.shape[0] // flow.flows.shape[0])
+    slots = 2 * flow.flows[instrument]["target"]
     ladder = flow.core.ladders[instrument]
-    # About half the slots are taken: eight tries hardly ever fail.
+    # Low slots are given out first, and about half of these are taken: eight tries hardly ever fail.
     for _ in range(8):
-        slot = instrument * slots + random_bits(flow.flows[instrument]["random"]) % slots
-        if flow.core.orders[slot]["leaves"] != 0:
+        slot = first + random_bits(flow.flows[instrument]["random"]) % slots
+        if flow.core.orders[slot]["leaves"] != 0 and flow.core.orders[slot]["owner"] == 0:
             levels = ladder["bid_levels"] if flow.core.orders[slot]["side"] == BUY else ladder["ask_levels"]
             if levels > EDGE_LEVELS:
                 matching.cancel(flow.core, flow.core.orders[slot]["handle"])
