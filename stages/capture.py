@@ -1,7 +1,8 @@
 """Capture: recorded frames, read back from files.
 
 A capture is lines of `<receive ns> <payload>` (docs/capture-format.md), plain, gzip or zstd, in one file or in a folder
-whose files are read in name order. It is streamed: whatever its length, memory holds one buffer of it.
+whose files are read in name order. Binary frames are written in base64. It is streamed: whatever its length, memory
+holds one buffer of it.
 
 A capture that cannot be read on is an error of one line. What is damaged inside, a line that is none or one longer than
 LINE_MAX, becomes a frame flagged LOST: the book must not go on as if nothing had been there.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from base64 import b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +20,8 @@ import numpy as np
 import zstandard
 
 from shrivenq.shm.kernel import inlined, kernel
-from shrivenq.stages.frames import COUNT, ENDED, LOST, TAKEN, TEXT, USED, Frames
-from shrivenq.stages.venues.text import PADDING, POWERS, before, digits, load, store, whole
+from shrivenq.stages.frames import BINARY, COUNT, ENDED, LOST, TAKEN, TEXT, USED, Frames
+from shrivenq.stages.venues.text import PADDING, POWERS, before, digits, load, matches, store, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,19 +47,30 @@ START, STOP, LINE, LAST_NS, PREVIOUS_NS, SKIPPING, DAMAGED, DAMAGED_LINE = range
 # What `split` stopped for.
 MORE, FULL, NOT_A_CAPTURE, WENT_BACK = range(4)
 
-NEWLINE, SPACE = 10, 32
+NEWLINE, SPACE, EQUALS = 10, 32, ord("=")
+
+MARK = b"base64:"
+"""What a payload begins with that stands for a binary frame; no JSON text does."""
+
+DIGITS = np.full(256, -1, np.int64)
+"""Value of each character of base64 (RFC 4648, section 4), -1 for any other."""
+DIGITS[list(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")] = range(64)
 
 
 class CaptureError(Exception):
     """A capture that cannot be read; its text is one line: file, line, what was found and expected."""
 
 
-def format_line(time_ns: int, payload: bytes) -> bytes:
-    r"""Spell one line of a capture: the receive time (ns since 1970) and the frame as it came.
+def format_line(time_ns: int, payload: bytes, kind: int = TEXT) -> bytes:
+    """Spell one line of a capture: the receive time (ns since 1970) and the frame as it came, BINARY or TEXT.
 
-    An empty payload says that frames are missing here. A newline in JSON is white space; it becomes a blank.
+    Text without a byte says that frames are missing here. A newline in JSON is white space; it becomes a blank. Text
+    that looks like a binary frame, which JSON never does, gets a blank in front.
     """
-    return b"%d %s\n" % (time_ns, payload.replace(b"\n", b" "))
+    if kind == BINARY:
+        return b"%d %s%s\n" % (time_ns, MARK, b64encode(payload))
+    blank = b" " if payload.startswith(MARK) else b""
+    return b"%d %s%s\n" % (time_ns, blank, payload.replace(b"\n", b" "))
 
 
 @inlined
@@ -113,6 +126,33 @@ def _add_damaged(frames: Frames, state: Any) -> None:
     _add(frames, state[LAST_NS], 0, LOST)
 
 
+@kernel
+def _unpack(buffer: Any, start: int, stop: int, target: Any, used: int) -> int:
+    """Decode the base64 text `buffer[start:stop]` into `target` from `used` on; return its bytes, -1 if it is none.
+
+    `target` has room for three bytes for every four characters. Only what `b64encode` writes is accepted.
+    """
+    if (stop - start) & 3 != 0:
+        return -1
+    at = used
+    for quad in range(start, stop, 4):
+        padding = 0
+        if quad + 4 == stop and buffer[stop - 1] == EQUALS:
+            padding = 2 if buffer[stop - 2] == EQUALS else 1
+        bits = 0
+        for place in range(4 - padding):
+            bits = bits << 6 | DIGITS[buffer[quad + place]]
+        bits <<= 6 * padding
+        # A character that is none makes all bits ones above its own: the number is negative.
+        if bits < 0 or bits & ((1 << 8 * padding) - 1) != 0:
+            return -1
+        target[at] = bits >> 16
+        target[at + 1] = (bits >> 8) & 0xFF
+        target[at + 2] = bits & 0xFF
+        at += 3 - padding
+    return at - used
+
+
 @inlined
 def _take(buffer: Any, stop: int, state: Any, frames: Frames) -> int:
     """Make a frame of the line `buffer[state[START]:stop]`; return MORE, or what stands in the way."""
@@ -129,6 +169,10 @@ def _take(buffer: Any, stop: int, state: Any, frames: Frames) -> int:
     if is_first and is_back:
         return WENT_BACK
     length = stop - payload
+    is_binary = length >= len(MARK) and matches(buffer, payload, "base64:")
+    if is_binary:
+        payload += len(MARK)
+        length = (stop - payload) // 4 * 3
     if frames.words[USED] + length > room and frames.words[COUNT] > 0:
         return FULL
     is_ahead = not is_first and time_ns > state[PREVIOUS_NS] + AHEAD_NS
@@ -137,14 +181,17 @@ def _take(buffer: Any, stop: int, state: Any, frames: Frames) -> int:
     if is_back or is_ahead or length > room:
         _add_damaged(frames, state)
         return MORE
-    state[LAST_NS] = max(state[LAST_NS], time_ns)
-    if length == 0:
-        _add(frames, state[LAST_NS], 0, LOST)
-        return MORE
     used = frames.words[USED]
-    for at in range(0, length, 8):  # the last word may reach into the padding
-        store(frames.data, used + at, load(buffer, payload + at))
-    _add(frames, state[LAST_NS], length, TEXT)
+    if is_binary:
+        length = _unpack(buffer, payload, stop, frames.data, used)
+        if length < 0:
+            _add_damaged(frames, state)
+            return MORE
+    else:
+        for at in range(0, length, 8):  # the last word may reach into the padding
+            store(frames.data, used + at, load(buffer, payload + at))
+    state[LAST_NS] = max(state[LAST_NS], time_ns)
+    _add(frames, state[LAST_NS], length, BINARY if is_binary else TEXT if length > 0 else LOST)
     return MORE
 
 

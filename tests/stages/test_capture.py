@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +15,9 @@ from hypothesis import strategies as st
 
 from shrivenq.stages import capture as module
 from shrivenq.stages.capture import AHEAD_NS, BACK_NS, LINE_MAX, Capture, CaptureError, format_line
-from shrivenq.stages.frames import COUNT, ENDED, LOST, TAKEN, TEXT, USED, make_frames
+from shrivenq.stages.frames import BINARY, COUNT, ENDED, LOST, TAKEN, TEXT, USED, make_frames
 from shrivenq.stages.venues.text import PADDING
+from tests.stages.venues.sbe_frames import VECTORS
 
 T0 = 1_723_161_253_937_085_768
 
@@ -34,6 +37,18 @@ def drain(capture, size=1 << 16, count=64):
             found.append((int(frame["time_ns"]), frames.data[start : start + length].tobytes() if length else None))
     capture.fill(frames)
     assert (frames.words[COUNT], frames.words[ENDED]) == (0, 1)
+    return found
+
+
+def drain_kinds(capture, size=1 << 16, count=64):
+    """All frames as (time, kind, payload)."""
+    frames = make_frames(size, count)
+    found = []
+    while not frames.words[ENDED]:
+        capture.fill(frames)
+        for frame in frames.index[: frames.words[COUNT]]:
+            start, stop = int(frame["offset"]), int(frame["offset"] + frame["length"])
+            found.append((int(frame["time_ns"]), int(frame["flags"]), frames.data[start:stop].tobytes()))
     return found
 
 
@@ -107,6 +122,94 @@ def test_an_empty_payload_says_that_frames_are_missing(tmp_path):
     capture = Capture(write(tmp_path / "a", format_line(5, b"one") + format_line(6, b"") + format_line(7, b"a\nb")))
     assert drain(capture) == [(5, b"one"), (6, None), (7, b"a b")]
     assert capture.damaged == 0
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(st.sampled_from([TEXT, BINARY]), st.binary(max_size=40)), min_size=1, max_size=60),
+    st.integers(1, 50),
+    st.integers(1, 5),
+)
+def test_text_and_binary_frames_survive_any_cut_into_blocks(tmp_path_factory, frames, block, count):
+    text = b"".join(format_line(7 + number, payload, kind) for number, (kind, payload) in enumerate(frames))
+    assert text.count(b"\n") == len(frames)
+    path = write(tmp_path_factory.mktemp("capture") / "a", text)
+    expected = [
+        (
+            7 + number,
+            kind if payload or kind == BINARY else LOST,
+            payload.replace(b"\n", b" ") if kind == TEXT else payload,
+        )
+        for number, (kind, payload) in enumerate(frames)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK", block)
+        assert drain_kinds(Capture(path), 128, count) == expected
+
+
+def test_text_that_looks_like_a_binary_frame_stays_text(tmp_path):
+    line = format_line(5, b"base64:AAAA") + format_line(6, b"base64") + format_line(7, b"", BINARY)
+    assert line == b"5  base64:AAAA\n6 base64\n7 base64:\n"
+    assert drain_kinds(Capture(write(tmp_path / "a", line))) == [
+        (5, TEXT, b" base64:AAAA"),
+        (6, TEXT, b"base64"),
+        (7, BINARY, b""),
+    ]
+
+
+def test_the_example_of_the_documentation_is_a_frame(tmp_path):
+    text = (Path(__file__).resolve().parents[2] / "docs" / "capture-format.md").read_bytes()
+    line = next(line for line in text.split(b"\n") if b" base64:" in line and line[:1].isdigit())
+    assert drain_kinds(Capture(write(tmp_path / "a", line)))[0][1:] == (BINARY, VECTORS["best"])
+
+
+def is_canonical(text):
+    try:
+        return base64.b64encode(base64.b64decode(text)) == text
+    except ValueError:
+        return False
+
+
+def test_damaged_base64_becomes_lost_and_the_next_is_read(tmp_path):
+    seed = 11
+    rng = random.Random(seed)
+    texts = [
+        b"A",
+        b"AA",
+        b"AAA",
+        b"=",
+        b"==",
+        b"====",
+        b"A===",
+        b"AB==",
+        b"AAB=",
+        b"AA=A",
+        b"=AAA",
+        b"AA==AAAA",
+        b"AAA A",
+    ]
+    texts += [b" AAAA", b"AAAA ", b"AA-_", b"AAAA\r", b"\xff\xfe\xfd\xfc", b"AAAA" * 9 + b"AAA"]
+    for _ in range(500):
+        text = bytearray(base64.b64encode(rng.randbytes(rng.randrange(1, 40))))
+        text[rng.randrange(len(text))] = rng.choice(b"AB+/=-_ z\0\x80")
+        texts.append(bytes(text))
+    lines = [format_line(T0, b"one")]
+    lines += [b"%d base64:%s\n" % (T0 + number, text) for number, text in enumerate(texts)]
+    capture = Capture(write(tmp_path / "a", b"".join(lines)))
+    found = drain_kinds(capture)
+    assert len(found) == len(texts) + 1
+    for text, (_, kind, payload) in zip(texts, found[1:], strict=True):
+        expected = (BINARY, base64.b64decode(text)) if is_canonical(text) else (LOST, b"")
+        assert (kind, payload) == expected, f"seed {seed}: {text!r}"
+    assert capture.damaged == sum(not is_canonical(text) for text in texts)
+    assert capture.damage.startswith(f"{tmp_path / 'a'}: line 2: damaged")
+
+
+def test_a_binary_frame_larger_than_the_buffer_of_frames_becomes_lost(tmp_path):
+    room = 1000 - PADDING
+    sizes = (room // 3 * 3 + 3, room // 3 * 3, 3)
+    capture = Capture(write(tmp_path / "a", b"".join(format_line(5, b"x" * size, BINARY) for size in sizes)))
+    assert drain_kinds(capture, 1000) == [(0, LOST, b""), *((5, BINARY, b"x" * size) for size in sizes[1:])]
 
 
 def test_time_never_goes_back(tmp_path):
