@@ -1,0 +1,173 @@
+"""Public commands: what anybody may ask about the market (protocol sheet, sections 3, 8 and 10)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from shrivenq.pipeline.exchange import reference
+from shrivenq.pipeline.exchange.accounts import to_us
+from shrivenq.pipeline.exchange.errors import ApiError
+from shrivenq.pipeline.exchange.types import Symbol, Ticker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shrivenq.pipeline.exchange.venue import Call, Venue
+
+DEPTH_DEFAULT, DEPTH_MAX = 100, 5_000
+TRADES_DEFAULT = 500
+
+
+def symbol_of(venue: Venue, call: Call) -> Symbol:
+    """Give the symbol a call is about. Raises ApiError -1121."""
+    return known(venue, call.values["symbol"])
+
+
+def known(venue: Venue, name: str) -> Symbol:
+    """Give a symbol by name. Raises ApiError -1121."""
+    found = venue.symbols.get(name)
+    if found is None:
+        raise ApiError(-1121, "Invalid symbol.")
+    return found
+
+
+def _ping(venue: Venue, call: Call) -> Any:
+    return {}
+
+
+def _time(venue: Venue, call: Call) -> Any:
+    return {"serverTime": call.time(call.now_us)}
+
+
+def _depth(venue: Venue, call: Call) -> Any:
+    symbol = symbol_of(venue, call)
+    book = venue.engine.depth(symbol.name, min(call.values.get("limit", DEPTH_DEFAULT), DEPTH_MAX))
+    form = venue.formats[symbol.name]
+    return {"lastUpdateId": book.last_update_id, "bids": form.levels(book.bids), "asks": form.levels(book.asks)}
+
+
+def _trades(venue: Venue, call: Call) -> Any:
+    symbol = symbol_of(venue, call)
+    form = venue.formats[symbol.name]
+    found = venue.tape.trades(symbol.name, call.values.get("limit", TRADES_DEFAULT), call.values.get("fromId"))
+    unit = 10 ** (symbol.price_decimals + symbol.quantity_decimals - symbol.quote_decimals)
+    return [
+        {
+            "id": one.trade_id,
+            "price": form.price(one.price),
+            "qty": form.quantity(one.quantity),
+            "quoteQty": form.quote(one.price * one.quantity // unit),
+            "time": call.time(one.time_us),
+            "isBuyerMaker": one.buyer_is_maker,
+            "isBestMatch": True,
+        }
+        for one in found
+    ]
+
+
+def _aggregate_trades(venue: Venue, call: Call) -> Any:
+    symbol = symbol_of(venue, call)
+    form = venue.formats[symbol.name]
+    values = call.values
+    found = venue.tape.aggregates(
+        symbol.name,
+        values.get("limit", TRADES_DEFAULT),
+        from_id=values.get("fromId"),
+        start_us=to_us(values["startTime"]) if "startTime" in values else None,
+        end_us=to_us(values["endTime"]) if "endTime" in values else None,
+    )
+    return [
+        {
+            "a": one.aggregate_id,
+            "p": form.price(one.price),
+            "q": form.quantity(one.quantity),
+            "f": one.first_id,
+            "l": one.last_id,
+            "T": call.time(one.time_us),
+            "m": one.buyer_is_maker,
+            "M": True,
+        }
+        for one in found
+    ]
+
+
+def _average_price(venue: Venue, call: Call) -> Any:
+    symbol = symbol_of(venue, call)
+    price = venue.engine.average_price(symbol.name, call.now_us)
+    return {
+        "mins": symbol.average_minutes,
+        "price": venue.formats[symbol.name].price(price),
+        "closeTime": call.time(call.now_us),
+    }
+
+
+def _of_symbols(venue: Venue, call: Call, make: Callable[[Symbol], dict[str, Any]]) -> Any:
+    """Answer about one symbol with an object, about several or all with a list."""
+    if "symbol" in call.values:
+        return make(symbol_of(venue, call))
+    names = call.values.get("symbols", list(venue.symbols))
+    return [make(known(venue, name)) for name in names]
+
+
+def ticker_object(venue: Venue, ticker: Ticker) -> dict[str, Any]:
+    """Give the best bid and ask of a symbol."""
+    form = venue.formats[ticker.symbol]
+    return {
+        "symbol": ticker.symbol,
+        "bidPrice": form.price(ticker.bid),
+        "bidQty": form.quantity(ticker.bid_quantity),
+        "askPrice": form.price(ticker.ask),
+        "askQty": form.quantity(ticker.ask_quantity),
+    }
+
+
+def _book_ticker(venue: Venue, call: Call) -> Any:
+    return _of_symbols(venue, call, lambda one: ticker_object(venue, venue.engine.book_ticker(one.name)))
+
+
+def _price_ticker(venue: Venue, call: Call) -> Any:
+    def make(symbol: Symbol) -> dict[str, Any]:
+        latest = venue.tape.trades(symbol.name, 1)
+        return {"symbol": symbol.name, "price": venue.formats[symbol.name].price(latest[0].price if latest else 0)}
+
+    return _of_symbols(venue, call, make)
+
+
+def _reference_price(venue: Venue, call: Call) -> Any:
+    symbol = symbol_of(venue, call)
+    if not symbol.has_reference:
+        raise ApiError(-2043, "This symbol doesn't have a reference price.")
+    price = venue.engine.reference_price(symbol.name, call.now_us)
+    return {
+        "symbol": symbol.name,
+        "referencePrice": venue.formats[symbol.name].price(price) if price else None,
+        "timestamp": call.time(call.now_us),
+    }
+
+
+def _exchange_info(venue: Venue, call: Call) -> Any:
+    return reference.exchange_info(venue, call)
+
+
+def _execution_rules(venue: Venue, call: Call) -> Any:
+    def make(symbol: Symbol) -> dict[str, Any]:
+        return {"symbol": symbol.name, "rules": reference.execution_rules(symbol)}
+
+    rules = _of_symbols(venue, call, make)
+    return {"symbolRules": rules if isinstance(rules, list) else [rules]}
+
+
+COMMANDS = {
+    "ping": _ping,
+    "time": _time,
+    "exchangeInfo": _exchange_info,
+    "executionRules": _execution_rules,
+    "depth": _depth,
+    "trades.recent": _trades,
+    "trades.historical": _trades,
+    "trades.aggregate": _aggregate_trades,
+    "avgPrice": _average_price,
+    "ticker.book": _book_ticker,
+    "ticker.price": _price_ticker,
+    "referencePrice": _reference_price,
+}

@@ -1,0 +1,170 @@
+"""Venue: the one owner of the engine. It serves requests, steps the market, and hands out everything that happened.
+
+    REST, WebSocket API, FIX ──▶ serve(request) ──▶ Engine ──▶ take_events() ──▶ listeners, in order: tape, order
+    a step each few ms ────────▶ advance(now) ────▶                              counts, market streams, user data
+
+One asyncio loop runs all of it, so nothing here is ever half done. Faults are asked before anything leaves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from shrivenq.pipeline.exchange import private, public, requests
+from shrivenq.pipeline.exchange.errors import ApiError
+from shrivenq.pipeline.exchange.limits import Limits, Rules
+from shrivenq.pipeline.exchange.payloads import Format
+from shrivenq.pipeline.exchange.tape import Tape
+from shrivenq.pipeline.exchange.types import BalanceEvent, Event, OrderEvent, Symbol
+
+if TYPE_CHECKING:
+    from shrivenq.pipeline.exchange.accounts import Keyring
+    from shrivenq.pipeline.exchange.engine import Engine
+    from shrivenq.pipeline.exchange.sockets import VenueSocket
+
+Listener = Callable[[list[Event]], None]
+COMMANDS = public.COMMANDS | private.COMMANDS
+
+
+class Request(NamedTuple):
+    """One request of a client, however it came."""
+
+    name: str
+    """A key of `requests.METHODS`."""
+    params: dict[str, Any]
+    """As sent: text (REST) or JSON values (WebSocket API), without those of the transport."""
+    host: str
+    """IP address of the client."""
+    account: int
+    """Of the key that signed, -1 for a method that needs none."""
+    micros: bool
+    """Whether times in the answer are in microseconds."""
+
+
+class Answer(NamedTuple):
+    """What a request gets."""
+
+    status: int
+    """HTTP status, the same over WebSocket."""
+    body: Any
+    """JSON object of the result; of an error {code, msg, data}."""
+    retry_us: int = 0
+    """429 and 418: when it may be tried again."""
+
+
+class Outgoing:
+    """All that leaves the venue passes here. This one lets everything pass; a script of faults replaces it."""
+
+    def frame(self, socket: VenueSocket, kind: str, name: str, payload: bytes, *, text: bool = True) -> None:
+        """Send one WebSocket message.
+
+        `kind` is "market" (`name`: the stream), "control" (an answer about subscriptions), "response" (`name`: the
+        method), "event" (`name`: the user data event) or "notice" (serverShutdown).
+        """
+        socket.send_message(payload, text=text)
+
+    async def answer(self, request: Request, act: Callable[[], Answer]) -> Answer | None:
+        """Serve a request: `act` does what it asks for. None drops the connection without an answer."""
+        return act()
+
+
+class Call(NamedTuple):
+    """A request whose parameters were checked."""
+
+    name: str
+    values: dict[str, Any]
+    account: int
+    now_us: int
+    time: Callable[[int], int]
+    """Turns the engine's microseconds into the unit the client asked for."""
+
+
+class Venue:
+    """The exchange: engine, keys, limits, and who listens."""
+
+    def __init__(self, engine: Engine, symbols: list[Symbol], keyring: Keyring, rules: Rules) -> None:
+        self.engine = engine
+        self.symbols = {symbol.name: symbol for symbol in symbols}
+        self.formats = {symbol.name: Format(symbol) for symbol in symbols}
+        self.keyring = keyring
+        self.limits = Limits(rules)
+        self.outgoing = Outgoing()
+        self.clock_offset_us = 0
+        """A fault: how wrong the venue's clock is."""
+        self.asset_decimals = _asset_decimals(symbols)
+        self.updated_us: dict[int, int] = {}
+        """When an account's balances last changed, by account."""
+        self.tape = Tape()
+        self._listeners: list[Listener] = [self.tape.take, self._note]
+        self._filled: set[tuple[str, int]] = set()
+
+    def now_us(self) -> int:
+        """Give the venue's time."""
+        return time.time_ns() // 1000 + self.clock_offset_us
+
+    def listen(self, listener: Listener) -> None:
+        """Have `listener` called with all that happened, in order, after each command and step that did something."""
+        self._listeners.append(listener)
+
+    def drain(self) -> None:
+        """Hand out what happened since the last call."""
+        events = self.engine.take_events()
+        if events:
+            for listener in self._listeners:
+                listener(events)
+
+    def step(self) -> None:
+        """Let the rest of the market act up to now."""
+        self.engine.advance(self.now_us())
+        self.drain()
+
+    def serve(self, request: Request) -> Answer:
+        """Check, charge and carry out a request. Events have been handed out when it returns."""
+        try:
+            return self._serve(request)
+        except ApiError as error:
+            return Answer(error.status, error.body(), error.retry_us)
+        finally:
+            self.drain()
+
+    def _serve(self, request: Request) -> Answer:
+        now_us = self.now_us()
+        address = self.limits.address(request.host)
+        weight = requests.weight(request.name, request.params)
+        address.charge(weight, now_us)
+        values = requests.check(request.name, request.params)
+        time_of = _microseconds if request.micros else _milliseconds
+        call = Call(request.name, values, request.account, now_us, time_of)
+        body = COMMANDS[request.name](self, call)
+        if requests.METHODS[request.name].free:
+            address.weight.add(-weight, now_us)
+        return Answer(200, body)
+
+    def _note(self, events: list[Event]) -> None:
+        """Take an order's first fill off its account's count of unfilled orders; note when balances changed."""
+        for event in events:
+            if isinstance(event, BalanceEvent):
+                self.updated_us[event.account] = event.time_us
+            if not isinstance(event, OrderEvent):
+                continue
+            order_id = event.order.symbol, event.order.order_id
+            if event.fill is not None and order_id not in self._filled:
+                self._filled.add(order_id)
+                self.limits.orders(event.account).filled(event.time_us, maker=event.fill.is_maker)
+            if not event.order.is_open:
+                self._filled.discard(order_id)
+
+
+def _asset_decimals(symbols: list[Symbol]) -> dict[str, int]:
+    decimals = {symbol.base: symbol.base_decimals for symbol in symbols}
+    return decimals | {symbol.quote: symbol.quote_decimals for symbol in symbols}
+
+
+def _microseconds(time_us: int) -> int:
+    return time_us
+
+
+def _milliseconds(time_us: int) -> int:
+    return time_us // 1000
