@@ -28,6 +28,11 @@ Listener = Callable[[list[Event]], None]
 COMMANDS = public.COMMANDS | private.COMMANDS
 
 
+def nobody(now_us: int) -> int:
+    """Authorise a request that needs no key."""
+    return -1
+
+
 class Request(NamedTuple):
     """One request of a client, however it came."""
 
@@ -37,8 +42,8 @@ class Request(NamedTuple):
     """As sent: text (REST) or JSON values (WebSocket API), without those of the transport."""
     host: str
     """IP address of the client."""
-    account: int
-    """Of the key that signed, -1 for a method that needs none."""
+    authorise: Callable[[int], int]
+    """Gives the account whose request it is at the venue's time, -1 for a method that needs none. Raises ApiError."""
     micros: bool
     """Whether times in the answer are in microseconds."""
 
@@ -134,9 +139,9 @@ class Venue:
         address = self.limits.address(request.host)
         weight = requests.weight(request.name, request.params)
         address.charge(weight, now_us)
+        account = request.authorise(now_us)
         values = requests.check(request.name, request.params)
-        time_of = _microseconds if request.micros else _milliseconds
-        call = Call(request.name, values, request.account, now_us, time_of)
+        call = Call(request.name, values, account, now_us, _microseconds if request.micros else _milliseconds)
         body = COMMANDS[request.name](self, call)
         if requests.METHODS[request.name].free:
             address.weight.add(-weight, now_us)

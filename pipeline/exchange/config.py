@@ -1,0 +1,341 @@
+"""Configuration of the exchange simulator: one TOML file, strictly typed, every mistake said at once."""
+
+from __future__ import annotations
+
+import tomllib
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from shrivenq.pipeline import config as pipeline_config
+from shrivenq.pipeline.config import SHIPPED, ConfigError, Instruments
+from shrivenq.pipeline.exchange.accounts import API_KEY, Keyring, read_public_key
+from shrivenq.pipeline.exchange.limits import Rule, Rules
+from shrivenq.pipeline.exchange.types import RATE, STP_MODES, StpMode, Symbol
+from shrivenq.pipeline.instruments import DECIMAL, NUMBER_MAX, Tables, read_instruments
+from shrivenq.pipeline.tables import read_table
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
+Few = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=604_800)]
+Milliseconds = Annotated[int, msgspec.Meta(ge=1, le=60_000)]
+
+
+class Filters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[symbols.SYMBOL]`: filters that an instrument file does not carry. Numbers are strings."""
+
+    orders_max: Few = 200
+    """MAX_NUM_ORDERS; 0 switches any of these off."""
+    algo_orders_max: Few = 5
+    amends_max: Few = 10
+    position_max: str = "0"
+    """MAX_POSITION, in base currency."""
+    market_quantity_max: str = "0"
+    """MARKET_LOT_SIZE."""
+    percent_up: str = "5"
+    """PERCENT_PRICE_BY_SIDE, both sides: multiples of the average price."""
+    percent_down: str = "0.2"
+    range_up: str = "0"
+    """PRICE_RANGE execution rule, both sides: multiples of the reference price."""
+    range_down: str = "0"
+    reference_price: bool = False
+    """Whether the symbol has one; without it PRICE_RANGE is not enforced."""
+    average_minutes: Annotated[int, msgspec.Meta(ge=0, le=60)] = 5
+    """Of the weighted average price in percent and notional filters; 0 is the last price."""
+    stp_default: Literal["NONE", "EXPIRE_TAKER", "EXPIRE_MAKER", "EXPIRE_BOTH", "DECREMENT", "TRANSFER"] = (
+        "EXPIRE_MAKER"
+    )
+    stp_allowed: list[StpMode] = list(STP_MODES)
+    status: Literal["TRADING", "END_OF_DAY", "HALT", "BREAK", "CANCEL_ONLY"] = "TRADING"
+
+
+class AccountTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[accounts.NAME]`: who trades."""
+
+    balances: dict[str, str]
+    """Free at the start, by asset: `USDT = "100000"`."""
+    trade_group: Annotated[int, msgspec.Meta(ge=-1, le=1_000_000)] = -1
+    """Accounts of one group do not trade with each other; −1 for none."""
+
+
+class KeyTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[keys.NAME]`: an API key of an account, with what its signatures are checked against."""
+
+    account: str
+    api_key: str
+    public_key: str = ""
+    """Ed25519: the base64 body of the public key's PEM."""
+    secret: str = ""
+    """HMAC-SHA256."""
+
+
+class LimitTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[limits]`: what clients may use."""
+
+    request_weight: Count = 6_000
+    """A minute, by IP address."""
+    raw_requests: Count = 300_000
+    """Five minutes, by IP address."""
+    orders_10s: Count = 100
+    """By account."""
+    orders_day: Count = 200_000
+    connections: Count = 300
+    """Attempts in five minutes, by IP address."""
+    messages_s: Few = 5
+    """Incoming on a market stream connection; 0 for any number."""
+    streams: Count = 1_024
+    """On one connection."""
+    ban_after: Count = 10
+    """Requests refused in a row with a 429, and the next is a 418."""
+    ban_s: Seconds = 120.0
+    """First ban; each further one is twice as long."""
+
+
+class SessionTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[sessions]`: WebSocket connections."""
+
+    lifetime_s: Seconds = 86_400.0
+    ping_s: Seconds = 20.0
+    pong_s: Seconds = 60.0
+    """A connection that has not answered a ping for so long is cut."""
+    backlog_bytes: Annotated[int, msgspec.Meta(ge=1_000, le=1 << 30)] = 1 << 22
+    """Unsent bytes at which a client has read too slowly, and is cut."""
+
+
+class StreamTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[streams]`: how often what is not sent at once is sent."""
+
+    depth_ms: Milliseconds = 100
+    """`@depth@100ms` and the partial books like it."""
+    depth_slow_ms: Milliseconds = 1_000
+    """`@depth` and the partial books without a speed."""
+    reference_ms: Milliseconds = 1_000
+    step_ms: Milliseconds = 5
+    """The background market acts so often."""
+
+
+class TlsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[tls]`: a certificate and its key, or a local authority made for the occasion. Without either, no TLS."""
+
+    certificate: str = ""
+    key: str = ""
+    generate: str = ""
+    """Folder in which authority, certificate and key are made; clients trust its `authority.pem`."""
+    names: list[str] = ["localhost", "127.0.0.1", "::1"]
+    """Host names and addresses of the certificate that is made."""
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 9_443
+    """0 takes a free one and says which."""
+    seed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+    """Of the background market: the same seed, the same orders."""
+    instruments: Instruments
+    symbols: dict[str, Filters] = {}
+    accounts: dict[str, AccountTable]
+    keys: dict[str, KeyTable]
+    limits: LimitTable = LimitTable()
+    sessions: SessionTable = SessionTable()
+    streams: StreamTable = StreamTable()
+    tls: TlsTable = TlsTable()
+
+
+class Config(Document, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A configuration that was checked, with its symbols."""
+
+    file: Path
+    markets: list[Symbol]
+    balances: dict[str, dict[str, int]]
+    """Balances at the start as integers, by account and asset."""
+
+    def rules(self) -> Rules:
+        """Give the rate limits."""
+        return Rules(
+            weight=Rule("REQUEST_WEIGHT", "MINUTE", 1, self.limits.request_weight),
+            raw=Rule("RAW_REQUESTS", "MINUTE", 5, self.limits.raw_requests),
+            orders=(
+                Rule("ORDERS", "SECOND", 10, self.limits.orders_10s),
+                Rule("ORDERS", "DAY", 1, self.limits.orders_day),
+            ),
+            connections=Rule("CONNECTIONS", "MINUTE", 5, self.limits.connections),
+            ban_after=self.limits.ban_after,
+            ban_us=round(self.limits.ban_s * 1e6),
+        )
+
+    def keyring(self, accounts: dict[str, int]) -> Keyring:
+        """Make the keyring; `accounts` are ids by name."""
+        keyring = Keyring()
+        for key in self.keys.values():
+            keyring.add(key.api_key, accounts[key.account], public_key=key.public_key, secret=key.secret)
+        return keyring
+
+
+def load(path: str | Path) -> Config:
+    """Read and check a configuration file, or a shipped one by name. Raises ConfigError with every mistake in it."""
+    file = pipeline_config.find(str(path))
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError([f"{file}: cannot be read: {error.strerror}"]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{file}: is not TOML: {error}"]) from None
+    return check(document, file)
+
+
+def check(document: dict[str, Any], file: Path) -> Config:
+    """Check a document read from `file`. Raises ConfigError with every mistake in it."""
+    good, errors = read_table(document, Document, "")
+    errors = [f"{file}: {one}" for one in errors]
+    tables = None
+    chosen, problems = read_table(document.get("instruments"), Instruments, "instruments")
+    if chosen is not None and not problems:
+        tables, problems = _read_instruments(chosen, file)
+        errors += problems
+    if good is None or tables is None:
+        raise ConfigError(errors)
+    said: list[str] = []
+    markets = _markets(good, tables, said)
+    balances = _balances(good, markets, said)
+    _check_keys(good, said)
+    _check_tls(good, file, said)
+    errors += [f"{file}: {one}" for one in said]
+    if errors:
+        raise ConfigError(errors)
+    values = {name: getattr(good, name) for name in Document.__struct_fields__}
+    return Config(**values, file=file, markets=markets, balances=balances)
+
+
+def _read_instruments(chosen: Instruments, file: Path) -> tuple[Tables | None, list[str]]:
+    for path in (file.parent / chosen.file, SHIPPED / chosen.file):
+        if path.is_file():
+            return read_instruments(path, chosen.symbols)
+    return None, [f'{file}: instruments.file: found "{chosen.file}", allowed: a file beside it or in {SHIPPED}']
+
+
+def _markets(document: Document, tables: Tables, errors: list[str]) -> list[Symbol]:
+    """Make a Symbol of each instrument and its filters."""
+    names = [row["symbol"].decode() for row in tables.instruments]
+    errors += [
+        f"symbols.{name}: no such instrument, allowed: {', '.join(names)}"
+        for name in document.symbols
+        if name not in names
+    ]
+    markets = []
+    for row, name in zip(tables.instruments, names, strict=True):
+        if row["futures"]:
+            errors.append(f"instruments.symbols: {name} is no spot instrument, allowed: spot")
+            continue
+        markets.append(_market(row, name, tables, document.symbols.get(name, Filters()), errors))
+    return markets
+
+
+def _market(row: Any, name: str, tables: Tables, own: Filters, errors: list[str]) -> Symbol:
+    base, quote = (tables.currencies[row[f"{side}_currency"]] for side in ("base", "quote"))
+
+    def number(key: str, decimals: int) -> int:
+        return _integer(getattr(own, key), decimals, f"symbols.{name}.{key}", errors)
+
+    percent_up, percent_down = number("percent_up", 8), number("percent_down", 8)
+    range_up, range_down = number("range_up", 8), number("range_down", 8)
+    for up, down, key in ((percent_up, percent_down, "percent_up"), (range_up, range_down, "range_up")):
+        if up and up < max(down, RATE):
+            errors.append(f'symbols.{name}.{key}: found "{getattr(own, key)}", allowed: "0", or 1 or more')
+    quantity_decimals = int(row["quantity_decimals"])
+    return Symbol(
+        name=name,
+        base=base["code"].decode(),
+        quote=quote["code"].decode(),
+        price_decimals=int(row["price_decimals"]),
+        quantity_decimals=quantity_decimals,
+        base_decimals=int(base["decimals"]),
+        quote_decimals=int(quote["decimals"]),
+        status=own.status if row["tradable"] else "BREAK",
+        tick=int(row["tick"]),
+        price_min=int(row["price_min"]),
+        price_max=int(row["price_max"]),
+        step=int(row["step"]),
+        quantity_min=int(row["quantity_min"]),
+        quantity_max=int(row["quantity_max"]),
+        market_quantity_max=number("market_quantity_max", quantity_decimals),
+        notional_min=int(row["notional_min"]),
+        notional_max=int(row["notional_max"]),
+        average_minutes=own.average_minutes,
+        bid_percent_up=percent_up,
+        bid_percent_down=percent_down,
+        ask_percent_up=percent_up,
+        ask_percent_down=percent_down,
+        orders_max=own.orders_max,
+        algo_orders_max=own.algo_orders_max,
+        position_max=number("position_max", quantity_decimals),
+        amends_max=own.amends_max,
+        range_bid_up=range_up,
+        range_bid_down=range_down,
+        range_ask_up=range_up,
+        range_ask_down=range_down,
+        has_reference=own.reference_price,
+        maker_fee=int(row["maker_fee"]),
+        taker_fee=int(row["taker_fee"]),
+        stp_default=own.stp_default,
+        stp_allowed=tuple(own.stp_allowed),
+    )
+
+
+def _integer(text: str, decimals: int, key: str, errors: list[str]) -> int:
+    """Turn a decimal number into an int at `decimals`; what is wrong with it goes to `errors`."""
+    value = Decimal(text) * 10**decimals if DECIMAL.fullmatch(text) else Decimal(-1)
+    if value != int(value) or not 0 <= value < NUMBER_MAX:
+        errors.append(f'{key}: found "{text}", allowed: a decimal number in quotes, 0 or more, {decimals} decimals')
+        return 0
+    return int(value)
+
+
+def _balances(document: Document, markets: list[Symbol], errors: list[str]) -> dict[str, dict[str, int]]:
+    decimals = {one.base: one.base_decimals for one in markets} | {one.quote: one.quote_decimals for one in markets}
+    found: dict[str, dict[str, int]] = {}
+    if not document.accounts:
+        errors.append("accounts: found none, allowed: tables [accounts.NAME]")
+    for name, account in document.accounts.items():
+        found[name] = {}
+        for asset, text in account.balances.items():
+            key = f"accounts.{name}.balances.{asset}"
+            if asset not in decimals:
+                errors.append(f"{key}: no such asset, allowed: {', '.join(decimals)}")
+                continue
+            found[name][asset] = _integer(text, decimals[asset], key, errors)
+    return found
+
+
+def _check_keys(document: Document, errors: list[str]) -> None:
+    seen: dict[str, str] = {}
+    for name, key in document.keys.items():
+        if key.account not in document.accounts:
+            errors.append(f'keys.{name}.account: found "{key.account}", allowed: {", ".join(document.accounts)}')
+        if not API_KEY.fullmatch(key.api_key):
+            errors.append(f"keys.{name}.api_key: allowed: 1 to 64 of A-Z, a-z and 0-9")
+        if key.api_key in seen:
+            errors.append(f"keys.{name}.api_key: the same as that of keys.{seen[key.api_key]}")
+        seen[key.api_key] = name
+        if bool(key.public_key) == bool(key.secret):
+            errors.append(f"keys.{name}: allowed: exactly one of public_key and secret")
+        if key.public_key:
+            try:
+                read_public_key(key.public_key)
+            except ValueError as error:
+                errors.append(f"keys.{name}.public_key: {error}, allowed: the base64 body of an Ed25519 public key")
+
+
+def _check_tls(document: Document, file: Path, errors: list[str]) -> None:
+    tls = document.tls
+    if bool(tls.certificate) != bool(tls.key):
+        errors.append("tls: certificate and key go together")
+    if tls.certificate and tls.generate:
+        errors.append("tls.generate: allowed: only without certificate and key")
+    for name in ("certificate", "key"):
+        path = getattr(tls, name)
+        if path and not (file.parent / path).is_file():
+            errors.append(f'tls.{name}: found "{path}", allowed: a file')

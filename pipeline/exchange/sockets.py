@@ -1,0 +1,99 @@
+"""Sockets: WebSocket connections of the venue, over uvicorn's `websockets` protocol.
+
+What uvicorn does stays: handshake, pings and pongs, close. Added is what a venue needs: a frame encoded once and sent
+to many, frames of one turn in one write, a limit on incoming messages of every kind, and an end for who reads too
+slowly, so that nobody else waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame, Opcode
+
+TOO_MANY = 1008
+
+
+def encode(payload: bytes, *, text: bool = True) -> bytes:
+    """Encode a message as the one frame a server sends."""
+    return Frame(Opcode.TEXT if text else Opcode.BINARY, payload).serialize(mask=False)
+
+
+class VenueSocket(WebSocketsSansIOProtocol):
+    """One connection. An ASGI application finds it as `scope["state"]["socket"]`."""
+
+    def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
+        super().__init__(config, server_state, {**app_state, "socket": self}, _loop)
+        self.backlog_bytes: int = app_state.get("backlog_bytes", 1 << 22)
+        """Unsent bytes at which the client has read too slowly."""
+        self.messages_s = 0
+        """Incoming messages a second, pings and pongs too; 0 for any number."""
+        self._pending: list[bytes] = []
+        self._second = 0
+        self._count = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether anything can still be sent."""
+        return self.handshake_complete and not self.close_sent and not self.transport.is_closing()
+
+    def send_message(self, payload: bytes, *, text: bool = True) -> None:
+        """Send one message, at the end of this turn of the loop."""
+        self.send_frame(encode(payload, text=text))
+
+    def send_frame(self, frame: bytes) -> None:
+        """Send a frame that was encoded already; what was garbled on purpose passes too."""
+        if not self._pending:
+            self.loop.call_soon(self.flush)
+        self._pending.append(frame)
+
+    def flush(self) -> None:
+        """Write what is pending; end the connection if the client does not keep up."""
+        pending, self._pending = self._pending, []
+        if not pending or not self.is_open:
+            return
+        self.transport.write(b"".join(pending))
+        if self.transport.get_write_buffer_size() > self.backlog_bytes:
+            self.transport.abort()
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close after what was sent so far."""
+        if self.is_open:
+            self.flush()
+        if self.is_open:
+            self.tasks.add(task := asyncio.ensure_future(self._close(code, reason), loop=self.loop))
+            task.add_done_callback(self.tasks.discard)
+
+    async def _close(self, code: int, reason: str) -> None:
+        if self.is_open:
+            await self.send({"type": "websocket.close", "code": code, "reason": reason})
+
+    def abort(self) -> None:
+        """End the connection without a word."""
+        self._pending.clear()
+        self.transport.abort()
+
+    def handle_ping(self) -> None:
+        """Count a ping, then answer it."""
+        super().handle_ping()
+        self._count_message()
+
+    def handle_pong(self, event: Frame) -> None:
+        """Count a pong, then take it."""
+        super().handle_pong(event)
+        self._count_message()
+
+    def send_receive_event_to_app(self) -> None:
+        """Count a message, then hand it on."""
+        super().send_receive_event_to_app()
+        self._count_message()
+
+    def _count_message(self) -> None:
+        second = int(self.loop.time())
+        if second != self._second:
+            self._second, self._count = second, 0
+        self._count += 1
+        if self.messages_s and self._count > self.messages_s:
+            self.close(TOO_MANY, "Too many requests")
