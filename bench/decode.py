@@ -3,7 +3,9 @@
 Real captured frames, each once a round, all markets together:
 
 - depth_level: every depth frame, per level; depth_10: the frames of exactly ten levels, both sides together;
-- trade, book_ticker: every such frame.
+- trade, book_ticker: every such frame;
+- sbe_…: the spot frames in the venue's binary form, every number at exponent -8, so that prices must be divided; beside
+  Python's own `struct`.
 
 All end in the same integers (checked before anything is timed). msgspec decodes into typed structs, numbers straight to
 floats, which round to the scaled integers exactly at these sizes; orjson leaves strings, which go the same way. Each
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import struct
 import sys
 import time
 from pathlib import Path
@@ -25,8 +28,11 @@ import orjson
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from report import Report, interleaved
 
+from shrivenq.pipeline.exchange import sbe
+from shrivenq.pipeline.exchange.types import DepthEvent, Symbol, TickerEvent, TradeEvent
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages.messages import INSTRUMENT, TICK
+from shrivenq.stages.venues import binance_sbe
 from shrivenq.stages.venues.binance import EVENT_MAX, PADDING, decode
 from shrivenq.stages.venues.binance_symbols import make_symbols
 
@@ -37,6 +43,7 @@ MARKETS = {
     "cm": (b"BTCUSD_PERP", 1, 0, 1),
 }
 ROUNDS = 7
+SBE_BYTES = 50  # of a binary depth frame without levels
 PEER_FRAMES = 4000  # a case and market: the peers' cost does not depend on how many there are
 
 
@@ -168,6 +175,67 @@ def decode_all(data, edges, symbols, instruments, target):
     return records
 
 
+@kernel
+def decode_all_sbe(data, edges, symbols, instruments, target):
+    """Decode binary frames that lie one behind the other; return the records, -1 if one was not recognised."""
+    records = 0
+    for index in range(len(edges) - 1):
+        count = binance_sbe.decode(data, edges[index], edges[index + 1], symbols, instruments, target, 0, index)
+        if count == 0:
+            return -1
+        records += count
+    return records
+
+
+EIGHT = Symbol(name="BTCUSDT", base="BTC", quote="USDT", price_decimals=8, quantity_decimals=8, tick=1, step=1)
+
+
+def to_sbe(frame):
+    """Write a spot frame in SBE, every number at exponent -8."""
+
+    def pairs(levels):
+        return [tuple(round(float(number) * 10**8) for number in level) for level in levels]
+
+    kind, event = kind_of(frame), orjson.loads(frame)["data"]
+    if kind == b"d":
+        said = DepthEvent("BTCUSDT", event["U"], event["u"], pairs(event["b"]), pairs(event["a"]), 0)
+        return sbe.depth(EIGHT, said, event["E"] * 1000)
+    if kind == b"t":
+        ((price, quantity),) = pairs([(event["p"], event["q"])])
+        said = TradeEvent("BTCUSDT", event["t"], price, quantity, event["m"], event["T"] * 1000)
+        return sbe.trades(EIGHT, [said], event["E"] * 1000)
+    bid, ask = pairs([(event["b"], event["B"]), (event["a"], event["A"])])
+    return sbe.best_bid_ask(EIGHT, TickerEvent("BTCUSDT", event["u"], *bid, *ask, 0), 0)
+
+
+def by_struct(frame, price, quantity):
+    """Decode one binary frame into the integers that its JSON gives."""
+    template = int.from_bytes(frame[2:4], "little")
+    if template == binance_sbe.DEPTH:
+        event_us, first_id, last_id, price_exponent, quantity_exponent = struct.unpack_from("<qqqbb", frame, 8)
+        price_over, quantity_over = 10**-price_exponent // price, 10**-quantity_exponent // quantity
+        found, at = [event_us // 1000, first_id, last_id, -1], 34
+        for _ in range(2):
+            size, count = struct.unpack_from("<HH", frame, at)
+            for level in struct.iter_unpack("<qq", frame[at + 4 : at + 4 + size * count]):
+                found.append(level[0] // price_over)
+                found.append(level[1] // quantity_over)
+            at += 4 + size * count
+        return found
+    if template == binance_sbe.TRADES:
+        event_us, _, price_exponent, quantity_exponent = struct.unpack_from("<qqbb", frame, 8)
+        trade_id, traded, size, is_buyer_maker = struct.unpack_from("<qqqB", frame, 32)
+        price_over, quantity_over = 10**-price_exponent // price, 10**-quantity_exponent // quantity
+        return [event_us // 1000, trade_id, is_buyer_maker == 1, traded // price_over, size // quantity_over]
+    event_us, update_id, price_exponent, quantity_exponent, *sides = struct.unpack_from("<qqbbqqqq", frame, 8)
+    price_over, quantity_over = 10**-price_exponent // price, 10**-quantity_exponent // quantity
+    bid, bid_quantity, ask, ask_quantity = sides
+    return [
+        event_us // 1000, update_id, bid // price_over, bid_quantity // quantity_over, ask // price_over,
+        ask_quantity // quantity_over,
+    ]  # fmt: skip
+
+
 class Market:
     """One market's frames, and what its decoders need."""
 
@@ -186,12 +254,15 @@ class Market:
             with gzip.open(path) as lines:
                 for line in lines:
                     self._sort(line.rstrip(b"\n").partition(b" ")[2])
+        self.sbe = {
+            f"sbe_{case}": [to_sbe(frame) for frame in frames] for case, frames in self.cases.items() if name == "spot"
+        }
         self.packed = {
             case: (
                 np.frombuffer(b"".join(frames) + bytes(PADDING), np.uint8),
                 np.append(0, np.cumsum([len(frame) for frame in frames])),
             )
-            for case, frames in self.cases.items()
+            for case, frames in (self.cases | self.sbe).items()
         }
 
     def _sort(self, frame):
@@ -210,53 +281,69 @@ class Market:
             for frame in frames[:: max(1, len(frames) // 1000)]:
                 ours = by_shrivenq(frame, self.symbols, self.instruments, self.target)
                 assert ours == by_msgspec(frame, *self.scales) == by_orjson(frame, *self.scales), frame
+        for case, frames in self.sbe.items():
+            for frame, binary in list(zip(self.cases[case[4:]], frames, strict=True))[:: max(1, len(frames) // 1000)]:
+                expected = by_shrivenq(frame, self.symbols, self.instruments, self.target)
+                assert by_struct(binary, *self.scales) == expected, frame
+                data = np.frombuffer(binary + bytes(PADDING), np.uint8)
+                records, self.target[:] = self.target.copy(), 0
+                count = binance_sbe.decode(data, 0, len(binary), self.symbols, self.instruments, self.target, 0, 0)
+                assert self.target[:count].tobytes() == records[:count].tobytes(), frame
 
     def time_ours(self, case):
         """Return ns and how many frames, or levels, that was for."""
         data, edges = self.packed[case]
+        decode_them = decode_all_sbe if case in self.sbe else decode_all
         begin = time.perf_counter_ns()
-        records = decode_all(data, edges, self.symbols, self.instruments, self.target)
+        records = decode_them(data, edges, self.symbols, self.instruments, self.target)
         taken = time.perf_counter_ns() - begin
         assert records > 0, f"{case}: a frame took the slow path"
         frames = len(edges) - 1
-        return taken, records - 2 * frames if case == "depth_level" else frames
+        return taken, records - 2 * frames if case.endswith("depth_level") else frames
 
     def time_peer(self, decode_one, case):
         """Return ns and how many frames, or levels, that was for."""
-        frames = self.cases[case]
+        frames = self.cases.get(case) or self.sbe[case]
         frames = frames[:: max(1, len(frames) // PEER_FRAMES)]
         price, quantity = self.scales
         begin = time.perf_counter_ns()
         for frame in frames:
             decode_one(frame, price, quantity)
         taken = time.perf_counter_ns() - begin
-        levels = sum(frame.count(b'["') for frame in frames) if case == "depth_level" else 0
-        return taken, levels or len(frames)
+        if case == "depth_level":
+            return taken, sum(frame.count(b'["') for frame in frames)
+        if case == "sbe_depth_level":
+            return taken, sum((len(frame) - SBE_BYTES) // 16 for frame in frames)
+        return taken, len(frames)
 
 
 def main():
     report = Report("decode")
     if not (DATA / "binance").is_dir():
-        for case in ("shrivenq", "msgspec", "orjson"):
+        for case in ("shrivenq", "msgspec", "orjson", "struct"):
             report.skip(case, "no captured frames: set SHRIVENQ_DATA")
         return
     markets = [Market(name) for name in MARKETS]
     for market in markets:
         market.check()
-        for case in market.cases:
+        for case in market.packed:
             market.time_ours(case)
 
-    def figures(timed):
+    texts, binaries = tuple(markets[0].cases), tuple(markets[0].sbe)
+
+    def figures(names, timed):
         found = {}
-        for case in ("depth_level", "depth_10", "trade", "book_ticker"):
-            taken, count = (sum(column) for column in zip(*(timed(market, case) for market in markets), strict=True))
+        for case in names:
+            having = [market for market in markets if case in market.packed]
+            taken, count = (sum(column) for column in zip(*(timed(market, case) for market in having), strict=True))
             found[case] = taken / count
         return found
 
     cases = {
-        "shrivenq": lambda: figures(Market.time_ours),
-        "msgspec": lambda: figures(lambda market, case: market.time_peer(by_msgspec, case)),
-        "orjson": lambda: figures(lambda market, case: market.time_peer(by_orjson, case)),
+        "shrivenq": lambda: figures(texts + binaries, Market.time_ours),
+        "msgspec": lambda: figures(texts, lambda market, case: market.time_peer(by_msgspec, case)),
+        "orjson": lambda: figures(texts, lambda market, case: market.time_peer(by_orjson, case)),
+        "struct": lambda: figures(binaries, lambda market, case: market.time_peer(by_struct, case)),
     }
     for name, row in interleaved(ROUNDS, cases, min).items():
         for figure, value in row.items():
