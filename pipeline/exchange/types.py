@@ -239,6 +239,23 @@ class Fill(msgspec.Struct, frozen=True, gc=False):
     is_maker: bool
 
 
+class Prevention(msgspec.Struct, frozen=True, gc=False):
+    """A match that self-trade prevention prevented: an entry of `preventedMatches[]` and of myPreventedMatches."""
+
+    symbol: str
+    match_id: int
+    taker_account: int
+    taker_order_id: int
+    maker_order_id: int
+    trade_group: int
+    mode: StpMode
+    price: int
+    taker_quantity: int
+    """What the order that took lost, 0 for nothing."""
+    maker_quantity: int
+    time_us: int
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """The answer to one command: an error, or the order it left behind."""
 
@@ -246,6 +263,8 @@ class Outcome(msgspec.Struct, frozen=True):
     order: OrderView | None = None
     """Right after the command. A refused order has none."""
     fills: tuple[Fill, ...] = ()
+    """Of this command, in order."""
+    preventions: tuple[Prevention, ...] = ()
     """Of this command, in order."""
     client_id: str = ""
     """clientOrderId of the answer: the order's, or for a cancel the cancel's own."""

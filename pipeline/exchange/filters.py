@@ -1,0 +1,194 @@
+"""Filters: every rule of exchangeInfo that can bind an order, in integers.
+
+Each check looks at `requests[0]` and answers with a code of `refusals.py`, 0 for none. Rules that are 0 are off.
+Source: the venue's page on filters, as restated in the protocol sheet, section 3.
+"""
+
+from __future__ import annotations
+
+from shrivenq.pipeline.exchange.ledger import AMOUNT_MAX, value_of
+from shrivenq.pipeline.exchange.refusals import CODE
+from shrivenq.pipeline.exchange.reports import average_price
+from shrivenq.pipeline.exchange.state import ALGO_ORDERS_MAX as EXCHANGE_ALGO_ORDERS_MAX
+from shrivenq.pipeline.exchange.state import ORDERS_MAX, Exchange, has_limit, is_stop
+from shrivenq.shm.kernel import kernel
+from shrivenq.stages.messages import BUY, MARKET
+from shrivenq.stages.money import CEIL, FLOOR, OVERFLOW, RATE, product_at_most
+
+NONE = 0
+PRICE_FILTER = CODE["price_filter"]
+PERCENT_PRICE = CODE["percent_price"]
+PERCENT_PRICE_BY_SIDE = CODE["percent_price_by_side"]
+LOT_SIZE = CODE["lot_size"]
+MARKET_LOT_SIZE = CODE["market_lot_size"]
+MIN_NOTIONAL = CODE["min_notional"]
+NOTIONAL = CODE["notional"]
+MAX_NUM_ORDERS = CODE["max_num_orders"]
+MAX_NUM_ALGO_ORDERS = CODE["max_num_algo_orders"]
+EXCHANGE_MAX_NUM_ORDERS = CODE["exchange_max_num_orders"]
+EXCHANGE_MAX_NUM_ALGO_ORDERS = CODE["exchange_max_num_algo_orders"]
+MAX_POSITION = CODE["max_position"]
+MAX_ASSET = CODE["max_asset"]
+OVERFLOWS = CODE["overflow"]
+
+
+@kernel
+def is_outside(number: int, lowest: int, highest: int, step: int) -> bool:
+    """Tell whether a number is out of its range or off its grid; a bound or a step of 0 is none."""
+    if number < lowest or (highest > 0 and number > highest):
+        return True
+    return step > 0 and number % step != 0
+
+
+@kernel
+def check_price(exchange: Exchange, symbol: int, price: int) -> int:
+    """PRICE_FILTER, and that the ladder reaches so far."""
+    own, ladder = exchange.symbols[symbol], exchange.core.ladders[symbol]
+    if price <= 0 or price < own["price_min"] or (own["price_max"] > 0 and price > own["price_max"]):
+        return PRICE_FILTER
+    if price % own["tick"] != 0:
+        return PRICE_FILTER
+    if price < ladder["base"] or (price - ladder["base"]) // ladder["tick"] >= ladder["levels"]:
+        return PERCENT_PRICE_BY_SIDE
+    return NONE
+
+
+@kernel
+def is_within(price: int, reference: int, down: int, up: int) -> bool:
+    """Tell whether reference × down ≤ price ≤ reference × up; a multiplier (1e-8) of 0 is none."""
+    if up > 0 and not product_at_most(price, RATE, reference, up):
+        return False
+    return down <= 0 or product_at_most(reference, down, price, RATE)
+
+
+@kernel
+def reference_price(exchange: Exchange, symbol: int) -> int:
+    """Find what percent and notional rules refer to: the average price; 0 before the first trade."""
+    return average_price(exchange, symbol, exchange.symbols[symbol]["average_minutes"])
+
+
+@kernel
+def check_percent(exchange: Exchange, symbol: int, side: int, price: int) -> int:
+    """PERCENT_PRICE and PERCENT_PRICE_BY_SIDE."""
+    own = exchange.symbols[symbol]
+    up, down = own["bid_percent_up"], own["bid_percent_down"]
+    if side != BUY:
+        up, down = own["ask_percent_up"], own["ask_percent_down"]
+    if up == 0 and down == 0 and own["percent_up"] == 0 and own["percent_down"] == 0:
+        return NONE
+    reference = reference_price(exchange, symbol)
+    if reference == 0:
+        return NONE
+    if not is_within(price, reference, own["percent_down"], own["percent_up"]):
+        return PERCENT_PRICE
+    return NONE if is_within(price, reference, down, up) else PERCENT_PRICE_BY_SIDE
+
+
+@kernel
+def check_quantity(exchange: Exchange, symbol: int, order_type: int, quantity: int) -> int:
+    """LOT_SIZE, for MARKET orders also MARKET_LOT_SIZE."""
+    own = exchange.symbols[symbol]
+    if quantity <= 0 or is_outside(quantity, own["quantity_min"], own["quantity_max"], own["step"]):
+        return LOT_SIZE
+    # The bound keeps the sum over a full level of the book in 64 bits.
+    if quantity > AMOUNT_MAX // max(exchange.core.trades.shape[0], own["base_scale"]):
+        return OVERFLOWS
+    if order_type == MARKET and is_outside(
+        quantity, own["market_quantity_min"], own["market_quantity_max"], own["market_step"]
+    ):
+        return MARKET_LOT_SIZE
+    return NONE
+
+
+@kernel
+def check_value(exchange: Exchange, symbol: int, lowest: int, highest: int, for_market: bool) -> int:
+    """NOTIONAL or MIN_NOTIONAL of a value rounded down (`lowest`) and up (`highest`)."""
+    own = exchange.symbols[symbol]
+    code = NOTIONAL if own["notional_is_range"] != 0 else MIN_NOTIONAL
+    if lowest < own["notional_min"] and (not for_market or own["min_to_market"] != 0):
+        return code
+    if own["notional_max"] > 0 and highest > own["notional_max"] and (not for_market or own["max_to_market"] != 0):
+        return code
+    return NONE
+
+
+@kernel
+def check_notional(exchange: Exchange, symbol: int, order_type: int, price: int, quantity: int) -> int:
+    """NOTIONAL or MIN_NOTIONAL; an order without a limit is valued at the reference price, if there is one."""
+    limited = has_limit(order_type)
+    if not limited:
+        price = reference_price(exchange, symbol)
+        if price == 0:
+            return NONE
+    lowest = value_of(exchange, symbol, price, quantity, FLOOR)
+    highest = value_of(exchange, symbol, price, quantity, CEIL)
+    if highest == OVERFLOW or highest > AMOUNT_MAX:
+        return OVERFLOWS
+    return check_value(exchange, symbol, lowest, highest, not limited)
+
+
+@kernel
+def check_counts(exchange: Exchange, account: int, symbol: int, order_type: int) -> int:
+    """MAX_NUM_ORDERS, MAX_NUM_ALGO_ORDERS and the two of the whole exchange."""
+    own, words = exchange.symbols[symbol], exchange.words
+    here, everywhere = exchange.counts[account, symbol], exchange.accounts[account]
+    if own["orders_max"] > 0 and here["orders"] >= own["orders_max"]:
+        return MAX_NUM_ORDERS
+    if words[ORDERS_MAX] > 0 and everywhere["orders"] >= words[ORDERS_MAX]:
+        return EXCHANGE_MAX_NUM_ORDERS
+    if is_stop(order_type):
+        if own["algo_orders_max"] > 0 and here["algo_orders"] >= own["algo_orders_max"]:
+            return MAX_NUM_ALGO_ORDERS
+        if words[EXCHANGE_ALGO_ORDERS_MAX] > 0 and everywhere["algo_orders"] >= words[EXCHANGE_ALGO_ORDERS_MAX]:
+            return EXCHANGE_MAX_NUM_ALGO_ORDERS
+    return NONE
+
+
+@kernel
+def check_position(exchange: Exchange, account: int, symbol: int, quantity: int) -> int:
+    """MAX_POSITION of a buyer: what it holds, what it is buying, and this."""
+    own = exchange.symbols[symbol]
+    if own["position_max"] == 0:
+        return NONE
+    base = exchange.balances[account, own["base"]]
+    held = (base["free"] + base["locked"]) // own["base_scale"]
+    return MAX_POSITION if held + exchange.counts[account, symbol]["buying"] + quantity > own["position_max"] else NONE
+
+
+@kernel
+def check_asset(exchange: Exchange, symbol: int, quantity: int, value: int) -> int:
+    """MAX_ASSET: the largest amount of either asset in one order."""
+    own = exchange.symbols[symbol]
+    if own["base_max"] > 0 and quantity * own["base_scale"] > own["base_max"]:
+        return MAX_ASSET
+    return MAX_ASSET if own["quote_max"] > 0 and value > own["quote_max"] else NONE
+
+
+@kernel
+def check(exchange: Exchange) -> int:
+    """Check the order in `requests[0]` against every filter; a quote quantity's own quantity is not known yet."""
+    order = exchange.requests[0]
+    symbol, order_type, value = order["symbol"], order["type"], order["quote_quantity"]
+    if is_stop(order_type):
+        code = check_price(exchange, symbol, order["stop_price"])
+        if code != NONE:
+            return code
+    if has_limit(order_type):
+        code = check_price(exchange, symbol, order["price"])
+        if code == NONE:
+            code = check_percent(exchange, symbol, order["side"], order["price"])
+        if code != NONE:
+            return code
+    if value > 0:
+        code = check_value(exchange, symbol, value, value, True)
+    else:
+        code = check_quantity(exchange, symbol, order_type, order["quantity"])
+        if code == NONE:
+            code = check_notional(exchange, symbol, order_type, order["price"], order["quantity"])
+        if code == NONE and has_limit(order_type):
+            value = value_of(exchange, symbol, order["price"], order["quantity"], FLOOR)
+    if code == NONE:
+        code = check_counts(exchange, order["account"], symbol, order_type)
+    if code == NONE and order["side"] == BUY:
+        code = check_position(exchange, order["account"], symbol, order["quantity"])
+    return check_asset(exchange, symbol, order["quantity"], value) if code == NONE else code
