@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 from decimal import Decimal
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from shrivenq.stages.venues.binance_slow import decode_slow
 from shrivenq.stages.venues.binance_symbols import make_symbols
 from tests.stages.book_rig import instruments_of, make_rig, send
 from tests.stages.venues.sbe_frames import EVENT_US, TRANSACT_US, VECTORS
+from tests.stages.venues.test_binance_sbe import check, mutate
 
 SYMBOL = Symbol(name="BTCUSDT", base="BTC", quote="USDT", price_decimals=2, quantity_decimals=8, tick=1, step=1000)
 COARSE = Symbol(name="BTCUSDT", base="BTC", quote="USDT", price_decimals=2, quantity_decimals=5, tick=1, step=1)
@@ -231,6 +233,18 @@ def test_sbe_and_json_of_one_market_build_the_same_book(seed):
     assert rig.state()["events"] == diffs, f"seed {seed}"
 
 
+def test_trades_of_one_message_reach_the_strategy_one_by_one():
+    events = [TradeEvent("BTCUSDT", 7 + i, 100 + i, 5, i % 2 == 0, EVENT_US) for i in range(5)]
+    rig = make_rig(INSTRUMENTS)
+    found, touches, feed = send(rig, from_sbe(sbe.trades(SYMBOL, events, EVENT_US)))
+    assert found["kind"].tolist() == [m.TRADE] * 5
+    assert found["trade_id"].tolist() == [7, 8, 9, 10, 11]
+    assert found["price"].tolist() == [100, 101, 102, 103, 104]
+    assert (found["flags"] != 0).tolist() == [True, False, True, False, True]
+    assert len(touches) == 0
+    assert feed["kind"].tolist() == [*[m.TRADE] * 5, m.END]
+
+
 def captured(data):
     """The spot captures, each frame as JSON text and what it says as an event of the simulator."""
 
@@ -256,21 +270,29 @@ def captured(data):
                     yield frame, DepthEvent("BTCUSDT", said["U"], said["u"], bids, asks, said["E"] * 1000)
 
 
+def to_sbe(event):
+    if isinstance(event, TradeEvent):
+        return sbe.trades(SYMBOL, [event], event.time_us)
+    if isinstance(event, TickerEvent):
+        return sbe.best_bid_ask(SYMBOL, event, event.time_us)
+    return sbe.depth(SYMBOL, event, event.time_us)
+
+
+def test_mutated_frames_of_a_captured_market_give_the_slow_answer_or_none(data):
+    seed = 6
+    rng = random.Random(seed)
+    frames = [to_sbe(event) for _, event in islice(captured(data), 4_000) if event is not None]
+    recognised = sum(check(mutate(frame, rng)) for frame in frames for _ in range(3))
+    assert recognised > 500, f"seed {seed}: too few mutations were still frames"
+
+
 def test_a_captured_market_builds_the_same_book(data):
     text_events, binary_events = [], []
     kinds = dict.fromkeys((TradeEvent, TickerEvent, DepthEvent, type(None)), 0)
-    for number, (frame, event) in enumerate(captured(data)):
-        if number == 8_000:
-            break
+    for number, (frame, event) in enumerate(islice(captured(data), 8_000)):
         kinds[type(event)] += 1
-        if isinstance(event, TradeEvent):
-            binary = sbe.trades(SYMBOL, [event], event.time_us)
-        elif isinstance(event, TickerEvent):
-            binary = sbe.best_bid_ask(SYMBOL, event, event.time_us)
-        elif isinstance(event, DepthEvent):
-            binary = sbe.depth(SYMBOL, event, event.time_us)
         text_events.append(decoded(binance.decode, frame))
-        binary_events.append(from_sbe(binary) if event else text_events[-1])
+        binary_events.append(from_sbe(to_sbe(event)) if event else text_events[-1])
         assert text_events[-1].tobytes() == binary_events[-1].tobytes(), number
     assert min(kinds.values()) == 1 < min(count for kind, count in kinds.items() if kind is not type(None))
     rig = same_books(text_events, binary_events)
