@@ -6,8 +6,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,10 +16,9 @@ from shrivenq.shm import ring, segment
 from shrivenq.shm.atomics import load_word
 from shrivenq.stages import journal, journal_file, stage
 from shrivenq.stages import messages as m
+from tests.pipeline import command_rig
 
 NAME = "test-bad-strategies"
-MAIN = [sys.executable, "-c", "from shrivenq.pipeline.main import main; main()"]
-PATIENCE_S = 400.0
 """Stages compile on first use."""
 
 pytestmark = pytest.mark.slow
@@ -169,7 +166,7 @@ class Run:
         text = text.replace("silence_hold_ms = 500.0", "silence_hold_ms = 300.0")
         text = text.replace("silence_kill_ms = 5000.0", "silence_kill_ms = 4000.0")
         (folder / "mine.toml").write_text(text)
-        command = [*MAIN, "run", str(folder / "mine.toml"), "--placement", placement]
+        command = [*command_rig.MAIN, "run", str(folder / "mine.toml"), "--placement", placement]
         self.errors = folder / "errors"
         with self.errors.open("w") as errors:
             self.process = subprocess.Popen(command, stderr=errors, stdout=subprocess.DEVNULL)
@@ -178,17 +175,7 @@ class Run:
         return self.errors.read_text()
 
     def until(self, condition, *, alive=True):
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                found = condition()
-            except inspection.InspectionError:
-                found = None  # not there yet, or being replaced
-            if found:
-                return found
-            assert not alive or self.process.poll() is None, self.said()
-            assert time.monotonic() < deadline, self.said()
-            time.sleep(0.01)
+        return command_rig.until(condition, self.process if alive else None, self.said)
 
     def running(self):
         def armed():
@@ -230,7 +217,7 @@ def published(running, name):
 @pytest.mark.parametrize("placement", ["split", "fused"])
 def test_a_strategy_that_raises_is_named_and_in_the_end_killed(start, placement):
     run = start(RAISES, placement)
-    assert run.process.wait(PATIENCE_S) == 1
+    assert run.process.wait(command_rig.PATIENCE_S) == 1
     said = run.said()
     assert "Traceback" not in said
     reasons = re.findall(r"stopped: strategy \S+mine\.py: on_book raised ValueError: what is this", said)
@@ -240,7 +227,7 @@ def test_a_strategy_that_raises_is_named_and_in_the_end_killed(start, placement)
     )
     assert state.armed(NAME) is None
     assert segment.names(f"{NAME}.") == []
-    found = subprocess.run([*MAIN, "status", NAME], capture_output=True, text=True, check=False)
+    found = subprocess.run([*command_rig.MAIN, "status", NAME], capture_output=True, text=True, check=False)
     assert found.returncode == 1
     assert re.fullmatch(
         r"shrivenq.*: not running, killed: halt by [^:]*: 6 deaths in 60 s, .*strategy fault; .*\n", found.stderr

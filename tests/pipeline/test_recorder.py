@@ -5,12 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
-import time
 import uuid
-from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,10 +18,12 @@ from shrivenq.stages import market_data, stage
 from shrivenq.stages import messages as m
 from shrivenq.stages.capture import Capture
 from shrivenq.stages.frames import COUNT, ENDED, LOST, TEXT, make_frames
+from tests.pipeline.command_rig import children_of, command, configured, stopped, until
 from tests.stages.market_rig import REFUSED, SLOW, Log, Rig, Source, check_stream, joined, trade, without_stamps
 
 T0 = 1_700_000_000_000_000_000
 HOUR = 3_600_000_000_000
+NAME = "test-recorder"
 
 
 @pytest.fixture
@@ -42,6 +39,19 @@ def raw():
     for one in made:
         one.close()
         one.unlink()
+
+
+class NoArrivals:
+    """A log of arrivals of which nobody notes any."""
+
+    def drain(self):
+        return 0
+
+    def flush(self):
+        pass
+
+    def close(self):
+        pass
 
 
 def read(path):
@@ -194,7 +204,7 @@ def test_the_process_takes_all_and_ends_when_the_stages_are_done(raw, tmp_path, 
     page[stage.UNRECORDED] = 7
     words[topology.STOP] = topology.STOP_JOURNAL
     log = Log()
-    assert recorder.main(Recording(tmp_path, "paper", log), consumer, page, words) == 0
+    assert recorder.main(Recording(tmp_path, "paper", log), NoArrivals(), consumer, page, words) == 0
     assert read(tmp_path) == [*((time_ns, payload) for _, time_ns, payload in records(1, 5)), (T0 + 5, None)]
     assert log.lines == [("recording incomplete", {"missing": 7, "missing_in_all": 7})]
 
@@ -208,74 +218,28 @@ def test_a_file_that_cannot_be_written_ends_the_recording_with_one_line(raw, tmp
     log = Log()
     recording = Recording(tmp_path / "gone", "paper", log)
     recording.folder.rmdir()
-    assert recorder.main(recording, consumer, np.zeros(512, np.int64), words) == 1
+    assert recorder.main(recording, NoArrivals(), consumer, np.zeros(512, np.int64), words) == 1
     assert [event for event, _ in log.lines] == ["recording ended"]
-
-
-NAME = "test-recorder"
-MAIN = [sys.executable, "-c", "from shrivenq.pipeline.main import main; main()"]
-PATIENCE_S = 400.0
-"""Stages compile on first use."""
-
-
-def children_of(parent):
-    """Pids of a process's children by name."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            text = (folder / "stat").read_text()
-            name, _, rest = text.partition("(")[2].rpartition(")")
-            if int(rest.split()[1]) == parent:
-                found[name] = int(folder.name)
-    return found
 
 
 @pytest.fixture
 def recorded(tmp_path, monkeypatch):
     """`shrivenq record` on the simulated market in a process of its own, and the folder it records to."""
     monkeypatch.setenv("SHRIVENQ_STATE", str(tmp_path / "state"))
-    shipped = Path(topology.__file__).resolve().parent.parent / "configs" / "default.toml"
-    path = tmp_path / "test.toml"
-    path.write_text(shipped.read_text().replace('name = "default"', f'name = "{NAME}"'))
-    folder = tmp_path / "recording"
-    process = subprocess.Popen(
-        [*MAIN, "record", str(path), "--path", str(folder), "--placement", "fused"], stderr=subprocess.PIPE, text=True
-    )
-    try:
+    path, folder = configured(tmp_path / "test.toml", NAME), tmp_path / "recording"
+    with command(NAME, "record", path, "--path", folder, "--placement", "fused") as process:
         yield process, folder
-    finally:
-        if process.poll() is None:
-            children = children_of(process.pid)
-            process.kill()
-            process.communicate()
-            for pid in children.values():
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        for name in segment.names(f"{NAME}."):
-            segment.unlink(name)
-
-
-def until(process, condition):
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def stopped(process):
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    assert not segment.names(f"{NAME}.")
 
 
 @pytest.mark.slow
 def test_record_is_run_and_a_recording_of_it(recorded):
     process, folder = recorded
-    until(process, lambda: list(folder.glob("*.zst")))
-    stopped(process)
-    assert [path.name for path in folder.iterdir()] == [f"{NAME}-0001.zst"]
+    until(lambda: list(folder.glob("*.zst")), process)
+    stopped(process, NAME)
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.zst")) == [
+        f"{NAME}-0001.zst",
+        f"arrivals/{NAME}-0001.zst",
+    ]
     found = read(folder)
     assert found
     assert all(b'"stream":"' in (payload or b"") for _, payload in found)
@@ -289,10 +253,10 @@ def test_record_is_run_and_a_recording_of_it(recorded):
 def test_the_death_of_the_recorder_is_told_and_stops_nothing(recorded):
     process, folder = recorded
     # A chunk is written whole, after a second or a megabyte: wait for the first one.
-    until(process, lambda: any(path.stat().st_size for path in folder.glob("*.zst")))
+    until(lambda: any(path.stat().st_size for path in folder.glob("*.zst")), process)
     os.kill(children_of(process.pid)["sq-recorder"], signal.SIGKILL)
     log = state_folder(NAME) / "log.jsonl"
-    until(process, lambda: "recorder died" in log.read_text())
+    until(lambda: "recorder died" in log.read_text(), process)
     assert "stage died" not in log.read_text()
-    stopped(process)
+    stopped(process, NAME)
     assert read(folder), "what was written before is readable"

@@ -6,23 +6,20 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from shrivenq.pipeline import inspection, kill, state, topology
+from shrivenq.pipeline import inspection, kill, state
 from shrivenq.shm import byte_ring, ring, segment
 from shrivenq.shm.atomics import load_word, or_word
 from shrivenq.stages import control, journal, journal_file, stage
 from shrivenq.stages import messages as m
+from tests.pipeline import command_rig
 
 NAME = "test-supervisor"
-MAIN = [sys.executable, "-c", "from shrivenq.pipeline.main import main; main()"]
-PATIENCE_S = 400.0
-"""Stages compile on first use; on a small machine without a cache that takes minutes."""
 
 pytestmark = pytest.mark.slow
 
@@ -37,32 +34,19 @@ def state_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def configured(tmp_path):
     """The shipped default under another name."""
-    shipped = Path(topology.__file__).resolve().parent.parent / "configs" / "default.toml"
-    path = tmp_path / "test.toml"
-    path.write_text(shipped.read_text().replace('name = "default"', f'name = "{NAME}"'))
-    return path
+    return command_rig.configured(tmp_path / "test.toml", NAME)
 
 
 class Run:
     """A supervisor in a process of its own."""
 
     def __init__(self, path, *options):
-        command = [*MAIN, "run", str(path), *options]
+        command = [*command_rig.MAIN, "run", str(path), *options]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
     def until(self, condition):
         """Wait until the condition holds; the pipeline must live meanwhile."""
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                found = condition()
-            except inspection.InspectionError:
-                found = None  # not there yet, or being replaced
-            if found:
-                return found
-            assert self.process.poll() is None, self.process.stderr.read()
-            assert time.monotonic() < deadline, inspection_text()
-            time.sleep(0.01)
+        return command_rig.until(condition, self.process)
 
     def running(self):
         return self.until(lambda: armed_status() and inspection.attach(NAME))
@@ -82,10 +66,6 @@ def ready():
     """Tell whether the pipeline has been let go, killed or not."""
     found = inspection.status(inspection.attach(NAME))
     return "starting" not in found["holds"] and all(one["state"] == "running" for one in found["stages"])
-
-
-def inspection_text():
-    return json.dumps(inspection.status(inspection.attach(NAME)), indent=1)
 
 
 def wait_for(condition):
@@ -142,7 +122,7 @@ def test_starts_trades_and_stops_in_order(run):
 
 def test_a_second_instance_is_refused(run, configured):
     run.running()
-    second = subprocess.run([*MAIN, "run", str(configured)], capture_output=True, text=True, check=False)
+    second = subprocess.run([*command_rig.MAIN, "run", str(configured)], capture_output=True, text=True, check=False)
     assert second.returncode == 1
     assert "is running already" in second.stderr
     assert run.process.poll() is None
