@@ -12,8 +12,6 @@ There is no clock inside: every command brings its time, in microseconds, and no
 
 from __future__ import annotations
 
-import random
-import string
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +20,9 @@ import numpy as np
 
 from shrivenq.pipeline.exchange import background, commands, reports
 from shrivenq.pipeline.exchange import state as s
+from shrivenq.pipeline.exchange.client_ids import ClientIds
 from shrivenq.pipeline.exchange.entry import CLIENT_ID, check_entry, request_row
+from shrivenq.pipeline.exchange.filters import check
 from shrivenq.pipeline.exchange.history import History
 from shrivenq.pipeline.exchange.ledger import AMOUNT_MAX
 from shrivenq.pipeline.exchange.listing import assets_of, make_books, symbol_table
@@ -59,7 +59,6 @@ RESTRICTIONS: dict[str | None, int] = {
     "ONLY_PARTIALLY_FILLED": commands.ONLY_PARTIALLY_FILLED,
 }
 PREVENTIONS_KEPT = 10_000
-_LETTERS = string.ascii_letters + string.digits
 
 
 class Engine(History):
@@ -96,10 +95,7 @@ class Engine(History):
         self._at = {one.name: at for at, one in enumerate(symbols)}
         self._asset_names = list(self.assets)
         self._accounts = 0
-        self._random = random.Random(seed)
-        self._client_ids: list[str] = [""] * orders_kept
-        self._orders_by_client: dict[tuple[int, int, str], int] = {}
-        self._names_by_row: dict[int, tuple[tuple[int, int, str], int]] = {}
+        self._client_ids = ClientIds(orders_kept, seed)
         self._names: dict[int, tuple[str, str]] = {}
         self._events: list[Event] = []
         self._flow_waits = flow is not None
@@ -166,7 +162,8 @@ class Engine(History):
         if code != 0:
             return Outcome(error=ERRORS[code])
         row = int(exchange.words[s.ROW])
-        self._name(row, account, at, order.client_id or self._new_client_id())
+        order_id = int(exchange.orders[row]["order_id"])
+        self._client_ids.give(row, order_id, account, at, order.client_id or self._client_ids.make())
         return self._finish(at, row, now_us)
 
     def cancel(
@@ -191,7 +188,7 @@ class Engine(History):
         found = self._resolve(account, at, order_id, client_id)
         if isinstance(found, Error):
             return Outcome(error=found)
-        return self._cancel(account, at, found, new_client_id or self._new_client_id(), restrictions, now_us)
+        return self._cancel(account, at, found, new_client_id or self._client_ids.make(), restrictions, now_us)
 
     def cancel_all(self, account: int, symbol: str, now_us: int) -> list[Outcome] | Error:
         """Cancel every open order of an account in a symbol, the oldest first; an error if there is none."""
@@ -203,7 +200,7 @@ class Engine(History):
             return error_of("unknown_order")
         if self.exchange.symbols[at]["status"] == s.BREAK:
             return error_of("cancel_closed")
-        return [self._cancel(account, at, one, self._new_client_id(), None, now_us) for one in orders]
+        return [self._cancel(account, at, one, self._client_ids.make(), None, now_us) for one in orders]
 
     def cancel_replace(
         self,
@@ -225,7 +222,7 @@ class Engine(History):
         if problem is None and not self.symbols[order.symbol].cancel_replace_allowed:
             problem = error_of("cancel_replace")
         if problem is None:
-            problem = ERRORS[commands.check(self.exchange)]
+            problem = ERRORS[check(self.exchange)]
         if problem is None and cancel_order_id is None and cancel_client_id is None:
             problem = error_of("no_id")
         if problem is not None and problem != error_of("duplicate"):
@@ -272,7 +269,7 @@ class Engine(History):
         found = self._resolve(account, at, order_id, client_id)
         if isinstance(found, Error):
             return Outcome(error=error_of("amend_unknown") if found == error_of("unknown_order") else found)
-        name = new_client_id or self._new_client_id()
+        name = new_client_id or self._client_ids.make()
         holder = self._open_holder(account, at, name)
         if holder not in (ABSENT, found):
             return Outcome(error=error_of("amend_duplicate"))
@@ -281,11 +278,8 @@ class Engine(History):
         if code != 0:
             return Outcome(error=ERRORS[code])
         row = int(self.exchange.words[s.ROW])
-        old = self._client_ids[row]
-        self._names[row] = (name, old)
-        self._orders_by_client.pop((account, at, old), None)
-        self._client_ids[row] = name
-        self._orders_by_client[account, at, name] = found
+        self._names[row] = (name, self._client_ids.of(row))
+        self._client_ids.give(row, found, account, at, name)
         return self._finish(at, row, now_us)
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -327,27 +321,13 @@ class Engine(History):
             return error_of("duplicate")
         return None
 
-    def _new_client_id(self) -> str:
-        return "".join(self._random.choices(_LETTERS, k=22))
-
     def _open_holder(self, account: int, at: int, client_id: str) -> int:
         """Find the open order that has a client id, ABSENT for none."""
-        order_id = self._orders_by_client.get((account, at, client_id), ABSENT)
-        row = find(self.exchange.ids, order_id, 0)
-        if row == ABSENT or self.exchange.orders[row]["status"] > s.PARTIALLY_FILLED:
+        order_id = self._client_ids.find(account, at, client_id)
+        row = ABSENT if order_id is None else find(self.exchange.ids, order_id, 0)
+        if order_id is None or row == ABSENT or self.exchange.orders[row]["status"] > s.PARTIALLY_FILLED:
             return ABSENT
         return order_id
-
-    def _name(self, row: int, account: int, at: int, client_id: str) -> None:
-        """Remember the client id of the order now in a row, and forget that of the one before it."""
-        old = self._names_by_row.pop(row, None)
-        if old is not None and self._orders_by_client.get(old[0]) == old[1]:
-            del self._orders_by_client[old[0]]
-        order_id = int(self.exchange.orders[row]["order_id"])
-        key = (account, at, client_id)
-        self._client_ids[row] = client_id
-        self._names_by_row[row] = (key, order_id)
-        self._orders_by_client[key] = order_id
 
     def _cancel(
         self, account: int, at: int, order_id: int, name: str, restrictions: CancelRestrictions | None, now_us: int
@@ -358,7 +338,7 @@ class Engine(History):
         if code != 0:
             return Outcome(error=ERRORS[code])
         row = int(exchange.words[s.ROW])
-        self._names[row] = (name, self._client_ids[row])
+        self._names[row] = (name, self._client_ids.of(row))
         return self._finish(at, row, now_us)
 
     def _finish(self, at: int, row: int, now_us: int) -> Outcome:
@@ -388,7 +368,7 @@ class Engine(History):
         exchange = self.exchange
         if exchange.words[s.EVENTS] == 0:
             return [], []
-        events = show_events(exchange, self._list, self._client_ids.__getitem__, self._names)
+        events = show_events(exchange, self._list, self._client_ids.of, self._names)
         preventions = show_preventions(exchange, self._list)
         exchange.words[s.EVENTS] = 0
         self._names.clear()
@@ -435,7 +415,7 @@ class Engine(History):
             "updated_us": now_us,
         }
         groups = exchange.accounts["trade_group"]
-        client_id = order.client_id or self._new_client_id()
+        client_id = order.client_id or self._client_ids.make()
         view = order_view(tuple(row[name] for name in s.ORDER.names or ()), client_id, self._list, groups)
         reason = REJECTIONS.get(ERRORS.index(error), "NONE")
         self._events.append(

@@ -17,6 +17,7 @@ from shrivenq.stages.id_map import ABSENT, find
 from shrivenq.stages.messages import BUY
 
 if TYPE_CHECKING:
+    from shrivenq.pipeline.exchange.client_ids import ClientIds
     from shrivenq.pipeline.exchange.types import Symbol
 
 
@@ -51,8 +52,7 @@ class History:
     symbols: dict[str, Symbol]
     _list: list[Symbol]
     _at: dict[str, int]
-    _client_ids: list[str]
-    _orders_by_client: dict[tuple[int, int, str], int]
+    _client_ids: ClientIds
 
     def order(
         self, account: int, symbol: str, *, order_id: int | None = None, client_id: str | None = None
@@ -176,14 +176,14 @@ class History:
         if client_id is None:
             assert order_id is not None
             return order_id
-        named = self._orders_by_client.get((account, at, client_id))
+        named = self._client_ids.find(account, at, client_id)
         if order_id is not None and named != order_id:
             return error_of("ids_differ" if named is not None else "unknown_order")
         return error_of("unknown_order") if named is None else named
 
     def _view(self, row: int) -> OrderView:
         groups = self.exchange.accounts["trade_group"]
-        return order_view(self.exchange.orders[row].item(), self._client_ids[row], self._list, groups)
+        return order_view(self.exchange.orders[row].item(), self._client_ids.of(row), self._list, groups)
 
     def _orders_of(self, account: int, symbol: str | None) -> Any:
         """Find the rows of an account's orders, the oldest first."""

@@ -159,8 +159,17 @@ def show_events(
             maker = bool(event["maker"])
             shown.append(TradeEvent(one.name, event["trade_id"], event["price"], event["quantity"], maker, row[_TIME]))
         else:
-            touch = (event[name] for name in ("update_id", "bid", "bid_quantity", "ask", "ask_quantity"))
-            shown.append(TickerEvent(one.name, *touch, row[_TIME]))
+            shown.append(
+                TickerEvent(
+                    one.name,
+                    event["update_id"],
+                    event["bid"],
+                    event["bid_quantity"],
+                    event["ask"],
+                    event["ask_quantity"],
+                    row[_TIME],
+                )
+            )
     return shown
 
 
