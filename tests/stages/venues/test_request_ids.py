@@ -36,6 +36,7 @@ def test_an_id_reads_back_and_is_what_it_says(kind, instrument, order_id, target
     assert write(buffer, 1, kind, instrument, order_id, target_id) == ids.LENGTH + 1
     assert buffer.tobytes() == b"." + spelled(kind, instrument, order_id, target_id) + b"."
     assert read(buffer, 1) == (kind, instrument, order_id, target_id)
+    assert ids.read_id_slow(buffer[1:-1].tobytes().decode()) == (kind, instrument, order_id, target_id)
 
 
 @settings(deadline=None)
@@ -44,6 +45,7 @@ def test_a_changed_character_is_another_id_or_none(kind, order_id, target_id, at
     text = bytearray(spelled(kind, 7, order_id, target_id))
     text[at] = byte
     found = read(np.frombuffer(bytes(text), np.uint8), 0)
+    assert ids.read_id_slow(text.decode("latin-1")) == found
     if found[0] == 0:
         assert found == (0, -1, 0, 0)
     else:
@@ -53,3 +55,8 @@ def test_a_changed_character_is_another_id_or_none(kind, order_id, target_id, at
 @pytest.mark.parametrize("text", [b"0" * 36, b"E" * 36, b"\0" * 36, b"N000" + b"f" * 32, b"N000" + b"8" + b"0" * 31])
 def test_what_is_no_id(text):
     assert read(np.frombuffer(text, np.uint8), 0)[0] == 0
+
+
+@pytest.mark.parametrize("name", [None, 7, "", "l", "N" * 35, "N" + "0" * 36])
+def test_ids_that_others_gave(name):
+    assert ids.read_id_slow(name) == (0, -1, 0, 0)
