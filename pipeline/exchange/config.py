@@ -12,10 +12,12 @@ import msgspec
 from shrivenq.pipeline import config as pipeline_config
 from shrivenq.pipeline.config import SHIPPED, ConfigError, Instruments
 from shrivenq.pipeline.exchange.accounts import API_KEY, Keyring, read_public_key
+from shrivenq.pipeline.exchange.engine import Engine
 from shrivenq.pipeline.exchange.limits import Rule, Rules
 from shrivenq.pipeline.exchange.types import RATE, STP_MODES, StpMode, Symbol
 from shrivenq.pipeline.instruments import DECIMAL, NUMBER_MAX, Tables, read_instruments
 from shrivenq.pipeline.tables import read_table
+from shrivenq.stages import order_flow
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
 Few = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
@@ -47,7 +49,7 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     stp_default: Literal["NONE", "EXPIRE_TAKER", "EXPIRE_MAKER", "EXPIRE_BOTH", "DECREMENT", "TRANSFER"] = (
         "EXPIRE_MAKER"
     )
-    stp_allowed: list[StpMode] = list(STP_MODES)
+    stp_allowed: list[StpMode] = msgspec.field(default_factory=lambda: list(STP_MODES))
     status: Literal["TRADING", "END_OF_DAY", "HALT", "BREAK", "CANCEL_ONLY"] = "TRADING"
 
 
@@ -104,6 +106,20 @@ class SessionTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Unsent bytes at which a client has read too slowly, and is cut."""
 
 
+class MarketTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[market]`: the seeded traders in the background. As in `[simulated_market]` of a pipeline."""
+
+    is_active: bool = True
+    """Without them the books begin empty, and nobody trades but the accounts."""
+    events_per_s: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 500
+    """Orders, cancels and takers a second, each symbol."""
+    resting_orders: Annotated[int, msgspec.Meta(ge=200, le=100_000)] = 2_000
+    volatility_bps: Annotated[float, msgspec.Meta(ge=0, le=1_000)] = 0.8
+    spread_bps: Annotated[float, msgspec.Meta(gt=0, le=100)] = 0.4
+    price: dict[str, str] = {}
+    """Price at which a symbol begins: `BTCUSDT = "61800"`."""
+
+
 class StreamTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[streams]`: how often what is not sent at once is sent."""
 
@@ -142,6 +158,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     limits: LimitTable = LimitTable()
     sessions: SessionTable = SessionTable()
     streams: StreamTable = StreamTable()
+    market: MarketTable = MarketTable()
     tls: TlsTable = TlsTable()
 
 
@@ -152,6 +169,26 @@ class Config(Document, frozen=True, kw_only=True, forbid_unknown_fields=True):
     markets: list[Symbol]
     balances: dict[str, dict[str, int]]
     """Balances at the start as integers, by account and asset."""
+
+    def engine(self) -> tuple[Engine, dict[str, int]]:
+        """Open the market and its accounts; returns the engine, and account ids by name. Raises ConfigError."""
+        market = self.market
+        flow = order_flow.Config(
+            events_per_s=market.events_per_s,
+            resting_orders=market.resting_orders,
+            volatility_bps=market.volatility_bps,
+            spread_bps=market.spread_bps,
+            price=market.price,
+        )
+        try:
+            engine = Engine(self.markets, seed=self.seed, flow=flow if market.is_active else None)
+            accounts = {
+                name: engine.open_account(self.balances[name], trade_group=table.trade_group)
+                for name, table in self.accounts.items()
+            }
+        except ValueError as error:
+            raise ConfigError([f"{self.file}: {error}"]) from None
+        return engine, accounts
 
     def rules(self) -> Rules:
         """Give the rate limits."""

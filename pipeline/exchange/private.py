@@ -22,9 +22,9 @@ def _raise(error: Error | None) -> None:
         raise ApiError(*error)
 
 
-def _ids(values: dict[str, Any], order_id: str = "orderId", client_id: str = "origClientOrderId") -> dict[str, Any]:
+def _ids(values: dict[str, Any]) -> dict[str, Any]:
     """Give which order is meant."""
-    return {"order_id": values.get(order_id), "client_id": values.get(client_id)}
+    return {"order_id": values.get("orderId"), "client_id": values.get("origClientOrderId")}
 
 
 def _place(venue: Venue, call: Call) -> Any:
@@ -61,10 +61,10 @@ def _cancel(venue: Venue, call: Call) -> Any:
     outcome = venue.engine.cancel(
         call.account,
         symbol.name,
+        call.now_us,
         **_ids(call.values),
         new_client_id=call.values.get("newClientOrderId"),
         restrictions=call.values.get("cancelRestrictions"),
-        now_us=call.now_us,
     )
     _raise(outcome.error)
     return payloads.cancelled(outcome, venue.formats[symbol.name], call.time)
@@ -83,23 +83,23 @@ def _cancel_replace(venue: Venue, call: Call) -> Any:
     values = call.values
     order = requests.new_order(symbol, values)
     counts = venue.limits.orders(call.account)
-    which = _ids(values, "cancelOrderId", "cancelOrigClientOrderId")
     try:
         counts.check(call.now_us)
     except ApiError as over:
         if values.get("orderRateLimitExceededMode") != "CANCEL_ONLY":
             raise
-        outcome = _cancel_only(venue, call, symbol, which, over)
+        outcome = _cancel_only(venue, call, symbol, over)
     else:
         counts.add(1, call.now_us)
         outcome = venue.engine.cancel_replace(
             call.account,
             order,
+            call.now_us,
             mode=values["cancelReplaceMode"],
-            **which,
+            cancel_order_id=values.get("cancelOrderId"),
+            cancel_client_id=values.get("cancelOrigClientOrderId"),
             cancel_new_client_id=values.get("cancelNewClientOrderId"),
             restrictions=values.get("cancelRestrictions"),
-            now_us=call.now_us,
         )
     body = _replace_body(outcome, venue.formats[symbol.name], call)
     if outcome.error is not None:
@@ -108,17 +108,16 @@ def _cancel_replace(venue: Venue, call: Call) -> Any:
     return body
 
 
-def _cancel_only(
-    venue: Venue, call: Call, symbol: Symbol, which: dict[str, Any], over: ApiError
-) -> ReplaceOutcome:
+def _cancel_only(venue: Venue, call: Call, symbol: Symbol, over: ApiError) -> ReplaceOutcome:
     """Cancel the old order although there is no room for the new one."""
     old = venue.engine.cancel(
         call.account,
         symbol.name,
-        **which,
+        call.now_us,
+        order_id=call.values.get("cancelOrderId"),
+        client_id=call.values.get("cancelOrigClientOrderId"),
         new_client_id=call.values.get("cancelNewClientOrderId"),
         restrictions=call.values.get("cancelRestrictions"),
-        now_us=call.now_us,
     )
     new = Outcome(Error(over.code, over.msg))
     if old.error is not None:
@@ -150,10 +149,10 @@ def _amend(venue: Venue, call: Call) -> Any:
     outcome = venue.engine.amend(
         call.account,
         symbol.name,
+        call.now_us,
         **_ids(call.values),
         new_quantity=requests.scaled("newQty", call.values["newQty"], symbol.quantity_decimals),
         new_client_id=call.values.get("newClientOrderId"),
-        now_us=call.now_us,
     )
     _raise(outcome.error)
     return payloads.amended(outcome, venue.formats[symbol.name], call.time)
@@ -187,7 +186,7 @@ def _all_orders(venue: Venue, call: Call) -> Any:
     symbol = symbol_of(venue, call)
     limit = call.values.get("limit", PAGE_DEFAULT)
     orders = venue.engine.all_orders(
-        call.account, symbol.name, from_id=call.values.get("orderId"), limit=limit, **_times(call)
+        call.account, symbol.name, order_id=call.values.get("orderId"), limit=limit, **_times(call)
     )
     return _statuses(venue, call, orders)
 
@@ -209,7 +208,7 @@ def _my_trades(venue: Venue, call: Call) -> Any:
 def _account(venue: Venue, call: Call) -> Any:
     symbol = next(iter(venue.symbols.values()))
     balances = venue.engine.balances(call.account)
-    decimals = venue.asset_decimals
+    decimals = venue.engine.assets
     return {
         "makerCommission": symbol.maker_fee // 10_000,
         "takerCommission": symbol.taker_fee // 10_000,

@@ -49,7 +49,9 @@ def _depth(venue: Venue, call: Call) -> Any:
 def _trades(venue: Venue, call: Call) -> Any:
     symbol = symbol_of(venue, call)
     form = venue.formats[symbol.name]
-    found = venue.tape.trades(symbol.name, call.values.get("limit", TRADES_DEFAULT), call.values.get("fromId"))
+    found = venue.engine.trades(
+        symbol.name, from_id=call.values.get("fromId"), limit=call.values.get("limit", TRADES_DEFAULT)
+    )
     unit = 10 ** (symbol.price_decimals + symbol.quantity_decimals - symbol.quote_decimals)
     return [
         {
@@ -93,9 +95,9 @@ def _aggregate_trades(venue: Venue, call: Call) -> Any:
 
 def _average_price(venue: Venue, call: Call) -> Any:
     symbol = symbol_of(venue, call)
-    price = venue.engine.average_price(symbol.name, call.now_us)
+    minutes, price = venue.engine.average_price(symbol.name)
     return {
-        "mins": symbol.average_minutes,
+        "mins": minutes,
         "price": venue.formats[symbol.name].price(price),
         "closeTime": call.time(call.now_us),
     }
@@ -127,8 +129,8 @@ def _book_ticker(venue: Venue, call: Call) -> Any:
 
 def _price_ticker(venue: Venue, call: Call) -> Any:
     def make(symbol: Symbol) -> dict[str, Any]:
-        latest = venue.tape.trades(symbol.name, 1)
-        return {"symbol": symbol.name, "price": venue.formats[symbol.name].price(latest[0].price if latest else 0)}
+        price = venue.engine.last_price(symbol.name)
+        return {"symbol": symbol.name, "price": venue.formats[symbol.name].price(price)}
 
     return _of_symbols(venue, call, make)
 
@@ -137,7 +139,7 @@ def _reference_price(venue: Venue, call: Call) -> Any:
     symbol = symbol_of(venue, call)
     if not symbol.has_reference:
         raise ApiError(-2043, "This symbol doesn't have a reference price.")
-    price = venue.engine.reference_price(symbol.name, call.now_us)
+    price = venue.engine.reference_price(symbol.name)
     return {
         "symbol": symbol.name,
         "referencePrice": venue.formats[symbol.name].price(price) if price else None,

@@ -114,9 +114,14 @@ METHODS = {
         "NONE", 20, (), ("symbol", "symbols", "permissions", "showPermissionSets", "symbolStatus")
     ),
     "depth": Method("NONE", 5, ("symbol",), ("limit",)),
+    "executionRules": Method("NONE", 2, (), ("symbol", "symbols")),
     "trades.recent": Method("NONE", 25, ("symbol",), ("limit",)),
+    "trades.historical": Method("NONE", 25, ("symbol",), ("limit", "fromId")),
+    "trades.aggregate": Method("NONE", 4, ("symbol",), ("fromId", "startTime", "endTime", "limit")),
     "avgPrice": Method("NONE", 2, ("symbol",)),
     "ticker.book": Method("NONE", 2, (), ("symbol", "symbols")),
+    "ticker.price": Method("NONE", 2, (), ("symbol", "symbols")),
+    "referencePrice": Method("NONE", 2, ("symbol",)),
     "session.logon": Method("SESSION", 2, ("apiKey", "timestamp", "signature"), ("recvWindow",)),
     "session.status": Method("SESSION", 2),
     "session.logout": Method("SESSION", 2),
@@ -148,6 +153,7 @@ METHODS = {
     "myTrades": Method("USER_DATA", 20, ("symbol",), (*PAGE, "fromId")),
     "account.status": Method("USER_DATA", 20, (), ("omitZeroBalances",)),
     "account.rateLimits.orders": Method("USER_DATA", 40),
+    "myFilters": Method("USER_DATA", 40, ("symbol",)),
 }  # fmt: skip
 
 
@@ -159,7 +165,7 @@ def weight(name: str, values: Mapping[str, Any]) -> int:
         return 5 if asked <= 100 else 25 if asked <= 500 else 50 if asked <= 1000 else 250
     if name == "openOrders.status" and "symbol" not in values:
         return 80
-    if name == "ticker.book" and "symbol" not in values:
+    if name in {"ticker.book", "ticker.price"} and "symbol" not in values:
         return 4
     if name == "myTrades" and "orderId" in values:
         return 5
@@ -282,7 +288,7 @@ def _list_of(key: str, value: Any) -> list[str]:
 
 def _check_together(name: str, values: dict[str, Any]) -> None:
     """Check what parameters say about each other."""
-    if name in {"exchangeInfo", "ticker.book"} and "symbol" in values and "symbols" in values:
+    if name in {"exchangeInfo", "executionRules", "ticker.book", "ticker.price"} and "symbol" in values and "symbols" in values:
         raise ApiError(-1128, "Combination of optional parameters invalid.")
     if name in {"order.cancel", "order.status", "order.amend.keepPriority"} and not values.keys() & set(WHICH):
         raise _either("origClientOrderId", "orderId")

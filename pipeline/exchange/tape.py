@@ -1,4 +1,4 @@
-"""Tape: the trades of each symbol, newest last, one by one and aggregated.
+"""Tape: the aggregated trades of each symbol, newest last.
 
 An aggregate is what one taker took at one price: trades that follow each other at the same time, price and side.
 """
@@ -14,7 +14,7 @@ from shrivenq.pipeline.exchange.types import Event, TradeEvent
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TRADES_KEPT = 20_000
+AGGREGATES_KEPT = 20_000
 """Of each symbol; older ones are forgotten."""
 
 
@@ -60,10 +60,9 @@ def aggregate(trades: list[TradeEvent], first_id: int) -> Iterator[Aggregate]:
 
 
 class Tape:
-    """The latest trades of all symbols."""
+    """The latest aggregates of all symbols."""
 
     def __init__(self) -> None:
-        self._trades: dict[str, deque[TradeEvent]] = {}
         self._aggregates: dict[str, deque[Aggregate]] = {}
         self.fresh: list[Aggregate] = []
         """Aggregates of the events last taken."""
@@ -76,18 +75,10 @@ class Tape:
                 by_symbol.setdefault(event.symbol, []).append(event)
         self.fresh = []
         for symbol, trades in by_symbol.items():
-            self._trades.setdefault(symbol, deque(maxlen=TRADES_KEPT)).extend(trades)
-            kept = self._aggregates.setdefault(symbol, deque(maxlen=TRADES_KEPT))
+            kept = self._aggregates.setdefault(symbol, deque(maxlen=AGGREGATES_KEPT))
             found = list(aggregate(trades, kept[-1].aggregate_id + 1 if kept else 1))
             kept.extend(found)
             self.fresh += found
-
-    def trades(self, symbol: str, limit: int, from_id: int | None = None) -> list[TradeEvent]:
-        """Give the latest `limit` trades, or as many from `from_id` on, oldest first."""
-        kept = self._trades.get(symbol, deque())
-        if from_id is None:
-            return list(islice(kept, max(0, len(kept) - limit), None))
-        return list(islice((one for one in kept if one.trade_id >= from_id), limit))
 
     def aggregates(
         self,

@@ -62,7 +62,15 @@ class Answer(NamedTuple):
 class Outgoing:
     """All that leaves the venue passes here. This one lets everything pass; a script of faults replaces it."""
 
-    def frame(self, socket: VenueSocket, kind: str, name: str, payload: bytes, *, text: bool = True) -> None:
+    def frame(  # what a script of faults chooses by is named here
+        self,
+        socket: VenueSocket,
+        kind: str,  # noqa: ARG002
+        name: str,  # noqa: ARG002
+        payload: bytes,
+        *,
+        text: bool = True,
+    ) -> None:
         """Send one WebSocket message.
 
         `kind` is "market" (`name`: the stream), "control" (an answer about subscriptions), "response" (`name`: the
@@ -70,7 +78,7 @@ class Outgoing:
         """
         socket.send_message(payload, text=text)
 
-    async def answer(self, request: Request, act: Callable[[], Answer]) -> Answer | None:
+    async def answer(self, request: Request, act: Callable[[], Answer]) -> Answer | None:  # noqa: ARG002
         """Serve a request: `act` does what it asks for. None drops the connection without an answer."""
         return act()
 
@@ -91,19 +99,22 @@ class Venue:
 
     def __init__(self, engine: Engine, symbols: list[Symbol], keyring: Keyring, rules: Rules) -> None:
         self.engine = engine
-        self.symbols = {symbol.name: symbol for symbol in symbols}
         self.formats = {symbol.name: Format(symbol) for symbol in symbols}
         self.keyring = keyring
         self.limits = Limits(rules)
         self.outgoing = Outgoing()
         self.clock_offset_us = 0
         """A fault: how wrong the venue's clock is."""
-        self.asset_decimals = _asset_decimals(symbols)
         self.updated_us: dict[int, int] = {}
         """When an account's balances last changed, by account."""
         self.tape = Tape()
         self._listeners: list[Listener] = [self.tape.take, self._note]
         self._filled: set[tuple[str, int]] = set()
+
+    @property
+    def symbols(self) -> dict[str, Symbol]:
+        """Give the symbols by name, each with its present status."""
+        return self.engine.symbols
 
     def now_us(self) -> int:
         """Give the venue's time."""
@@ -160,11 +171,6 @@ class Venue:
                 self.limits.orders(event.account).filled(event.time_us, maker=event.fill.is_maker)
             if not event.order.is_open:
                 self._filled.discard(order_id)
-
-
-def _asset_decimals(symbols: list[Symbol]) -> dict[str, int]:
-    decimals = {symbol.base: symbol.base_decimals for symbol in symbols}
-    return decimals | {symbol.quote: symbol.quote_decimals for symbol in symbols}
 
 
 def _microseconds(time_us: int) -> int:

@@ -1,0 +1,227 @@
+"""Streams: what happens in the market → JSON market streams, each event written once for all who listen.
+
+    trades, aggregates, best bid and ask   at once
+    depth, partial books                   merged over an interval, two speeds
+    reference price                        each second
+
+A connection is raw (`/ws/NAME`) or combined (`/stream?streams=A/B`), in milliseconds or microseconds: at most four
+versions of a frame are made. Source: sections 2, 4 and 5 of the protocol sheet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from shrivenq.pipeline.exchange.sockets import VenueSocket, encode
+from shrivenq.pipeline.exchange.types import DepthEvent, Event, TickerEvent, TradeEvent
+from shrivenq.pipeline.exchange.venue import Outgoing, Venue
+
+if TYPE_CHECKING:
+    from shrivenq.pipeline.exchange.tape import Aggregate
+
+PARTIAL_LEVELS = (5, 10, 20)
+SHUTDOWN = "!serverShutdown"
+
+Time = Callable[[int], int]
+
+
+class Listener:
+    """One market stream connection: how it wants its frames, and what it listens to."""
+
+    def __init__(self, socket: VenueSocket, *, combined: bool, micros: bool) -> None:
+        self.socket = socket
+        self.combined = combined
+        self.micros = micros
+        self.names: dict[str, None] = {}
+
+
+class Merged:
+    """Levels of a symbol that changed since the last depth event of one speed."""
+
+    __slots__ = ("asks", "bids", "first_id", "last_id")
+
+    def __init__(self) -> None:
+        self.first_id = 0
+        self.last_id = 0
+        self.bids: dict[int, int] = {}
+        self.asks: dict[int, int] = {}
+
+    def add(self, event: DepthEvent) -> None:
+        """Merge an event: quantities are absolute, the last one counts."""
+        if not self.first_id:
+            self.first_id = event.first_id
+        self.last_id = event.last_id
+        self.bids.update(event.bids)
+        self.asks.update(event.asks)
+
+
+class Streams:
+    """All market streams and who listens to them."""
+
+    def __init__(self, venue: Venue) -> None:
+        self._venue = venue
+        self._listeners: dict[str, dict[Listener, None]] = {}
+        self._all: dict[Listener, None] = {}
+        self._merged: dict[str, dict[str, Merged]] = {"": {}, "@100ms": {}}
+        self._lower = {name: name.lower() for name in venue.symbols}
+        venue.listen(self.take)
+
+    def join(self, listener: Listener) -> None:
+        """Begin to serve a connection."""
+        self._all[listener] = None
+
+    def leave(self, listener: Listener) -> None:
+        """Stop serving a connection."""
+        self._all.pop(listener, None)
+        for name in list(listener.names):
+            self.unsubscribe(listener, name)
+
+    def subscribe(self, listener: Listener, name: str) -> None:
+        """Send a stream to a connection from now on; a stream there is none of is silent."""
+        listener.names[name] = None
+        self._listeners.setdefault(name, {})[listener] = None
+
+    def unsubscribe(self, listener: Listener, name: str) -> None:
+        """Send it no more."""
+        listener.names.pop(name, None)
+        listeners = self._listeners.get(name)
+        if listeners is not None:
+            listeners.pop(listener, None)
+            if not listeners:
+                del self._listeners[name]
+
+    def take(self, events: list[Event]) -> None:
+        """Send what is sent at once, and merge what is not. Called by the venue after its tape."""
+        for event in events:
+            if isinstance(event, DepthEvent):
+                for merged in self._merged.values():
+                    merged.setdefault(event.symbol, Merged()).add(event)
+            elif isinstance(event, TickerEvent):
+                self._publish(self._lower[event.symbol] + "@bookTicker", self._ticker, event)
+            elif isinstance(event, TradeEvent):
+                self._publish(self._lower[event.symbol] + "@trade", self._trade, event)
+        for aggregate in self._venue.tape.fresh:
+            self._publish(self._lower[aggregate.symbol] + "@aggTrade", self._aggregate, aggregate)
+
+    def publish_depth(self, speed: str) -> None:
+        """Send the depth events and partial books of one speed: "" or "@100ms"."""
+        merged, self._merged[speed] = self._merged[speed], {}
+        for symbol, changes in merged.items():
+            self._publish(f"{self._lower[symbol]}@depth{speed}", self._depth, (symbol, changes))
+        for symbol, lower in self._lower.items():
+            for levels in PARTIAL_LEVELS:
+                self._publish(f"{lower}@depth{levels}{speed}", self._partial, (symbol, levels))
+
+    def publish_reference(self) -> None:
+        """Send the reference prices."""
+        for symbol in self._venue.symbols.values():
+            if symbol.has_reference:
+                self._publish(self._lower[symbol.name] + "@referencePrice", self._reference, symbol.name)
+
+    def shut_down(self) -> None:
+        """Tell every connection that the venue stops."""
+        now_us = self._venue.now_us()
+        for listener in list(self._all):
+            event = {"e": "serverShutdown", "E": now_us if listener.micros else now_us // 1000}
+            body = {"stream": SHUTDOWN, "data": event} if listener.combined else event
+            self._venue.outgoing.frame(listener.socket, "notice", SHUTDOWN, orjson.dumps(body))
+            listener.socket.flush()
+
+    def _publish(self, name: str, make: Callable[[Any, Time], dict[str, Any]], what: Any) -> None:
+        """Send one event to all who listen to `name`, written once for each way of writing it."""
+        listeners = self._listeners.get(name)
+        if listeners is None:
+            return
+        payloads: dict[tuple[bool, bool], bytes] = {}
+        frames: dict[tuple[bool, bool], bytes] = {}
+        plain = type(self._venue.outgoing) is Outgoing
+        for listener in list(listeners):
+            way = listener.micros, listener.combined
+            if way not in payloads:
+                body = orjson.dumps(make(what, _micros if listener.micros else _millis))
+                payloads[way] = b'{"stream":"%b","data":%b}' % (name.encode(), body) if listener.combined else body
+                frames[way] = encode(payloads[way])
+            if plain:
+                listener.socket.send_frame(frames[way])
+            else:
+                self._venue.outgoing.frame(listener.socket, "market", name, payloads[way])
+
+    def _trade(self, event: TradeEvent, time: Time) -> dict[str, Any]:
+        form = self._venue.formats[event.symbol]
+        return {
+            "e": "trade",
+            "E": time(self._venue.now_us()),
+            "s": event.symbol,
+            "t": event.trade_id,
+            "p": form.price(event.price),
+            "q": form.quantity(event.quantity),
+            "T": time(event.time_us),
+            "m": event.buyer_is_maker,
+            "M": True,
+        }
+
+    def _aggregate(self, one: Aggregate, time: Time) -> dict[str, Any]:
+        form = self._venue.formats[one.symbol]
+        return {
+            "e": "aggTrade",
+            "E": time(self._venue.now_us()),
+            "s": one.symbol,
+            "a": one.aggregate_id,
+            "p": form.price(one.price),
+            "q": form.quantity(one.quantity),
+            "f": one.first_id,
+            "l": one.last_id,
+            "T": time(one.time_us),
+            "m": one.buyer_is_maker,
+            "M": True,
+        }
+
+    def _ticker(self, event: TickerEvent, _time: Time) -> dict[str, Any]:
+        form = self._venue.formats[event.symbol]
+        return {
+            "u": event.update_id,
+            "s": event.symbol,
+            "b": form.price(event.bid),
+            "B": form.quantity(event.bid_quantity),
+            "a": form.price(event.ask),
+            "A": form.quantity(event.ask_quantity),
+        }
+
+    def _depth(self, what: tuple[str, Merged], time: Time) -> dict[str, Any]:
+        symbol, changes = what
+        form = self._venue.formats[symbol]
+        return {
+            "e": "depthUpdate",
+            "E": time(self._venue.now_us()),
+            "s": symbol,
+            "U": changes.first_id,
+            "u": changes.last_id,
+            "b": form.levels(sorted(changes.bids.items(), reverse=True)),
+            "a": form.levels(sorted(changes.asks.items())),
+        }
+
+    def _partial(self, what: tuple[str, int], _time: Time) -> dict[str, Any]:
+        symbol, levels = what
+        form = self._venue.formats[symbol]
+        book = self._venue.engine.depth(symbol, levels)
+        return {"lastUpdateId": book.last_update_id, "bids": form.levels(book.bids), "asks": form.levels(book.asks)}
+
+    def _reference(self, symbol: str, time: Time) -> dict[str, Any]:
+        price = self._venue.engine.reference_price(symbol)
+        return {
+            "e": "referencePrice",
+            "s": symbol,
+            "r": self._venue.formats[symbol].price(price) if price else None,
+            "t": time(self._venue.now_us()),
+        }
+
+
+def _micros(time_us: int) -> int:
+    return time_us
+
+
+def _millis(time_us: int) -> int:
+    return time_us // 1000
