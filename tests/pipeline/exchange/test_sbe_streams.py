@@ -1,0 +1,189 @@
+"""The SBE streams send the market's events to who asked for them, and only clients with an Ed25519 key get in."""
+
+from __future__ import annotations
+
+import base64
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from shrivenq.pipeline.exchange import sbe
+from shrivenq.pipeline.exchange.accounts import Keyring
+from shrivenq.pipeline.exchange.errors import ApiError
+from shrivenq.pipeline.exchange.sbe_streams import TRADES_MAX, SbeStreams, check_key
+from shrivenq.pipeline.exchange.sockets import encode
+from shrivenq.pipeline.exchange.streams import Listener
+from shrivenq.pipeline.exchange.types import BalanceEvent, BookView, DepthEvent, TickerEvent, TradeEvent
+from shrivenq.pipeline.exchange.venue import Outgoing
+from shrivenq.stages import messages as m
+from shrivenq.stages.venues.binance_sbe import EVENT_MAX, PADDING, decode
+from shrivenq.stages.venues.binance_symbols import make_symbols
+from tests.pipeline.exchange.test_sbe import CONTEXT, SYMBOL, TARGET
+
+NOW_US = 1_770_000_000_123_456
+BOOK = BookView(77, [(100 - i, 5) for i in range(30)], [(101 + i, 6) for i in range(30)])
+
+
+class Socket:
+    """What a connection was sent."""
+
+    def __init__(self):
+        self.sent = []
+
+    def send_frame(self, frame):
+        self.sent.append(frame)
+
+    def flush(self):
+        self.flushed = True
+
+
+class Script(Outgoing):
+    """A script of faults, which sees every message before it goes out."""
+
+    def __init__(self):
+        self.seen = []
+
+    def frame(self, socket, kind, name, payload, *, text=True):
+        self.seen.append((kind, name, payload, text))
+        socket.send_frame(encode(payload, text=text))
+
+
+class Venue:
+    """One symbol, a still clock."""
+
+    def __init__(self):
+        self.symbols = {"BTCUSDT": SYMBOL}
+        self.outgoing = Outgoing()
+        self.engine = SimpleNamespace(depth=lambda _symbol, limit: BOOK._replace(bids=BOOK.bids[:limit]))
+        self.keyring = Keyring()
+        self.listeners = []
+
+    def listen(self, listener):
+        self.listeners.append(listener)
+
+    def now_us(self):
+        return NOW_US
+
+
+@pytest.fixture
+def venue():
+    return Venue()
+
+
+@pytest.fixture
+def streams(venue):
+    return SbeStreams(venue)
+
+
+def join(streams, *names):
+    listener = Listener(Socket(), combined=False, micros=False)
+    streams.join(listener)
+    for name in names:
+        streams.subscribe(listener, name)
+    return listener
+
+
+def kinds(listener):
+    """Take what was sent: each message's TICK kinds, END left out."""
+    found = []
+    for frame in listener.socket.sent:
+        payload = frame[4:] if frame[1] == 126 else frame[2:]
+        assert frame == encode(payload, text=False)
+        data = np.frombuffer(payload + bytes(PADDING), np.uint8)
+        count = decode(data, 0, len(payload), *CONTEXT, TARGET, 0, 0)
+        found.append(TARGET["kind"][: count - 1].tolist())
+    listener.socket.sent.clear()
+    return found
+
+
+def trade(number, time_us=5, *, buyer_is_maker=True):
+    return TradeEvent("BTCUSDT", number, 100, 5, buyer_is_maker, time_us)
+
+
+TICKER = TickerEvent("BTCUSDT", 78, 100, 5, 101, 6, 5)
+DEPTH = DepthEvent("BTCUSDT", 78, 79, ((100, 5),), (), 5)
+
+
+def test_each_stream_gets_its_events_in_order(venue, streams):
+    everything = join(streams, "btcusdt@trade", "btcusdt@bestBidAsk", "btcusdt@depth", "btcusdt@depth20")
+    trades, nothing = join(streams, "btcusdt@trade"), join(streams, "btcusdt@nonsense", "ethusdt@trade")
+    balance = BalanceEvent(1, (), 5)
+    for take in venue.listeners:
+        take([trade(1), balance, trade(2), DEPTH, TICKER, trade(3), TICKER, trade(4, buyer_is_maker=False)])
+    expected = [[m.TRADE] * 2, [m.QUOTE] * 2, [m.TRADE], [m.QUOTE] * 2, [m.TRADE]]
+    assert kinds(everything) == expected
+    assert kinds(trades) == [one for one in expected if one[0] == m.TRADE]
+    streams.publish_depth()
+    streams.publish_depth()
+    streams.publish_partial()
+    assert kinds(everything) == [[m.DIFF, m.LEVEL], [m.SNAPSHOT, *[m.LEVEL] * 40]]
+    assert kinds(trades) == kinds(nothing) == []
+
+
+def test_taker_orders_are_told_apart_and_a_message_is_not_too_long(streams):
+    listener = join(streams, "btcusdt@trade")
+    streams.take([trade(1), trade(2), trade(3, 6), trade(4, 6, buyer_is_maker=False)])
+    assert [len(one) for one in kinds(listener)] == [2, 1, 1]
+    streams.take([trade(number) for number in range(2 * TRADES_MAX + 1)])
+    assert [len(one) for one in kinds(listener)] == [TRADES_MAX, TRADES_MAX, 1]
+
+
+def test_depth_is_merged_and_sequenced(streams):
+    listener = join(streams, "btcusdt@depth")
+    streams.take([DEPTH, DepthEvent("BTCUSDT", 80, 80, ((100, 0), (99, 4)), ((101, 1),), 6)])
+    streams.publish_depth()
+    event = DepthEvent("BTCUSDT", 78, 80, ((100, 0), (99, 4)), ((101, 1),), NOW_US)
+    assert listener.socket.sent == [encode(sbe.depth(SYMBOL, event, NOW_US), text=False)]
+
+
+def test_who_left_gets_nothing(streams):
+    listener = join(streams, "btcusdt@trade", "btcusdt@depth")
+    streams.unsubscribe(listener, "btcusdt@trade")
+    streams.take([trade(1), DEPTH])
+    assert kinds(listener) == []
+    streams.leave(listener)
+    streams.publish_depth()
+    assert kinds(listener) == []
+
+
+def test_faults_see_every_message(venue, streams):
+    venue.outgoing = Script()
+    listener = join(streams, "btcusdt@trade")
+    streams.take([trade(1)])
+    streams.shut_down()
+    (kind, name, payload, text), notice = venue.outgoing.seen
+    assert (kind, name, text) == ("market", "btcusdt@trade", False)
+    assert payload == sbe.trades(SYMBOL, [trade(1)], NOW_US)
+    assert json.loads(notice[2]) == {"e": "serverShutdown", "E": NOW_US // 1000}
+    assert notice[3] is True
+    assert len(listener.socket.sent) == 2
+
+
+def test_a_symbol_of_any_name_is_spelled_out(venue):
+    venue.symbols["ÉTÉUSDT"] = other = SYMBOL.__class__(
+        name="ÉTÉUSDT", base="ÉTÉ", quote="USDT", price_decimals=2, quantity_decimals=8, tick=1, step=1
+    )
+    streams = SbeStreams(venue)
+    listener = join(streams, "étéusdt@trade")
+    streams.take([TradeEvent(other.name, 1, 100, 5, True, 5)])
+    instruments = CONTEXT[1].copy()
+    instruments["symbol"] = other.name.encode()
+    payload = listener.socket.sent[0][2:]
+    data, target = np.frombuffer(payload + bytes(PADDING), np.uint8), np.zeros(EVENT_MAX, m.TICK)
+    assert decode(data, 0, len(payload), make_symbols(instruments), instruments, target, 0, 0) == 2
+
+
+def test_only_an_ed25519_key_opens_the_door(venue):
+    public = Ed25519PrivateKey.generate().public_key()
+    text = base64.b64encode(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode()
+    venue.keyring.add("good", 1, public_key=text)
+    venue.keyring.add("hmac", 1, secret="s" * 32)
+    check_key(venue, "good")
+    for api_key, code in (("", -2014), ("unknown", -2015), ("hmac", -2015)):
+        with pytest.raises(ApiError) as caught:
+            check_key(venue, api_key)
+        assert (caught.value.status, caught.value.code) == (401, code)
