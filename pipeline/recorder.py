@@ -79,7 +79,7 @@ class Recording:
             if kind == LOST and len(payload) == COUNT_BYTES:
                 self.tell_lost(int.from_bytes(payload, "little"), time_ns)
             else:
-                self._line(time_ns, payload)
+                self._line(time_ns, payload, kind)
         if self._waiting >= CHUNK_BYTES:
             self.flush()
 
@@ -90,8 +90,8 @@ class Recording:
             self.lost = count
             self._line(time_ns, b"")
 
-    def _line(self, time_ns: int, payload: bytes) -> None:
-        line = format_line(time_ns, payload)
+    def _line(self, time_ns: int, payload: bytes, kind: int = LOST) -> None:
+        line = format_line(time_ns, payload, kind)
         self._lines.append(line)
         self._waiting += len(line)
         self.last_ns = time_ns

@@ -83,7 +83,7 @@ def replay(
         try:
             taps = assembly.observe(name for name, _ in requests)
             written = [dumps.Dump(name, file, taps[name], tables.instruments) for name, file in requests]
-            one = _Replay(config, assembly, path, written, log, progress)
+            one = _Replay(config, assembly, path, Path(folder), written, log, progress)
             if config.market_data.source == "capture":
                 Capture(config.market_data.path)  # a mistake is told here, in one line, not by a stage that dies of it
             if fused:
@@ -103,6 +103,7 @@ class _Replay:
         config: Config,
         assembly: Assembly,
         path: Path,
+        folder: Path,
         written: list[dumps.Dump],
         log: Any,
         progress: Callable[[int], None],
@@ -110,6 +111,7 @@ class _Replay:
         self.config = config
         self.assembly = assembly
         self.path = path
+        self.folder = folder  # where a stage that stops itself says why
         self.dumps = written
         self.log = log
         self.progress = progress
@@ -190,7 +192,7 @@ class _Replay:
                 if os.getppid() != parent:
                     return 3
         except runner.STOPPING_ERRORS as error:
-            self.log.warning("stage stopped", stage=name, reason=str(error))
+            (self.folder / name).write_text(str(error))
             return 1
         return 0
 
@@ -204,6 +206,9 @@ class _Replay:
         """Raise StageError if a stage has died, or (at the end) did not stop cleanly."""
         for child in children:
             if not child.alive() and (child.status or not ended):
+                reason = self.folder / child.name
+                if reason.exists():
+                    raise StageError(reason.read_text())
                 how = f"exit code {child.status}" if (child.status or 0) >= 0 else f"signal {-(child.status or 0)}"
                 raise StageError(f"{child.name}: died during the replay ({how})")
 

@@ -188,7 +188,8 @@ class Supervisor:
         self.recorder = self._start_recorder(part, epoch) if recorded else None
         for names in self.groups:
             self.children.append(processes.start(names[0], self._stage_target(names, plan, epoch, recovered)))
-        self._wait_ready()
+        if not self._wait_ready():
+            return
         self._words(topology.GO, 1)
         and_word(self.assembly.control("hold"), control.HOLD, ~control.RECONCILING)
         self._arm()
@@ -229,19 +230,20 @@ class Supervisor:
         self.armed_at_ns = self._fed_ns = time.monotonic_ns()
         and_word(self.assembly.control("hold"), control.HOLD, ~control.STARTING)
 
-    def _wait_ready(self) -> None:
+    def _wait_ready(self) -> bool:
+        """Wait until every stage is ready; False if it is to stop before."""
         assert self.assembly is not None
         deadline = time.monotonic() + READY_S
         names = [name for names in self.groups for name in names]
         while True:
             waiting = [one for one in names if load_word(self.assembly.loop(one), stage.STATE) != stage.READY]
             if not waiting:
-                return
+                return True
             for child in self.children:
                 if not child.alive():
                     raise SupervisorError(f"{child.name}: did not start: {describe_exit(child.status)}")
             if self.stopping:
-                raise SupervisorError("stopped during start-up")
+                return False
             if time.monotonic() > deadline:
                 raise SupervisorError(f"not ready after {READY_S:.0f} s: {', '.join(waiting)}")
             time.sleep(0.001)

@@ -1,9 +1,10 @@
 """Market data: raw frames → TICK.
 
-Takes frames from a source (a capture, the simulated market, later a socket), decodes each with the venue's compiled
-scanner and puts the records of its event on the `tick` ring. What the scanner does not recognise goes to the strict
-slow path in `poll`; what that refuses is counted, sampled to the log and dropped. A full ring drops whole events, with
-GAP on the next one, and never part of one; a snapshot, and every event in virtual time, waits for room instead.
+Takes frames from a source (a capture, the simulated market, a socket), decodes each, JSON or SBE, with the venue's
+compiled scanner and puts the records of its event on the `tick` ring. What the scanner does not recognise goes to the
+strict slow path in `poll`; what that refuses is counted, sampled to the log and dropped. A full ring drops whole
+events, with GAP on the next one, and never part of one; a snapshot, and every event in virtual time, waits for room
+instead.
 
 What was taken is handed to the recorder, if there is one, as it came and with the time the stages reason with. That
 never waits: what the recorder has no room for is counted, and the recording says so before the next frame.
@@ -77,7 +78,7 @@ from shrivenq.stages.stage import (
     time_of,
     turn,
 )
-from shrivenq.stages.venues import binance
+from shrivenq.stages.venues import binance, binance_sbe, binance_sbe_slow
 from shrivenq.stages.venues.binance_slow import Refused, decode_slow
 from shrivenq.stages.venues.binance_symbols import make_symbols
 
@@ -131,6 +132,16 @@ def send(context: Any, loop: Any) -> int:
 
 
 @inlined
+def _decode(context: Any, start: int, stop: int, flags: int) -> int:
+    """Decode a frame by what it is; its records, 0 if it is not recognised."""
+    data, words, symbols, instruments = context.frames.data, context.words, context.symbols, context.instruments
+    now, number = words[LAST_NS], words[NUMBER]
+    if flags & f.BINARY:
+        return binance_sbe.decode(data, start, stop, symbols, instruments, context.event, now, number)
+    return binance.decode(data, start, stop, symbols, instruments, context.event, now, number)
+
+
+@inlined
 def take_frame(context: Any, loop: Any) -> None:
     """Decode the next frame; when the scanner does not recognise it, leave it to `poll`."""
     words, frames = context.words, context.frames
@@ -144,17 +155,7 @@ def take_frame(context: Any, loop: Any) -> None:
     if frame["flags"] & f.LOST:
         count = marker(context, m.LOST)
     else:
-        start = frame["offset"]
-        count = binance.decode(
-            frames.data,
-            start,
-            start + frame["length"],
-            context.symbols,
-            context.instruments,
-            context.event,
-            words[LAST_NS],
-            words[NUMBER],
-        )
+        count = _decode(context, frame["offset"], frame["offset"] + frame["length"], frame["flags"])
         if count == 0:
             words[UNRECOGNISED] = 1
             return_soon(loop)
@@ -293,8 +294,7 @@ def _record(context: Any, loop: Any) -> None:
         if at >= 0:
             raw.words[at >> 3] = missing
     if at >= 0:
-        kind = f.LOST if frame["flags"] & f.LOST else f.TEXT
-        at = byte_ring.reserve(raw, kind, frame["length"], words[LAST_NS])
+        at = byte_ring.reserve(raw, frame["flags"], frame["length"], words[LAST_NS])
     if at < 0:
         byte_ring.abandon(raw)
         loop[UNRECORDED] = missing + 1
@@ -381,8 +381,10 @@ class Feed:
         start = int(frame["offset"])
         text = context.frames.data[start : start + int(frame["length"])].tobytes()
         count = 0
+        binary = bool(frame["flags"] & f.BINARY)
+        slowly = binance_sbe_slow.decode_slow if binary else decode_slow
         try:
-            count = decode_slow(
+            count = slowly(
                 text, context.symbols, context.instruments, context.event, int(words[LAST_NS]), int(words[NUMBER])
             )
             words[SLOW] += 1
@@ -393,7 +395,7 @@ class Feed:
                     "frame refused",
                     reason=str(reason),
                     frame=int(words[NUMBER]),
-                    text=text[:200].decode("utf-8", "replace"),
+                    text=text[:200].hex() if binary else text[:200].decode("utf-8", "replace"),
                 )
         context.frames.words[f.TAKEN] = index + 1
         words[UNRECOGNISED] = 0

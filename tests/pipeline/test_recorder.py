@@ -237,8 +237,8 @@ def test_record_is_run_and_a_recording_of_it(recorded):
     until(lambda: list(folder.glob("*.zst")), process)
     stopped(process, NAME)
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.zst")) == [
-        f"{NAME}-0001.zst",
         f"arrivals/{NAME}-0001.zst",
+        f"{NAME}-0001.zst",
     ]
     found = read(folder)
     assert found

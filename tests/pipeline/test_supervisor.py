@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -20,6 +22,7 @@ from shrivenq.stages import messages as m
 from tests.pipeline import command_rig
 
 NAME = "test-supervisor"
+LIBC = ctypes.CDLL(None)
 
 pytestmark = pytest.mark.slow
 
@@ -40,9 +43,9 @@ def configured(tmp_path):
 class Run:
     """A supervisor in a process of its own."""
 
-    def __init__(self, path, *options):
+    def __init__(self, path, *options, **how):
         command = [*command_rig.MAIN, "run", str(path), *options]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, **how)
 
     def until(self, condition):
         """Wait until the condition holds; the pipeline must live meanwhile."""
@@ -270,4 +273,52 @@ def test_without_a_supervisor_stages_kill_and_stop_and_the_next_start_cleans_up(
     again = Run(configured, "--placement", "fused")
     again.until(lambda: inspection.attach(NAME).run != running.run and ready())
     again.stop()
+    assert segment.names(f"{NAME}.") == []
+
+
+def test_a_restart_may_be_stopped(configured):
+    run = Run(configured, "--placement", "split")
+    try:
+        running = run.running()
+        os.kill(int(running.words("loop.book")[stage.PID]), signal.SIGKILL)
+        log = state.folder(NAME) / "log.jsonl"
+        run.until(lambda: "stage died" in log.read_text())
+        errors = run.stop()
+        assert run.process.returncode == 0, errors
+        assert "shrivenq: " not in errors
+    finally:
+        if run.process.poll() is None:
+            run.process.kill()
+            run.process.communicate()
+    assert segment.names(f"{NAME}.") == []
+    assert not children_left()
+
+
+DROP_CAPABILITY = 24  # PR_CAPBSET_DROP
+
+
+def without_rights():
+    """Give up every capability, root's too, when the next program begins; and lock next to no memory."""
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (1 << 16, 1 << 16))
+    for capability in range(64):
+        LIBC.prctl(DROP_CAPABILITY, capability)
+
+
+def test_a_user_without_rights_trades_too_and_is_told_what_could_not_be_had(configured):
+    configured.write_text(configured.read_text() + '\n[stages.book]\ncpu = 0\nscheduler = "fifo"\n')
+    run = Run(configured, "--placement", "split", preexec_fn=without_rights)
+    try:
+        running = run.running()
+        run.until(lambda: sent(running) > 10)
+        assert "CapEff:\t0000000000000000" in Path(f"/proc/{run.process.pid}/status").read_text()
+        errors = run.stop()
+        assert run.process.returncode == 0, errors
+    finally:
+        if run.process.poll() is None:
+            run.process.kill()
+            run.process.communicate()
+    told = [json.loads(line) for line in (state.folder(NAME) / "log.jsonl").read_text().splitlines()]
+    problems = " ".join(str(line.get("problem")) for line in told if line["level"] == "warning")
+    assert "lock" in problems
+    assert "fifo" in problems.lower()
     assert segment.names(f"{NAME}.") == []
