@@ -127,6 +127,10 @@ class StreamTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """`@depth@100ms` and the partial books like it."""
     depth_slow_ms: Milliseconds = 1_000
     """`@depth` and the partial books without a speed."""
+    sbe_depth_ms: Milliseconds = 20
+    """`@depth` in SBE."""
+    sbe_partial_ms: Milliseconds = 50
+    """`@depth20` in SBE."""
     reference_ms: Milliseconds = 1_000
     step_ms: Milliseconds = 5
     """The background market acts so often."""
@@ -139,7 +143,7 @@ class TlsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     key: str = ""
     generate: str = ""
     """Folder in which authority, certificate and key are made; clients trust its `authority.pem`."""
-    names: list[str] = ["localhost", "127.0.0.1", "::1"]
+    names: list[str] = msgspec.field(default_factory=lambda: ["localhost", "127.0.0.1", "::1"])
     """Host names and addresses of the certificate that is made."""
 
 

@@ -208,7 +208,7 @@ def _my_trades(venue: Venue, call: Call) -> Any:
 def _account(venue: Venue, call: Call) -> Any:
     symbol = next(iter(venue.symbols.values()))
     balances = venue.engine.balances(call.account)
-    decimals = venue.engine.assets
+    decimals = venue.asset_decimals
     return {
         "makerCommission": symbol.maker_fee // 10_000,
         "takerCommission": symbol.taker_fee // 10_000,

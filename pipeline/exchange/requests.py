@@ -288,7 +288,7 @@ def _list_of(key: str, value: Any) -> list[str]:
 
 def _check_together(name: str, values: dict[str, Any]) -> None:
     """Check what parameters say about each other."""
-    if name in {"exchangeInfo", "executionRules", "ticker.book", "ticker.price"} and "symbol" in values and "symbols" in values:
+    if "symbol" in values and "symbols" in values:
         raise ApiError(-1128, "Combination of optional parameters invalid.")
     if name in {"order.cancel", "order.status", "order.amend.keepPriority"} and not values.keys() & set(WHICH):
         raise _either("origClientOrderId", "orderId")

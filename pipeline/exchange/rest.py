@@ -6,6 +6,7 @@ itself. Source: sections 7, 10 and 11 of the protocol sheet.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote_plus
 
@@ -22,6 +23,8 @@ from shrivenq.pipeline.exchange.venue import Answer, Request, nobody
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from starlette.types import Receive, Scope, Send
 
     from shrivenq.pipeline.exchange.venue import Venue
 
@@ -58,8 +61,17 @@ PATHS = {path for _, path in ROUTES}
 JSON = "application/json;charset=UTF-8"
 
 
-async def serve_rest(http: HttpRequest, venue: Venue) -> Response | None:
-    """Serve one HTTP request; None where a fault drops the connection."""
+class Dropped(Response):
+    """No answer at all: the connection is gone."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """End the connection."""
+        scope["state"]["http"].transport.abort()
+        await asyncio.sleep(0)  # the protocol notices, and does not put a 500 in its place
+
+
+async def serve_rest(http: HttpRequest, venue: Venue) -> Response:
+    """Serve one HTTP request."""
     path = http.path_params["path"]
     name = ROUTES.get((http.method, path))
     if name is None:
@@ -86,7 +98,7 @@ async def serve_rest(http: HttpRequest, venue: Venue) -> Response | None:
 
     wanted = request._replace(authorise=authorise)
     answer = await venue.outgoing.answer(wanted, lambda: venue.serve(wanted))
-    return None if answer is None else _response(venue, name, host, account, answer)
+    return Dropped() if answer is None else _response(venue, name, host, account, answer)
 
 
 async def _body(http: HttpRequest) -> str:

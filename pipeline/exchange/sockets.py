@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame, Opcode
 
@@ -97,3 +98,10 @@ class VenueSocket(WebSocketsSansIOProtocol):
         self._count += 1
         if self.messages_s and self._count > self.messages_s:
             self.close(TOO_MANY, "Too many requests")
+
+
+class VenueHttp(H11Protocol):
+    """One HTTP connection. An ASGI application finds it as `scope["state"]["http"]`."""
+
+    def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
+        super().__init__(config, server_state, {**app_state, "http": self}, _loop)

@@ -116,6 +116,11 @@ class Venue:
         """Give the symbols by name, each with its present status."""
         return self.engine.symbols
 
+    @property
+    def asset_decimals(self) -> dict[str, int]:
+        """Give every asset with its decimals."""
+        return self.engine.assets
+
     def now_us(self) -> int:
         """Give the venue's time."""
         return time.time_ns() // 1000 + self.clock_offset_us
