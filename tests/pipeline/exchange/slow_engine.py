@@ -1,0 +1,469 @@
+"""A slow, obvious engine: plain lists searched from end to end, totals from which locks are subtracted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from shrivenq.pipeline.exchange.types import RATE
+
+LIMITED = {"LIMIT", "LIMIT_MAKER", "STOP_LOSS_LIMIT", "TAKE_PROFIT_LIMIT"}
+STOPS = {"STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PROFIT_LIMIT"}
+
+
+class Refused(Exception):
+    """A code and a word of its text."""
+
+
+@dataclass(eq=False)
+class Order:
+    order_id: int
+    account: int
+    symbol: object
+    side: str
+    type: str
+    force: str
+    price: int
+    quantity: int
+    quote_quantity: int
+    stop: int
+    stp: str
+    client_id: str | None
+    executed: int = 0
+    quote: int = 0
+    prevented: int = 0
+    status: str = "NEW"
+    expiry: str | None = None
+    waiting: bool = False
+    resting: bool = False
+    amends: int = 0
+
+    @property
+    def open(self):
+        return self.status in {"NEW", "PARTIALLY_FILLED"}
+
+    @property
+    def leaves(self):
+        return self.quantity - self.executed - self.prevented
+
+    @property
+    def shown(self):
+        return (
+            self.order_id, self.account, self.symbol.name, self.side, self.type, self.price, self.quantity,
+            self.executed, self.quote, self.prevented, self.status, self.expiry, self.amends,
+        )  # fmt: skip
+
+    @property
+    def locked(self):
+        """Return (asset, amount)."""
+        if not self.open or not (self.resting or self.waiting):
+            return self.symbol.quote, 0
+        if self.side == "SELL":
+            return self.symbol.base, self.leaves * base_scale(self.symbol)
+        return self.symbol.quote, value(self.symbol, self.price or self.stop, self.leaves)
+
+
+def base_scale(symbol):
+    return 10 ** (symbol.base_decimals - symbol.quantity_decimals)
+
+
+def exact(symbol, price, quantity):
+    """Return the value as a fraction (numerator, denominator)."""
+    shift = symbol.quote_decimals - symbol.price_decimals - symbol.quantity_decimals
+    return price * quantity * 10 ** max(shift, 0), 10 ** max(-shift, 0)
+
+
+def down(symbol, price, quantity):
+    top, bottom = exact(symbol, price, quantity)
+    return top // bottom
+
+
+def value(symbol, price, quantity):
+    """Round up."""
+    top, bottom = exact(symbol, price, quantity)
+    return -(-top // bottom)
+
+
+@dataclass
+class SlowEngine:
+    symbols: dict
+    orders_max: int = 0
+    algo_orders_max: int = 0
+    totals: list = field(default_factory=lambda: [{}])
+    groups: list = field(default_factory=lambda: [-1])
+    fees: dict = field(default_factory=dict)
+    orders: list = field(default_factory=list)  # every order ever, in order of arrival
+    book: list = field(default_factory=list)  # those that rest, in order of arrival in the book
+    waiting: list = field(default_factory=list)
+    trades: list = field(default_factory=list)  # (symbol name, price, quantity, minute)
+    trade_ids: dict = field(default_factory=dict)
+    log: list = field(default_factory=list)  # what order events should say
+    now_us: int = 0
+
+    # ── accounts ──
+
+    def open_account(self, balances, group):
+        self.totals.append(dict(balances))
+        self.groups.append(group)
+        return len(self.totals) - 1
+
+    def balances(self, account):
+        found = {}
+        for asset, total in self.totals[account].items():
+            locked = sum(
+                one.locked[1] for one in self.orders if one.account == account and one.locked[0] == asset and one.open
+            )
+            found[asset] = (total - locked, locked)
+        return found
+
+    def free(self, account, asset):
+        return self.balances(account).get(asset, (0, 0))[0]
+
+    # ── prices ──
+
+    def last(self, symbol):
+        return next((price for name, price, _, _ in reversed(self.trades) if name == symbol.name), 0)
+
+    def reference(self, symbol):
+        minute = self.now_us // 60_000_000
+        mine = [
+            one for one in self.trades if one[0] == symbol.name and minute - symbol.average_minutes < one[3] <= minute
+        ]
+        shift = symbol.quote_decimals - symbol.price_decimals - symbol.quantity_decimals
+        scale = 10 ** max(-shift, 0)
+        quantity = sum(one[2] for one in mine)
+        if not quantity:
+            return self.last(symbol)
+        return max(sum(one[1] * one[2] // scale for one in mine) * scale // quantity, 1)
+
+    def range_reference(self, symbol):
+        return self.reference(symbol) if symbol.has_reference else 0
+
+    @staticmethod
+    def allowed(symbol, side, price, reference):
+        """Apply the price-range rule; the reference is that of the moment when an order begins to take."""
+        if not reference:
+            return True
+        up, low = (symbol.range_bid_up, symbol.range_bid_down) if side == "BUY" else (
+            symbol.range_ask_up, symbol.range_ask_down,
+        )  # fmt: skip
+        return (not up or price * RATE <= reference * up) and (not low or price * RATE >= reference * low)
+
+    # ── checks ──
+
+    def check_price(self, symbol, price):
+        if price < symbol.price_min or (symbol.price_max and price > symbol.price_max) or price % symbol.tick:
+            raise Refused(-1013, "PRICE_FILTER")
+
+    def check_lot(self, symbol, order_type, quantity):
+        if quantity < symbol.quantity_min or quantity > symbol.quantity_max or quantity % symbol.step or not quantity:
+            raise Refused(-1013, "LOT_SIZE")
+        if order_type == "MARKET" and (
+            quantity < symbol.market_quantity_min
+            or (symbol.market_quantity_max and quantity > symbol.market_quantity_max)
+            or (symbol.market_step and quantity % symbol.market_step)
+        ):
+            raise Refused(-1013, "MARKET_LOT_SIZE")
+
+    def check_notional(self, symbol, order_type, price, quantity, quote_quantity=0):
+        market = order_type not in LIMITED
+        if quote_quantity:
+            low = high = quote_quantity
+        else:
+            if market:
+                price = self.reference(symbol)
+            if not price:
+                return
+            low, high = down(symbol, price, quantity), value(symbol, price, quantity)
+        if low < symbol.notional_min and (not market or symbol.apply_min_to_market):
+            raise Refused(-1013, symbol.notional_filter)
+        if symbol.notional_max and high > symbol.notional_max and (not market or symbol.apply_max_to_market):
+            raise Refused(-1013, symbol.notional_filter)
+
+    def check(self, account, one):
+        """Apply every filter."""
+        symbol = self.symbols[one.symbol]
+        if one.type in STOPS:
+            self.check_price(symbol, one.stop_price)
+        if one.type in LIMITED:
+            self.check_price(symbol, one.price)
+            reference = self.reference(symbol)
+            if reference:
+                up, low = (symbol.bid_percent_up, symbol.bid_percent_down) if one.side == "BUY" else (
+                    symbol.ask_percent_up, symbol.ask_percent_down,
+                )  # fmt: skip
+                for name, most, least in (
+                    ("PERCENT_PRICE", symbol.percent_up, symbol.percent_down),
+                    ("PERCENT_PRICE_BY_SIDE", up, low),
+                ):
+                    if (most and one.price * RATE > reference * most) or one.price * RATE < reference * least:
+                        raise Refused(-1013, name)
+        if one.quote_quantity is None:
+            self.check_lot(symbol, one.type, one.quantity)
+        self.check_notional(symbol, one.type, one.price, one.quantity, one.quote_quantity or 0)
+        mine = [other for other in self.orders if other.account == account and other.open]
+        here = [other for other in mine if other.symbol is symbol]
+        if symbol.orders_max and len(here) >= symbol.orders_max:
+            raise Refused(-1013, "MAX_NUM_ORDERS")
+        if self.orders_max and len(mine) >= self.orders_max:
+            raise Refused(-1013, "EXCHANGE_MAX_NUM_ORDERS")
+        if one.type in STOPS:
+            if symbol.algo_orders_max and sum(other.waiting for other in here) >= symbol.algo_orders_max:
+                raise Refused(-1013, "MAX_NUM_ALGO_ORDERS")
+            if self.algo_orders_max and sum(other.waiting for other in mine) >= self.algo_orders_max:
+                raise Refused(-1013, "EXCHANGE_MAX_NUM_ALGO_ORDERS")
+        if one.side == "BUY" and symbol.position_max:
+            held = self.totals[account].get(symbol.base, 0) // base_scale(symbol)
+            buying = sum(other.leaves for other in here if other.side == "BUY")
+            if held + buying + (one.quantity or 0) > symbol.position_max:
+                raise Refused(-1013, "MAX_POSITION")
+
+    # ── meeting ──
+
+    def facing(self, symbol, side, limit):
+        """List what an order may meet, best first, oldest first."""
+        others = [one for one in self.book if one.symbol is symbol and one.side != side]
+        if limit:
+            others = [one for one in others if (one.price <= limit if side == "BUY" else one.price >= limit)]
+        return sorted(others, key=lambda one: one.price if side == "BUY" else -one.price)
+
+    def mode(self, account, stp, maker):
+        group = self.groups[account]
+        if stp == "NONE" or (maker.account != account and (group == -1 or group != self.groups[maker.account])):
+            return "NONE"
+        if stp == "TRANSFER" and (maker.account == account or maker.stp != "TRANSFER"):
+            return "DECREMENT"
+        return stp
+
+    def walk(self, account, stp, symbol, side, limit, quantity, budget=None):
+        """Return what would trade, what it costs at most, and whether the book was too small."""
+        found, cost, left = 0, 0, quantity
+        reference = self.range_reference(symbol)
+        for one in self.facing(symbol, side, limit):
+            mode = self.mode(account, stp, one)
+            if mode in {"EXPIRE_TAKER", "EXPIRE_BOTH"} or not self.allowed(symbol, side, one.price, reference):
+                return found, cost, True
+            if mode == "EXPIRE_MAKER":
+                continue
+            taken = one.leaves if budget is not None else min(one.leaves, left)
+            if budget is not None:
+                top, bottom = exact(symbol, one.price, 1)
+                taken = min(taken, (budget - cost) * bottom // top)
+            cost += down(symbol, one.price, taken)
+            if mode == "NONE":
+                found += taken
+            left -= taken if budget is None else 0
+            if (budget is None and not left) or taken < one.leaves:
+                return found, cost, False
+        return found, cost, True
+
+    def say(self, order, execution, *more):
+        self.log.append((execution, *order.shown, *more))
+
+    def close(self, order, status, expiry=None):
+        order.status, order.expiry = status, expiry
+        order.resting = order.waiting = False
+        if order in self.book:
+            self.book.remove(order)
+        if order in self.waiting:
+            self.waiting.remove(order)
+
+    def fill(self, order, price, quantity, quote, trade_id, rate):
+        symbol, total = order.symbol, self.totals[order.account]
+        order.executed += quantity
+        order.quote += quote
+        base = quantity * base_scale(symbol)
+        got, gave = (symbol.base, symbol.quote) if order.side == "BUY" else (symbol.quote, symbol.base)
+        received, paid = (base, quote) if order.side == "BUY" else (quote, base)
+        fee = received * rate // RATE
+        total[got] = total.get(got, 0) + received - fee
+        total[gave] = total.get(gave, 0) - paid
+        self.fees[got] = self.fees.get(got, 0) + fee
+        if order.leaves == 0 and not getattr(order, "short", False):
+            self.close(order, "FILLED")
+        else:
+            order.status = "PARTIALLY_FILLED"
+        self.say(order, "TRADE", price, quantity, quote, trade_id, fee)
+
+    def prevent(self, taker, maker, mode):
+        losses = {
+            "EXPIRE_TAKER": (0, taker.leaves),
+            "EXPIRE_MAKER": (maker.leaves, 0),
+            "EXPIRE_BOTH": (maker.leaves, taker.leaves),
+        }.get(mode, (min(maker.leaves, taker.leaves),) * 2)
+        for order, quantity in zip((maker, taker), losses, strict=True):
+            if not quantity:
+                continue
+            if mode == "TRANSFER":
+                symbol, total = order.symbol, self.totals[order.account]
+                sign = 1 if order.side == "BUY" else -1
+                total[symbol.base] += sign * quantity * base_scale(symbol)
+                total[symbol.quote] -= sign * down(symbol, maker.price, quantity)
+            order.prevented += quantity
+            if order.leaves == 0:
+                self.close(order, "EXPIRED_IN_MATCH")
+            self.say(order, "TRADE_PREVENTION", quantity)
+
+    def take(self, order):
+        symbol = order.symbol
+        reference = self.range_reference(symbol)
+        while order.open and order.leaves:
+            facing = self.facing(symbol, order.side, order.price)
+            if not facing:
+                return "DRY"
+            maker = facing[0]
+            if not self.allowed(symbol, order.side, maker.price, reference):
+                return "RANGE"
+            mode = self.mode(order.account, order.stp, maker)
+            if mode != "NONE":
+                self.prevent(order, maker, mode)
+                continue
+            quantity = min(order.leaves, maker.leaves)
+            self.trade_ids[symbol.name] = trade_id = self.trade_ids.get(symbol.name, 0) + 1
+            quote = down(symbol, maker.price, quantity)
+            self.trades.append((symbol.name, maker.price, quantity, self.now_us // 60_000_000))
+            self.fill(maker, maker.price, quantity, quote, trade_id, symbol.maker_fee)
+            self.fill(order, maker.price, quantity, quote, trade_id, symbol.taker_fee)
+        return "DONE"
+
+    def expire(self, order, expiry):
+        self.close(order, "EXPIRED", expiry)
+        self.say(order, "EXPIRED")
+
+    def work(self, order):
+        if order.force == "FOK" and order.type in LIMITED:
+            found, _, _ = self.walk(order.account, order.stp, order.symbol, order.side, order.price, order.leaves)
+            if found < order.leaves:
+                self.expire(order, "UNFILLED_FOK_ORDER_EXPIRED")
+                return
+        why = self.take(order)
+        if not order.open:
+            return
+        if why == "RANGE":
+            self.expire(order, "EXECUTION_RULE_PRICE_RANGE_EXCEEDED")
+        elif why == "DONE" or order.type not in LIMITED:
+            self.expire(order, "INSUFFICIENT_LIQUIDITY")
+        elif order.force == "IOC":
+            self.expire(order, "UNFILLED_IOC_QUANTITY_EXPIRED")
+        elif order.force == "FOK":
+            self.expire(order, "UNFILLED_FOK_ORDER_EXPIRED")
+        else:
+            order.resting = True
+            self.book.append(order)
+
+    @staticmethod
+    def rises(side, order_type):
+        return (side == "BUY") == order_type.startswith("STOP")
+
+    def reached(self, symbol, side, order_type, stop):
+        last = self.last(symbol)
+        return bool(last) and (last >= stop if self.rises(side, order_type) else last <= stop)
+
+    def settle_down(self, symbol):
+        while True:
+            ready = [
+                one
+                for one in self.waiting
+                if one.symbol is symbol and self.reached(symbol, one.side, one.type, one.stop)
+            ]
+            if not ready:
+                return
+            rising = [one for one in ready if self.rises(one.side, one.type)]
+            order = min(rising, key=lambda one: one.stop) if rising else max(ready, key=lambda one: one.stop)
+            self.waiting.remove(order)
+            order.waiting = False
+            self.say(order, "NEW")
+            if order.type not in LIMITED and order.side == "BUY":
+                cost = self.walk(order.account, order.stp, symbol, "BUY", 0, order.leaves)[1]
+                if self.free(order.account, symbol.quote) < cost:
+                    self.expire(order, "REJECTED")
+                    continue
+            self.work(order)
+
+    # ── commands ──
+
+    def place(self, account, one, now_us):
+        """Return the order, as it is before stop orders follow; raise Refused."""
+        symbol = self.symbols[one.symbol]
+        if one.client_id and any(
+            other.client_id == one.client_id and other.account == account and other.open and other.symbol is symbol
+            for other in self.orders
+        ):
+            raise Refused(-2010, "Duplicate")
+        self.now_us = max(now_us, self.now_us)
+        self.check(account, one)
+        stp = one.stp or symbol.stp_default
+        quantity, short = one.quantity, False
+        if one.quote_quantity is not None:
+            quantity, _, short = self.walk(account, stp, symbol, one.side, 0, 0, one.quote_quantity)
+            quantity -= quantity % max(symbol.step, symbol.market_step)
+            if short and not quantity:
+                raise Refused(-2010, "symbol minimum")
+            try:
+                self.check_lot(symbol, "MARKET", quantity)
+            except Refused as refused:
+                if short:
+                    raise Refused(-2010, f"{refused.args[1]} filter minimum") from None
+                raise
+        if one.type in STOPS and self.reached(symbol, one.side, one.type, one.stop_price):
+            raise Refused(-2010, "would trigger")
+        if one.type == "LIMIT_MAKER" and self.facing(symbol, one.side, one.price):
+            raise Refused(-2010, "immediately match")
+        if one.side == "SELL":
+            asset, needed = symbol.base, quantity * base_scale(symbol)
+        else:
+            asset = symbol.quote
+            if one.quote_quantity is not None:
+                needed = one.quote_quantity
+            elif one.type == "MARKET":
+                needed = self.walk(account, stp, symbol, "BUY", 0, quantity)[1]
+            else:
+                needed = value(symbol, one.price or one.stop_price, quantity)
+        if self.free(account, asset) < needed:
+            raise Refused(-2010, "insufficient balance")
+        order = Order(
+            len(self.orders) + 1, account, symbol, one.side, one.type, one.time_in_force or "GTC", one.price or 0,
+            quantity, one.quote_quantity or 0, one.stop_price or 0, stp, one.client_id,
+        )  # fmt: skip
+        order.short = short and one.quote_quantity is not None
+        self.orders.append(order)
+        self.say(order, "NEW")
+        if one.type in STOPS:
+            order.waiting = True
+            self.waiting.append(order)
+        else:
+            self.work(order)
+        return order
+
+    def cancel(self, account, name, order_id, restrictions=None):
+        found = [one for one in self.orders if one.order_id == order_id and one.account == account and one.open]
+        if not found or found[0].symbol.name != name:
+            raise Refused(-2011, "Unknown order")
+        order = found[0]
+        if restrictions and (restrictions == "ONLY_NEW") != (order.status == "NEW"):
+            raise Refused(-2011, "restrictions")
+        self.close(order, "CANCELED")
+        self.say(order, "CANCELED")
+        return order
+
+    def amend(self, account, name, order_id, quantity):
+        found = [one for one in self.orders if one.order_id == order_id and one.account == account and one.open]
+        if not found or found[0].symbol.name != name:
+            raise Refused(-2038, "Unknown order")
+        order, symbol = found[0], found[0].symbol
+        if not order.executed + order.prevented <= quantity < order.quantity or not quantity:
+            raise Refused(-2038, "new quantity")
+        if symbol.amends_max and order.amends >= symbol.amends_max:
+            raise Refused(-2038, "MAX_NUM_ORDER_AMENDS")
+        try:
+            self.check_lot(symbol, order.type, quantity)
+            self.check_notional(symbol, order.type, order.price, quantity)
+        except Refused:
+            raise Refused(-2038, "Filter failure") from None
+        order.quantity = quantity
+        order.amends += 1
+        order.client_id = None  # the engine made it a new one
+        if order.leaves:
+            self.say(order, "REPLACED")
+        else:
+            self.expire(order, None)
+        return order
