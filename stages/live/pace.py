@@ -1,0 +1,40 @@
+"""When to connect next: jittered back-off, within the venue's limit of connection attempts."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from random import Random
+
+S_NS = 1_000_000_000
+ATTEMPTS_MAX = 200
+"""Attempts in a window: the venue bans an address at 300, and a second process may share it."""
+WINDOW_NS = 300 * S_NS
+FIRST_NS = S_NS // 4
+"""Longest wait after a connection that had held: all clients of a server that went away come back at once."""
+LONGEST_NS = 30 * S_NS
+
+
+class Pace:
+    """Counts the attempts of all connections together, and says when the next may be made."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._attempts: deque[int] = deque()
+
+    def next_ns(self, now_ns: int, failures: int) -> int:
+        """Tell when to try again after `failures` attempts in a row that failed."""
+        longest = min(LONGEST_NS, FIRST_NS << min(failures, 20))
+        shortest = longest // 2 if failures else 0
+        return max(now_ns + self._random.randint(shortest, longest), self._allowed_ns(now_ns))
+
+    def attempt(self, now_ns: int) -> None:
+        """Note an attempt."""
+        self._attempts.append(now_ns)
+
+    def _allowed_ns(self, now_ns: int) -> int:
+        while self._attempts and self._attempts[0] <= now_ns - WINDOW_NS:
+            self._attempts.popleft()
+        return self._attempts[-ATTEMPTS_MAX] + WINDOW_NS if len(self._attempts) >= ATTEMPTS_MAX else now_ns

@@ -1,0 +1,96 @@
+"""Switching from one connection to another that carries the same streams, without a gap and without a repetition.
+
+While both are open everything the old one brings is passed on, and what the new one brings is kept. Once the new one
+reaches back to what the old one has brought, in every stream that said anything, the new one takes over: of what it
+brings, what the old one had brought already is left out, until it has caught up.
+
+Ids: a depth event's `U` … `u`, a trade's `t`, an aggregate trade's `a`, a bookTicker's `u`, a partial book's
+`lastUpdateId`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import orjson
+
+OLD, NEW = 0, 1
+
+
+class Ids(NamedTuple):
+    """Which part of which stream a message is; `slack` 1 where ids are consecutive, 0 where they jump."""
+
+    stream: str
+    first: int
+    last: int
+    slack: int
+
+
+def ids_of(payload: bytes) -> Ids | None:
+    """Read what a message of the combined form is about; None where it does not say."""
+    try:
+        message = orjson.loads(payload)
+        stream, data = message["stream"], message["data"]
+        kind = data.get("e")
+        if kind == "depthUpdate":
+            return Ids(stream, int(data["U"]), int(data["u"]), 1)
+        if kind == "trade":
+            return Ids(stream, int(data["t"]), int(data["t"]), 1)
+        if kind == "aggTrade":
+            return Ids(stream, int(data["a"]), int(data["a"]), 1)
+        number = int(data["lastUpdateId"] if "lastUpdateId" in data else data["u"])
+        return Ids(stream, number, number, 0)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+class Switch:
+    """The state of one switch: give it every message of both connections, in the order they came."""
+
+    def __init__(self) -> None:
+        self.state = OLD
+        self._old: dict[str, int] = {}  # last id passed on from the old connection
+        self._reach: dict[str, Ids] = {}  # first message of the new one
+        self._new: dict[str, int] = {}  # last id of the new one
+        self._kept: list[tuple[Ids | None, bytes]] = []
+
+    def take_old(self, payload: bytes) -> bool:
+        """Take a message of the old connection; tell whether to pass it on."""
+        if self.state != OLD:
+            return False
+        ids = ids_of(payload)
+        if ids is not None:
+            self._old[ids.stream] = max(ids.last, self._old.get(ids.stream, ids.last))
+        return True
+
+    def take_new(self, payload: bytes) -> bool:
+        """Take a message of the new connection; tell whether to pass it on."""
+        ids = ids_of(payload)
+        if ids is not None:
+            self._reach.setdefault(ids.stream, ids)
+            self._new[ids.stream] = ids.last
+        if self.state == OLD:
+            self._kept.append((ids, payload))
+            return False
+        return self._is_news(ids)
+
+    def is_due(self) -> bool:
+        """Tell whether the new connection reaches back to the old one in every stream it has said anything in."""
+        if self._old and not self._reach:
+            return False
+        return all(
+            stream in self._old and ids.first <= self._old[stream] + ids.slack for stream, ids in self._reach.items()
+        )
+
+    def change(self) -> list[bytes]:
+        """Change over: return what was kept of the new connection and has not been passed on yet."""
+        self.state = NEW
+        kept, self._kept = self._kept, []
+        return [payload for ids, payload in kept if self._is_news(ids)]
+
+    def is_over(self) -> bool:
+        """Tell whether the new connection has caught up, so that nothing needs to be looked at any more."""
+        return self.state == NEW and all(self._new.get(stream, -1) >= last for stream, last in self._old.items())
+
+    def _is_news(self, ids: Ids | None) -> bool:
+        return ids is None or ids.last > self._old.get(ids.stream, -1)

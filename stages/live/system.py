@@ -1,0 +1,42 @@
+"""What compiled code asks of the operating system about a socket: `recvmsg`, and why it failed.
+
+The names are plain C functions, so that kernels that call them stay cached on disk.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from shrivenq.shm.kernel import COMPILED, intrinsic
+
+if COMPILED:
+    from llvmlite import ir
+    from numba.core import cgutils, types
+
+    recvmsg: Any = types.ExternalFunction("recvmsg", types.int64(types.int32, types.int64, types.int32))
+
+    @intrinsic
+    def errno(typingctx: Any) -> Any:
+        """Read why the last system call of this thread failed."""
+
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            word = ir.IntType(32)
+            kind = ir.FunctionType(word.as_pointer(), [])
+            location = cgutils.get_or_insert_function(builder.module, kind, "__errno_location")
+            return builder.sext(builder.load(builder.call(location, [])), ir.IntType(64))
+
+        return types.int64(), emit
+
+else:
+    _libc = ctypes.CDLL(None, use_errno=True)
+    _libc.recvmsg.restype = ctypes.c_ssize_t
+    _libc.recvmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
+
+    def recvmsg(descriptor: int, message: int, flags: int) -> int:
+        """Receive into what the `msghdr` at the address `message` describes."""
+        return int(_libc.recvmsg(int(descriptor), int(message), int(flags)))
+
+    def errno() -> int:
+        """Read why the last system call of this thread failed."""
+        return ctypes.get_errno()

@@ -1,0 +1,35 @@
+"""`recvmsg` and `errno` as a kernel sees them."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from shrivenq.shm.kernel import kernel
+from shrivenq.stages.live import system
+from shrivenq.stages.live.receive import CONTROL_LENGTH, IOV_BASE, IOV_LENGTH, make_receiver
+
+
+@kernel
+def receive(descriptor, message):
+    count = system.recvmsg(descriptor, message.ctypes.data, socket.MSG_DONTWAIT)
+    return count, system.errno()
+
+
+def test_bytes_come_into_the_buffer_and_their_absence_is_told():
+    live, frames = make_receiver(1)
+    message = live.message
+    message[IOV_BASE], message[IOV_LENGTH], message[CONTROL_LENGTH] = frames.data.ctypes.data, 5, 0
+    ours, theirs = socket.socketpair()
+    try:
+        assert receive(ours.fileno(), message) == (-1, errno.EAGAIN)
+        theirs.send(b"123456")
+        assert receive(ours.fileno(), message)[0] == 5
+        assert frames.data[:6].tobytes() == b"12345\0"
+        theirs.close()
+        assert receive(ours.fileno(), message)[0] == 1
+        assert receive(ours.fileno(), message)[0] == 0
+    finally:
+        ours.close()
+        theirs.close()
+    assert receive(10_000_000, message) == (-1, errno.EBADF)
