@@ -174,7 +174,7 @@ def _part(data: Any, at: int) -> tuple[int, int]:
 def read_client_id(data: Any, at: int, length: int, run: Any) -> int:
     """Read `run-epoch-number` as an order id; 0 if the text is not one of ours.
 
-    64 bytes behind `at` are readable.
+    A quote or another character that is no digit ends it; 64 bytes behind `at` are readable.
     """
     end = at + length
     if length <= len(run) + 3 or length > 36:

@@ -226,7 +226,10 @@ def _result(data: Any, at: int, stop: int, answers: Answers, notes: Any, reports
     venue_id, venue_ns, at = _placed(data, at, stop, answers, row, order_id)
     if at < 0:
         return -1
-    put_row(reports, 0, m.REPLACED if kind == m.REPLACE else m.ACCEPTED, order_id, target_id, row, 0)
+    if kind == m.REPLACE:
+        put_row(reports, 0, m.REPLACED, order_id, target_id, row, 0)
+    else:
+        put_row(reports, 0, m.ACCEPTED, order_id, 0, row, 0)
     reports[0]["venue_order_id"], reports[0]["venue_ns"] = venue_id, venue_ns
     if kind == m.REPLACE:
         return at + 1 if data[at] == CLOSE else -1
