@@ -252,6 +252,19 @@ def arm(name: Name, reason: Annotated[str, typer.Option(help="Why it may trade a
 
 
 @app.command()
+def exchange(config: ConfigPath = "exchange") -> None:
+    """Run the exchange simulator, a network server that speaks Binance Spot; Ctrl-C stops it in order."""
+    # Its server is nobody else's load.
+    from shrivenq.pipeline.exchange import config as exchange_config  # noqa: PLC0415
+    from shrivenq.pipeline.exchange.server import run as run_exchange  # noqa: PLC0415
+
+    try:
+        run_exchange(exchange_config.load(config), lambda line: print(line, flush=True))
+    except ConfigError as error:
+        raise _fail(MISTAKE, error.lines) from None
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Look at this machine: what costs latency or safety, and its fix."""
     findings = diagnose()
