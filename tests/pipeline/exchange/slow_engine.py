@@ -10,7 +10,7 @@ LIMITED = {"LIMIT", "LIMIT_MAKER", "STOP_LOSS_LIMIT", "TAKE_PROFIT_LIMIT"}
 STOPS = {"STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PROFIT_LIMIT"}
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A code and a word of its text."""
 
 
@@ -152,17 +152,17 @@ class SlowEngine:
 
     def check_price(self, symbol, price):
         if price < symbol.price_min or (symbol.price_max and price > symbol.price_max) or price % symbol.tick:
-            raise Refused(-1013, "PRICE_FILTER")
+            raise RefusedError(-1013, "PRICE_FILTER")
 
     def check_lot(self, symbol, order_type, quantity):
         if quantity < symbol.quantity_min or quantity > symbol.quantity_max or quantity % symbol.step or not quantity:
-            raise Refused(-1013, "LOT_SIZE")
+            raise RefusedError(-1013, "LOT_SIZE")
         if order_type == "MARKET" and (
             quantity < symbol.market_quantity_min
             or (symbol.market_quantity_max and quantity > symbol.market_quantity_max)
             or (symbol.market_step and quantity % symbol.market_step)
         ):
-            raise Refused(-1013, "MARKET_LOT_SIZE")
+            raise RefusedError(-1013, "MARKET_LOT_SIZE")
 
     def check_notional(self, symbol, order_type, price, quantity, quote_quantity=0):
         market = order_type not in LIMITED
@@ -175,9 +175,9 @@ class SlowEngine:
                 return
             low, high = down(symbol, price, quantity), value(symbol, price, quantity)
         if low < symbol.notional_min and (not market or symbol.apply_min_to_market):
-            raise Refused(-1013, symbol.notional_filter)
+            raise RefusedError(-1013, symbol.notional_filter)
         if symbol.notional_max and high > symbol.notional_max and (not market or symbol.apply_max_to_market):
-            raise Refused(-1013, symbol.notional_filter)
+            raise RefusedError(-1013, symbol.notional_filter)
 
     def check(self, account, one):
         """Apply every filter."""
@@ -196,26 +196,26 @@ class SlowEngine:
                     ("PERCENT_PRICE_BY_SIDE", up, low),
                 ):
                     if (most and one.price * RATE > reference * most) or one.price * RATE < reference * least:
-                        raise Refused(-1013, name)
+                        raise RefusedError(-1013, name)
         if one.quote_quantity is None:
             self.check_lot(symbol, one.type, one.quantity)
         self.check_notional(symbol, one.type, one.price, one.quantity, one.quote_quantity or 0)
         mine = [other for other in self.orders if other.account == account and other.open]
         here = [other for other in mine if other.symbol is symbol]
         if symbol.orders_max and len(here) >= symbol.orders_max:
-            raise Refused(-1013, "MAX_NUM_ORDERS")
+            raise RefusedError(-1013, "MAX_NUM_ORDERS")
         if self.orders_max and len(mine) >= self.orders_max:
-            raise Refused(-1013, "EXCHANGE_MAX_NUM_ORDERS")
+            raise RefusedError(-1013, "EXCHANGE_MAX_NUM_ORDERS")
         if one.type in STOPS:
             if symbol.algo_orders_max and sum(other.waiting for other in here) >= symbol.algo_orders_max:
-                raise Refused(-1013, "MAX_NUM_ALGO_ORDERS")
+                raise RefusedError(-1013, "MAX_NUM_ALGO_ORDERS")
             if self.algo_orders_max and sum(other.waiting for other in mine) >= self.algo_orders_max:
-                raise Refused(-1013, "EXCHANGE_MAX_NUM_ALGO_ORDERS")
+                raise RefusedError(-1013, "EXCHANGE_MAX_NUM_ALGO_ORDERS")
         if one.side == "BUY" and symbol.position_max:
             held = self.totals[account].get(symbol.base, 0) // base_scale(symbol)
             buying = sum(other.leaves for other in here if other.side == "BUY")
             if held + buying + (one.quantity or 0) > symbol.position_max:
-                raise Refused(-1013, "MAX_POSITION")
+                raise RefusedError(-1013, "MAX_POSITION")
 
     # ── meeting ──
 
@@ -382,13 +382,13 @@ class SlowEngine:
     # ── commands ──
 
     def place(self, account, one, now_us):
-        """Return the order, as it is before stop orders follow; raise Refused."""
+        """Return the order, as it is before stop orders follow; raise RefusedError."""
         symbol = self.symbols[one.symbol]
         if one.client_id and any(
             other.client_id == one.client_id and other.account == account and other.open and other.symbol is symbol
             for other in self.orders
         ):
-            raise Refused(-2010, "Duplicate")
+            raise RefusedError(-2010, "Duplicate")
         self.now_us = max(now_us, self.now_us)
         self.check(account, one)
         stp = one.stp or symbol.stp_default
@@ -397,17 +397,17 @@ class SlowEngine:
             quantity, _, short = self.walk(account, stp, symbol, one.side, 0, 0, one.quote_quantity)
             quantity -= quantity % max(symbol.step, symbol.market_step)
             if short and not quantity:
-                raise Refused(-2010, "symbol minimum")
+                raise RefusedError(-2010, "symbol minimum")
             try:
                 self.check_lot(symbol, "MARKET", quantity)
-            except Refused as refused:
+            except RefusedError as refused:
                 if short:
-                    raise Refused(-2010, f"{refused.args[1]} filter minimum") from None
+                    raise RefusedError(-2010, f"{refused.args[1]} filter minimum") from None
                 raise
         if one.type in STOPS and self.reached(symbol, one.side, one.type, one.stop_price):
-            raise Refused(-2010, "would trigger")
+            raise RefusedError(-2010, "would trigger")
         if one.type == "LIMIT_MAKER" and self.facing(symbol, one.side, one.price):
-            raise Refused(-2010, "immediately match")
+            raise RefusedError(-2010, "immediately match")
         if one.side == "SELL":
             asset, needed = symbol.base, quantity * base_scale(symbol)
         else:
@@ -419,7 +419,7 @@ class SlowEngine:
             else:
                 needed = value(symbol, one.price or one.stop_price, quantity)
         if self.free(account, asset) < needed:
-            raise Refused(-2010, "insufficient balance")
+            raise RefusedError(-2010, "insufficient balance")
         order = Order(
             len(self.orders) + 1, account, symbol, one.side, one.type, one.time_in_force or "GTC", one.price or 0,
             quantity, one.quote_quantity or 0, one.stop_price or 0, stp, one.client_id,
@@ -437,10 +437,10 @@ class SlowEngine:
     def cancel(self, account, name, order_id, restrictions=None):
         found = [one for one in self.orders if one.order_id == order_id and one.account == account and one.open]
         if not found or found[0].symbol.name != name:
-            raise Refused(-2011, "Unknown order")
+            raise RefusedError(-2011, "Unknown order")
         order = found[0]
         if restrictions and (restrictions == "ONLY_NEW") != (order.status == "NEW"):
-            raise Refused(-2011, "restrictions")
+            raise RefusedError(-2011, "restrictions")
         self.close(order, "CANCELED")
         self.say(order, "CANCELED")
         return order
@@ -448,17 +448,17 @@ class SlowEngine:
     def amend(self, account, name, order_id, quantity):
         found = [one for one in self.orders if one.order_id == order_id and one.account == account and one.open]
         if not found or found[0].symbol.name != name:
-            raise Refused(-2038, "Unknown order")
+            raise RefusedError(-2038, "Unknown order")
         order, symbol = found[0], found[0].symbol
         if not order.executed + order.prevented <= quantity < order.quantity or not quantity:
-            raise Refused(-2038, "new quantity")
+            raise RefusedError(-2038, "new quantity")
         if symbol.amends_max and order.amends >= symbol.amends_max:
-            raise Refused(-2038, "MAX_NUM_ORDER_AMENDS")
+            raise RefusedError(-2038, "MAX_NUM_ORDER_AMENDS")
         try:
             self.check_lot(symbol, order.type, quantity)
             self.check_notional(symbol, order.type, order.price, quantity)
-        except Refused:
-            raise Refused(-2038, "Filter failure") from None
+        except RefusedError:
+            raise RefusedError(-2038, "Filter failure") from None
         order.quantity = quantity
         order.amends += 1
         order.client_id = None  # the engine made it a new one
