@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import websockets.sync.client
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -19,10 +21,14 @@ from shrivenq.pipeline.exchange.sockets import encode
 from shrivenq.pipeline.exchange.streams import Listener
 from shrivenq.pipeline.exchange.types import BalanceEvent, BookView, DepthEvent, TickerEvent, TradeEvent
 from shrivenq.pipeline.exchange.venue import Outgoing
+from shrivenq.stages import book
 from shrivenq.stages import messages as m
+from shrivenq.stages.venues import binance
 from shrivenq.stages.venues.binance_sbe import EVENT_MAX, PADDING, decode
 from shrivenq.stages.venues.binance_symbols import make_symbols
-from tests.pipeline.exchange.test_sbe import CONTEXT, SYMBOL, TARGET
+from tests.pipeline.exchange.exchange_rig import FLOWING, OTHER, TRADER, running
+from tests.pipeline.exchange.test_sbe import CONTEXT, SYMBOL, TARGET, decoded, from_json, from_sbe, json_snapshot
+from tests.stages.book_rig import make_rig, send
 
 NOW_US = 1_770_000_000_123_456
 BOOK = BookView(77, [(100 - i, 5) for i in range(30)], [(101 + i, 6) for i in range(30)])
@@ -187,3 +193,98 @@ def test_only_an_ed25519_key_opens_the_door(venue):
         with pytest.raises(ApiError) as caught:
             check_key(venue, api_key)
         assert (caught.value.status, caught.value.code) == (401, code)
+
+
+# ── over the network ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def connect(rig, path, api_key=TRADER):
+    return websockets.sync.client.connect(rig.ws + path, additional_headers={"X-MBX-APIKEY": api_key}, close_timeout=1)
+
+
+def follow(socket, update_id):
+    """Receive until a depth event ends with this update id; TICKs of all that came, in order."""
+    found = []
+    while True:
+        message = socket.recv(timeout=30)
+        event = from_sbe(message) if isinstance(message, bytes) else decoded(binance.decode, message.encode())
+        found.append(event)
+        if event[0]["kind"] == m.DIFF and event[0]["last_id"] >= update_id:
+            return found
+
+
+def books_by_id(snapshot, events):
+    """The BOOK after each depth event, by its update id."""
+    rig = make_rig(CONTEXT[1], book.Config(window_ticks=16_384, far_levels=8_192))
+    send(rig, snapshot)
+    found = {}
+    for event in events:
+        for one in send(rig, event)[0]:
+            if one["kind"] == m.DEPTH_BOOK:
+                found[int(one["update_id"])] = [one[name].tolist() for name in ("flags", "bid_price", "bid_quantity")]
+                found[int(one["update_id"])] += [one[name].tolist() for name in ("ask_price", "ask_quantity")]
+    assert rig.state()["gaps"] == rig.state()["crossed"] == 0
+    return found
+
+
+def test_both_kinds_of_streams_of_one_market_build_the_same_book(tmp_path):
+    with (
+        running(tmp_path, market=FLOWING) as rig,
+        connect(rig, "/stream?streams=btcusdt@depth@100ms/btcusdt@trade/btcusdt@bookTicker") as text,
+        connect(rig, "/sbe/stream?streams=btcusdt@depth/btcusdt@trade/btcusdt@bestBidAsk") as binary,
+    ):
+
+        def publish():
+            """Send both depth streams now, so that they meet at one update id; nothing is sent if nothing changed."""
+            rig.simulator.streams.publish_depth("@100ms")
+            rig.simulator.sbe_streams.publish_depth()
+            return rig.venue.engine.depth("BTCUSDT", 5000)
+
+        view = rig.call(publish)
+        last_id = view.last_update_id
+        while last_id < view.last_update_id + 500:
+            last_id = rig.call(publish).last_update_id
+        found, expected = follow(binary, last_id), follow(text, last_id)
+    snapshot = from_json(json_snapshot(view))
+    ours, theirs = books_by_id(snapshot, found), books_by_id(snapshot, expected)
+    common = sorted(ours.keys() & theirs.keys())
+    assert last_id in common
+    assert len(common) > 5
+    for update_id in common:
+        assert ours[update_id] == theirs[update_id], update_id
+    trades, others = (
+        np.concatenate([event[:-1] for event in events if event[0]["kind"] == m.TRADE]) for events in (found, expected)
+    )
+    common = np.intersect1d(trades["id"], others["id"])
+    assert len(common) > 5
+    for name in ("price", "quantity", "flags"):
+        assert (
+            trades[name][np.isin(trades["id"], common)].tolist() == others[name][np.isin(others["id"], common)].tolist()
+        )
+
+
+def test_subscriptions_are_json_and_events_binary_on_one_connection(tmp_path):
+    with running(tmp_path, market=FLOWING) as rig, connect(rig, "/sbe/ws") as socket:
+        socket.send(json.dumps({"method": "SUBSCRIBE", "params": ["btcusdt@depth20"], "id": 7}))
+        assert json.loads(socket.recv(timeout=30)) == {"result": None, "id": 7}
+        event = from_sbe(socket.recv(timeout=30))
+        assert event[0]["kind"] == m.SNAPSHOT
+        rig.stop()
+        messages = []
+        with contextlib.suppress(websockets.exceptions.ConnectionClosed):
+            while True:
+                messages.append(socket.recv(timeout=30))
+        assert json.loads(messages[-1])["e"] == "serverShutdown"
+        assert all(isinstance(message, bytes) for message in messages[:-1])
+
+
+@pytest.mark.parametrize(("api_key", "code"), [("", -2014), ("unknown", -2015), (OTHER, -2015)])
+def test_a_client_without_an_ed25519_key_is_turned_away(tmp_path, api_key, code):
+    with (
+        running(tmp_path) as rig,
+        pytest.raises(websockets.exceptions.InvalidStatus) as caught,
+        connect(rig, "/sbe/ws/btcusdt@trade", api_key),
+    ):
+        pass
+    assert caught.value.response.status_code == 401
+    assert json.loads(caught.value.response.body)["code"] == code
