@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from shrivenq.pipeline.exchange.venue import Venue
 
 METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
-ID = re.compile(r"[A-Za-z0-9]{1,36}", re.ASCII)
+ID = re.compile(r"[A-Za-z0-9-]{1,36}", re.ASCII)
+"""Alphanumerics, says the venue; its own client sends a UUID, hyphens and all."""
 UNKNOWN_PROPERTY, BAD_TYPE, BAD_REQUEST, BAD_JSON = 0, 1, 2, 3
 TIME_UNITS = {"MILLISECOND": False, "MICROSECOND": True}
 POLICY = 1008
@@ -134,7 +135,7 @@ def _control(streams: Streams, listener: Listener, limits: StreamLimits, text: s
         request_id = _request_id(request)
         return {"result": _act(streams, listener, limits, request), "id": request_id}
     except ControlError as error:
-        return {"code": error.code, "msg": error.msg, "id": request_id}
+        return {"error": {"code": error.code, "msg": error.msg}, "id": request_id}
 
 
 def _request_id(request: dict[str, Any]) -> int | str | None:
@@ -163,6 +164,8 @@ def _act(streams: Streams, listener: Listener, limits: StreamLimits, request: di
         return _property(listener, method, params)
     if not all(isinstance(name, str) for name in params):
         raise ControlError(BAD_REQUEST, "Invalid request: stream name must be a string")
+    if not all("@" in name or name.startswith("!") for name in params):
+        raise ControlError(BAD_REQUEST, "Invalid request: invalid stream")
     if method == "UNSUBSCRIBE":
         for name in params:
             streams.unsubscribe(listener, name)
