@@ -15,13 +15,17 @@ from hypothesis import strategies as st
 
 from shrivenq.pipeline.exchange import sbe
 from shrivenq.pipeline.exchange.types import BookView, DepthEvent, Symbol, TickerEvent, TradeEvent
-from shrivenq.stages import book, book_sync
+from shrivenq.pipeline.recorder import Recording
+from shrivenq.stages import book, book_sync, market_data_state
 from shrivenq.stages import messages as m
+from shrivenq.stages.capture import Capture
+from shrivenq.stages.frames import BINARY, TEXT
 from shrivenq.stages.venues import binance, binance_sbe
 from shrivenq.stages.venues.binance import EVENT_MAX, PADDING
 from shrivenq.stages.venues.binance_slow import decode_slow
 from shrivenq.stages.venues.binance_symbols import make_symbols
 from tests.stages.book_rig import instruments_of, make_rig, send
+from tests.stages.market_rig import Rig, check_stream, joined, without_stamps
 from tests.stages.venues.sbe_frames import EVENT_US, TRANSACT_US, VECTORS
 from tests.stages.venues.test_binance_sbe import check, mutate
 
@@ -297,3 +301,33 @@ def test_a_captured_market_builds_the_same_book(data):
     assert min(kinds.values()) == 1 < min(count for kind, count in kinds.items() if kind is not type(None))
     rig = same_books(text_events, binary_events)
     assert rig.state()["gaps"] == 0
+
+
+def ticks_of(folder):
+    """What market_data makes of a capture."""
+    rig = Rig(Capture(folder), virtual=1, count=1 << 14)
+    try:
+        rows = []
+        while not rig.words[market_data_state.ENDED]:
+            rig.step()
+            rows.append(rig.take())
+        assert rig.words[market_data_state.SLOW] == rig.words[market_data_state.REFUSED] == 0
+        assert rig.log.lines == []
+    finally:
+        rig.close()
+    rows = joined(rows)
+    check_stream(rows)
+    return without_stamps(rows)
+
+
+def test_a_binary_recording_replays_as_its_text_does(data, tmp_path):
+    text, binary = (Recording(tmp_path / kind, "a", None) for kind in ("text", "binary"))
+    times = zip(range(10**18, 10**19, 10**6), islice(captured(data), 3_000), strict=False)
+    for time_ns, (frame, event) in times:
+        text.add([(TEXT, time_ns, frame)])
+        binary.add([(TEXT, time_ns, frame) if event is None else (BINARY, time_ns, to_sbe(event))])
+    for recording in (text, binary):
+        recording.close()
+    expected = ticks_of(tmp_path / "text")
+    assert len(expected) > 10_000
+    assert ticks_of(tmp_path / "binary").tobytes() == expected.tobytes()
