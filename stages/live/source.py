@@ -349,7 +349,7 @@ class LiveSource:
         assert switch is not None
         assert old is not None
         assert new is not None
-        if old.closed is not None and new.closed is None and switch.is_due():
+        if old.closed is not None and new.closed is None and switch.is_proven():
             self._change(group, switch, frames, now_ns, time_ns)
             return
         group.switch, old.is_watched = None, False

@@ -82,6 +82,10 @@ class Switch:
             stream in self._old and ids.first <= self._old[stream] + ids.slack for stream, ids in self._reach.items()
         )
 
+    def is_proven(self) -> bool:
+        """Tell whether that was seen in at least one stream, and is not only the silence of all."""
+        return bool(self._reach) and self.is_due()
+
     def change(self) -> list[bytes]:
         """Change over: return what was kept of the new connection and has not been passed on yet."""
         self.state = NEW

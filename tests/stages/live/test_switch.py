@@ -87,6 +87,8 @@ def test_everything_once_and_in_order(seed):
 
 def test_it_waits_while_the_new_one_does_not_reach_back():
     switch = Switch()
+    assert switch.is_due()
+    assert not switch.is_proven(), "nobody has said anything"
     assert switch.take_old(event("trade", 10))
     assert not switch.is_due()
     assert not switch.take_new(event("trade", 13))
@@ -94,7 +96,7 @@ def test_it_waits_while_the_new_one_does_not_reach_back():
     assert switch.take_old(event("trade", 11))
     assert not switch.is_due()
     assert switch.take_old(event("trade", 12))
-    assert switch.is_due()
+    assert switch.is_proven()
     assert switch.change() == [event("trade", 13)]
     assert not switch.take_old(event("trade", 13))
     assert switch.is_over()
