@@ -51,7 +51,7 @@ def test_the_defaults_shown_in_the_default_are_the_defaults():
 
 def test_a_configuration_is_found_by_name_or_path(tmp_path):
     assert find("default") == find("default.toml") == find(str(SHIPPED / "default.toml"))
-    with pytest.raises(ConfigError, match="no such file, and no shipped configuration: default, replay_cm"):
+    with pytest.raises(ConfigError, match="no such file, and no shipped configuration: default, exchange, replay_cm"):
         find(str(tmp_path / "nothing.toml"))
 
 
