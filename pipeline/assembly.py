@@ -85,8 +85,11 @@ class Assembly:
         virtual: bool,
         fused: bool,
         recorded: bool = False,
+        live: bool = False,
     ) -> Assembly:
         """Make every segment of a run, sized for its placement, with the recorder's rings if it is recorded.
+
+        `live` market data has a ring from the REST process.
 
         Raises SegmentError, leaving nothing behind.
         """
@@ -104,6 +107,8 @@ class Assembly:
             made._add("latency", histogram.histogram_layout(len(hops.NAMES)))
             made.segments["latency"].array("names", writable=True)[:] = counters.name_array(hops.NAMES)
             made._add("journal", byte_ring.byte_ring_layout(topology.JOURNAL_BYTES))
+            if live:
+                made._add("rest", byte_ring.byte_ring_layout(topology.REST_BYTES))
             if recorded:
                 made._add("raw", byte_ring.byte_ring_layout(topology.RAW_BYTES))
                 for part in topology.ARRIVALS.values():
@@ -206,6 +211,9 @@ class Assembly:
         if name == "risk":
             shared["positions"] = board.writer(self.segments["positions"])
         producers: dict[str, Any] = {part: ring.producer(self.segments[part]) for part in made.writes if part in RING}
+        if name == "market_data" and "rest" in self.segments:
+            shared["rest"] = byte_ring.consumer(self.segments["rest"])
+            shared["live"] = self.control("live")
         if name == "market_data" and "raw" in self.segments:
             shared["raw"] = byte_ring.producer(self.segments["raw"])
         if topology.ARRIVALS.get(name) in self.segments:

@@ -64,6 +64,8 @@ CONTROL = Layout(
         Region("hold", np.dtype("<i8"), WORDS_PER_PAGE),
         Region("venue", np.dtype("<i8"), WORDS_PER_PAGE),
         Region("resync", np.dtype("<i8"), WORDS_PER_PAGE),  # book: requests for a snapshot, a word an instrument
+        Region("live", np.dtype("<i8"), WORDS_PER_PAGE),  # market_data: its connections, words of live/source.py
+        Region("rest", np.dtype("<i8"), WORDS_PER_PAGE),  # REST process: words of rest.py
         Region("supervisor", np.dtype("<i8"), WORDS_PER_PAGE),
         *(Region(f"loop.{name}", np.dtype("<i8"), WORDS_PER_PAGE) for name in STAGES),
     ),
@@ -87,3 +89,5 @@ ARRIVALS = {name: f"arrivals.{name}" for name in arrivals.STAGES}
 """Rings to the recorder on which a stage notes in which order it merged its inputs."""
 ARRIVALS_COUNT = 1 << 16
 """Seconds of a lively market."""
+REST_BYTES = 1 << 22
+"""Snapshots on their way to market_data: several of the largest."""

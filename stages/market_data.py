@@ -27,6 +27,8 @@ from shrivenq.stages import frames as f
 from shrivenq.stages import messages as m
 from shrivenq.stages.capture import Capture
 from shrivenq.stages.frames import Source
+from shrivenq.stages.live import receive
+from shrivenq.stages.live.source import LiveSource
 from shrivenq.stages.market_data_state import (
     ASKED,
     ASKED_LOOK_NS,
@@ -198,7 +200,8 @@ def _waiting_frame(context: Any, loop: Any) -> int:
     if frames.words[f.TAKEN] == frames.words[f.COUNT]:
         if context.words[EAGER] != 0 and frames.words[f.ENDED] == 0:
             return_soon(loop)
-        return lockstep.NEVER
+        if context.live.words[receive.ENABLED] == 0 or receive.poll(context.live, frames, loop) == 0:
+            return lockstep.NEVER
     return max(frames.index[frames.words[f.TAKEN]]["time_ns"], context.words[LAST_NS])
 
 
@@ -404,12 +407,17 @@ class Feed:
 
 
 def build(setup: Setup) -> MarketData:
-    """Open the source and make the context. Raises CaptureError for a capture that cannot be read."""
+    """Open the source and make the context. Raises CaptureError for a capture that cannot be read, and ValueError."""
     config: Config = setup.config
     words = np.zeros(WORDS, np.int64)
     virtual = bool(setup.loop[VIRTUAL])
     source: Source
-    if config.source == "capture":
+    frames, live = None, None
+    if config.source == "binance":
+        rest, shown = setup.shared.get("rest"), setup.shared.get("live")
+        source = LiveSource(config.binance, setup.instruments, rest, setup.log, shown)
+        frames, live = source.frames, source.live
+    elif config.source == "capture":
         source = Capture(config.path)
     else:
         source = SimulatedMarket(
@@ -426,7 +434,7 @@ def build(setup: Setup) -> MarketData:
         words[SPEED_PPM] = 1_000_000 if config.pace == "recorded" else max(1, round(config.pace * 1_000_000))
     words[RECORDING] = "raw" in setup.shared
     context = MarketData(
-        frames=f.make_frames(FRAME_BYTES, FRAME_COUNT),
+        frames=f.make_frames(FRAME_BYTES, FRAME_COUNT) if frames is None else frames,
         symbols=make_symbols(setup.instruments),
         instruments=setup.instruments,
         event=np.zeros(EVENT_MAX + 1, m.TICK),
@@ -436,6 +444,7 @@ def build(setup: Setup) -> MarketData:
         words=words,
         conductor=lockstep.make_conductor(setup.cursors, setup.shared["venue"]),
         arrivals=setup.shared.get("arrivals") or arrivals.nowhere(),
+        live=receive.make_receiver(0)[0] if live is None else live,
     )
     feed = Feed(context, source, setup.loop, setup.log)
     # Before the stage is ready: the source's own kernels are compiled or loaded now, not when time counts.

@@ -13,6 +13,8 @@ from shrivenq.stages import arrivals, order_flow
 from shrivenq.stages import messages as m
 from shrivenq.stages.conductor import Conductor
 from shrivenq.stages.frames import Frames
+from shrivenq.stages.live import source as live_source
+from shrivenq.stages.live.receive import Receiver
 from shrivenq.stages.stage import stamp
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ WORDS = 32
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[market_data]`: where market data comes from, and how fast."""
 
-    source: Literal["simulated", "capture"]
+    source: Literal["simulated", "capture", "binance"]
     path: str = ""
     """Capture: a file, or a folder whose files are read in name order."""
     pace: Literal["flat", "recorded"] | float = "flat"
@@ -62,6 +64,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Simulated market: how lively it is."""
     drain_ms: float = 1000.0
     """Replay: virtual time the paper venue is still served after the last frame."""
+    binance: live_source.Config = live_source.Config()
+    """Live market data: where it comes from."""
 
 
 @by_reference
@@ -78,6 +82,7 @@ class MarketData(NamedTuple):
     words: Any
     conductor: Conductor
     arrivals: arrivals.Arrivals
+    live: Receiver  # without connections where the source is no live one
 
 
 @inlined

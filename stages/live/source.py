@@ -183,7 +183,7 @@ class LiveSource:
         words = self.live.words
         if not words[r.STARTED]:
             return  # the stage is only being built
-        now_ns, time_ns = time.monotonic_ns(), time.time_ns()
+        now_ns, time_ns = time.monotonic_ns(), 0  # a live frame's time is that of its being taken
         frames.words[COUNT] = frames.words[TAKEN] = frames.words[USED] = 0
         words[r.SIDE_USED], words[r.ATTENTION] = words[r.SIDE_BEGIN], 0
         while self._late and r.enter_bytes(self.live, frames, self._late[0], time_ns, now_ns):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from itertools import pairwise
 
@@ -139,17 +140,22 @@ def test_a_new_connection_takes_over_without_a_gap_and_without_a_repetition(serv
     assert said(driver, "market data switched to a new connection")[0]["overlapping"]
 
 
-def test_a_switch_whose_old_connection_ends_too_early_goes_on_with_the_new_one(server, drive):
+def test_a_switch_whose_old_connection_ends_too_early_goes_on_with_the_new_one(server, drive, monkeypatch):
+    monkeypatch.setattr(live_source, "SETTLE_NS", 1 << 60)
+    monkeypatch.setattr(live_source, "SWITCH_NS", 1 << 60)
     driver = drive()
     first = opened(driver, server)
     first.send(trade(1))
     first.send('{"e":"serverShutdown","E":1}')
     driver.until(lambda: len(server.sessions) == 2, "the second connection")
-    first.connection.close()
+    driver.until(lambda: driver.source._groups[0].switch is not None, "a comparison")
+    first.send(trade(2))
+    driver.until(lambda: trade(2) in driver.taken, "what only the old one has said")
+    first.connection.socket.shutdown(socket.SHUT_RDWR)
     driver.until(lambda: None in driver.taken, "a loss")
     server.sessions[1].send(trade(7))
     driver.until(lambda: trade(7) in driver.taken, "the new connection's trade")
-    assert driver.taken == [trade(1), None, trade(7)]
+    assert driver.taken == [trade(1), trade(2), None, trade(7)]
 
 
 def test_how_the_connections_are_is_shown(server, drive):
