@@ -1,174 +1,184 @@
-"""The venue's own client library over the WebSocket API: it trades and follows its account, and never knows."""
+"""The venue's own client library, pointed at the simulator by its URL settings, does not notice the difference."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
-from binance_common.configuration import ConfigurationWebSocketAPI
+from binance_common.configuration import ConfigurationRestAPI, ConfigurationWebSocketStreams
 from binance_common.constants import TimeUnit
+from binance_common.errors import BadRequestError, TooManyRequestsError, UnauthorizedError
 from binance_sdk_spot.spot import Spot
-from binance_sdk_spot.websocket_api.models import EventStreamTerminated, ExecutionReport, OutboundAccountPosition
 
-from tests.pipeline.exchange.exchange_rig import ED25519_PEM, OTHER, OTHER_SECRET, TRADER, running
+from tests.pipeline.exchange.exchange_rig import ED25519_PEM, FLOWING, OTHER, OTHER_SECRET, TRADER, running
 
-pytestmark = pytest.mark.filterwarnings("ignore:parameter 'timeout' of type 'float':DeprecationWarning")
-"""The library asks aiohttp in the old way."""
-
-BTC = "BTCUSDT"
+pytestmark = [
+    # The library's own habits, not ours.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+SYMBOL = "BTCUSDT"
+LIMIT = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "time_in_force": "GTC", "quantity": 1.0, "price": 500.0}
 
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("exchange")) as rig:
-        yield rig
+    with running(tmp_path_factory.mktemp("official"), market=FLOWING, limits={"messages_s": 0}) as found:
+        yield found
 
 
-def ed25519(rig, **choices):
-    return ConfigurationWebSocketAPI(
-        api_key=TRADER, private_key=ED25519_PEM, stream_url=f"{rig.ws}/ws-api/v3", reconnect_delay=10, **choices
+def client(rig, *, hmac=False, unit=None):
+    own = {"api_key": OTHER, "api_secret": OTHER_SECRET} if hmac else {"api_key": TRADER, "private_key": ED25519_PEM}
+    return Spot(
+        config_rest_api=ConfigurationRestAPI(**own, base_path=rig.rest, retries=0, timeout=10_000, time_unit=unit),
+        config_ws_streams=ConfigurationWebSocketStreams(stream_url=rig.ws, time_unit=unit),
     )
 
 
-def hmac(rig):
-    return ConfigurationWebSocketAPI(api_key=OTHER, api_secret=OTHER_SECRET, stream_url=f"{rig.ws}/ws-api/v3")
+@pytest.mark.parametrize("hmac", [False, True])
+def test_it_trades(rig, hmac):
+    rest = client(rig, hmac=hmac).rest_api
+    placed = rest.new_order(**LIMIT)
+    order = placed.data()
+    assert (order.status, order.orig_qty, order.price) == ("NEW", "1.00000000", "500.00000000")
+    assert {(one.rateLimitType, one.interval) for one in placed.rate_limits} == {
+        ("REQUEST_WEIGHT", "MINUTE"),
+        ("ORDERS", "SECOND"),
+        ("ORDERS", "DAY"),
+    }
+    assert rest.get_order(symbol=SYMBOL, order_id=order.order_id).data().client_order_id == order.client_order_id
+    amended = rest.order_amend_keep_priority(symbol=SYMBOL, order_id=order.order_id, new_qty=0.5).data()
+    assert amended.amended_order.qty == "0.50000000"
+    replaced = rest.order_cancel_replace(
+        **LIMIT | {"price": 501.0}, cancel_replace_mode="STOP_ON_FAILURE", cancel_order_id=order.order_id
+    ).data()
+    assert (replaced.cancel_result, replaced.new_order_result) == ("SUCCESS", "SUCCESS")
+    bought = rest.new_order(symbol=SYMBOL, side="BUY", type="MARKET", quantity=2.0).data()
+    assert (bought.status, bought.executed_qty) == ("FILLED", "2.00000000")
+    fills = rest.my_trades(symbol=SYMBOL, order_id=bought.order_id).data()
+    assert {one.id for one in fills} == {one.trade_id for one in bought.fills}
+    second = rest.new_order(**LIMIT, new_client_order_id="mine-2").data()
+    cancelled = rest.delete_order(symbol=SYMBOL, orig_client_order_id="mine-2").data()
+    assert (cancelled.status, cancelled.order_id) == ("CANCELED", second.order_id)
+    assert [one.price for one in rest.get_open_orders(symbol=SYMBOL).data()] == ["501.00000000"]
+    gone = rest.delete_open_orders(symbol=SYMBOL).data()
+    assert len(gone) == 1
+    assert rest.get_open_orders().data() == []
+    statuses = {one.order_id: one.status for one in rest.all_orders(symbol=SYMBOL).data()}
+    assert statuses[bought.order_id] == "FILLED"
+    assert statuses[second.order_id] == "CANCELED"
 
 
-def with_client(configuration, use):
-    """Run `use(api)` with a connection of the official client."""
+def test_it_reads_the_account(rig):
+    rest = client(rig).rest_api
+    account = rest.get_account(omit_zero_balances=True).data()
+    assert account.can_trade
+    assert {one.asset for one in account.balances} == {"BTC", "ETH", "USDT"}
+    assert [one.interval for one in rest.rate_limit_order().data()] == ["SECOND", "DAY"]
+    assert rest.my_filters(symbol=SYMBOL).data().symbol_filters
+    assert rest.order_test(**LIMIT).data() is not None
 
-    async def run():
-        api = Spot(config_ws_api=configuration).websocket_api
-        connection = await api.create_connection()
+
+def test_it_reads_the_market(rig):
+    rest = client(rig).rest_api
+    assert rest.ping().data() is not None
+    info = rest.exchange_info(symbols=["BTCUSDT", "ETHUSDT"]).data()
+    assert [one.symbol for one in info.symbols] == ["BTCUSDT", "ETHUSDT"]
+    assert {type(one.actual_instance).__name__ for one in info.symbols[0].filters} >= {
+        "PriceFilter",
+        "LotSizeFilter",
+        "MarketLotSizeFilter",
+        "NotionalFilter",
+        "PercentPriceBySideFilter",
+        "MaxNumOrdersFilter",
+    }
+    depth = rest.depth(symbol=SYMBOL, limit=5).data()
+    assert len(depth.bids) == len(depth.asks) == 5
+    assert float(depth.bids[0][0]) < float(depth.asks[0][0])
+    assert rest.execution_rules(symbol=SYMBOL).data().symbol_rules[0].rules[0].rule_type == "PRICE_RANGE"
+    assert rest.reference_price(symbol=SYMBOL).data().symbol == SYMBOL
+    assert rest.ticker_price(symbol=SYMBOL).data().actual_instance.symbol == SYMBOL
+    assert rest.ticker_book_ticker().data().actual_instance
+    assert rest.avg_price(symbol=SYMBOL).data().mins == 5
+    trades = rest.get_trades(symbol=SYMBOL, limit=10).data()
+    older = rest.historical_trades(symbol=SYMBOL, from_id=trades[0].id, limit=10).data()
+    assert [one.id for one in older] == [one.id for one in trades]
+    assert rest.agg_trades(symbol=SYMBOL, limit=3).data()[-1].p
+
+
+def test_times_in_microseconds(rig):
+    assert client(rig, unit=TimeUnit.MICROSECOND.value).rest_api.time().data().server_time > 10**15
+
+
+def test_it_understands_refusals(rig):
+    rest = client(rig).rest_api
+    with pytest.raises(BadRequestError, match="Order does not exist"):
+        rest.get_order(symbol=SYMBOL, order_id=1 << 40)
+    with pytest.raises(BadRequestError, match="Filter failure: LOT_SIZE"):
+        rest.new_order(**LIMIT | {"quantity": 10_000.0})
+    with pytest.raises(BadRequestError, match="Signature for this request is not valid"):
+        Spot(
+            config_rest_api=ConfigurationRestAPI(api_key=OTHER, api_secret="wrong", base_path=rig.rest)  # noqa: S106
+        ).rest_api.get_account()
+    with pytest.raises(UnauthorizedError, match="Invalid API-key"):
+        Spot(
+            config_rest_api=ConfigurationRestAPI(api_key="nobody", api_secret="x", base_path=rig.rest)  # noqa: S106
+        ).rest_api.get_account()
+
+
+def test_it_understands_429(tmp_path):
+    with running(tmp_path, limits={"request_weight": 20}) as rig:
+        now_us = rig.venue.now_us()
+        rig.call(lambda: setattr(rig.venue, "now_us", lambda: now_us))  # the minute does not end
+        rest = client(rig).rest_api
+        for _ in range(4):
+            rest.depth(symbol=SYMBOL)
+        with pytest.raises(TooManyRequestsError, match="Too much request weight used") as caught:
+            rest.depth(symbol=SYMBOL)
+        assert 1 <= caught.value.retry_after <= 60
+
+
+@pytest.mark.parametrize("unit", [None, TimeUnit.MICROSECOND])
+def test_it_follows_the_streams(rig, caplog, unit):
+    caplog.set_level(logging.ERROR)
+    wanted = {
+        "trade": {},
+        "agg_trade": {},
+        "book_ticker": {},
+        "diff_book_depth": {"update_speed": "100ms"},
+        "partial_book_depth": {"levels": "5", "update_speed": "100ms"},
+        "reference_price": {},
+    }
+
+    async def follow():
+        connection = await client(rig, unit=unit).websocket_streams.create_connection()
+        found = {}
+        complete = asyncio.Event()
+
+        def take(name, message):
+            found.setdefault(name, message)
+            if len(found) == len(wanted):
+                complete.set()
+
         try:
-            return await asyncio.wait_for(use(connection), 60)
+            for name, chosen in wanted.items():
+                stream = await getattr(connection, name)(symbol="btcusdt", **chosen)
+                stream.on("message", lambda message, name=name: take(name, message))
+            await asyncio.wait_for(complete.wait(), 60)
+            listed = await connection.list_subscribe()
+            assert len(listed["result"]) == len(wanted)
+            await stream.unsubscribe()
         finally:
             await connection.close_connection(close_session=True)
-            tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-            for task in tasks:
-                task.cancel()  # the library leaves its reconnection timer behind
-            await asyncio.gather(*tasks, return_exceptions=True)
+        return found
 
-    return asyncio.run(run())
-
-
-async def result(awaitable):
-    """Give the result of a call, as the library's own model."""
-    answer = (await awaitable).data()
-    assert not isinstance(answer, dict), answer
-    return answer.result
-
-
-async def error(awaitable):
-    """Give the error of a call."""
-    answer = (await awaitable).data()
-    assert isinstance(answer, dict), answer
-    return answer["error"]["code"]
-
-
-def test_public_questions(rig):
-    async def use(api):
-        assert (await result(api.ping())) is not None
-        assert (await result(api.time())).server_time > 0
-        info = (await api.exchange_info(symbol=BTC)).data()
-        symbol = info.additional_properties["result"]["symbols"][0]  # the library's model is that of REST
-        assert symbol["symbol"] == BTC
-        assert {one["filterType"] for one in symbol["filters"]} >= {"PRICE_FILTER", "LOT_SIZE", "NOTIONAL"}
-        assert (await result(api.depth(symbol=BTC))).last_update_id >= 0
-        assert (await result(api.avg_price(symbol=BTC))).mins == 5
-
-    with_client(ed25519(rig), use)
-
-
-@pytest.mark.parametrize("logged_on", [True, False])
-def test_a_life_of_orders(rig, logged_on):
-    async def use(api):
-        if logged_on:
-            assert (await result(api.session_logon())).api_key == TRADER
-            assert (await result(api.session_status())).authorized_since > 0
-        placed = await result(
-            api.order_place(
-                symbol=BTC, side="BUY", type="LIMIT", time_in_force="GTC", price=100.5, quantity=1.0,
-                new_client_order_id="official-1", new_order_resp_type="FULL",
-            )
-        )  # fmt: skip
-        assert (placed.client_order_id, placed.status, placed.price) == ("official-1", "NEW", "100.50000000")
-        which = {"symbol": BTC, "order_id": placed.order_id}
-        assert (await result(api.order_status(**which))).orig_qty == "1.00000000"
-        amended = await result(api.order_amend_keep_priority(new_qty=0.5, **which))
-        assert amended.amended_order.qty == "0.50000000"
-        replaced = await result(
-            api.order_cancel_replace(
-                symbol=BTC, cancel_replace_mode="STOP_ON_FAILURE", cancel_order_id=placed.order_id, side="BUY",
-                type="LIMIT", time_in_force="GTC", price=99.0, quantity=2.0,
-            )
-        )  # fmt: skip
-        assert (replaced.cancel_result, replaced.new_order_result) == ("SUCCESS", "SUCCESS")
-        number = replaced.new_order_response.order_id
-        open_orders = await result(api.open_orders_status(symbol=BTC))
-        assert [one.order_id for one in open_orders] == [number]
-        cancelled = await result(api.order_cancel(symbol=BTC, order_id=number))
-        assert cancelled.status == "CANCELED"
-        assert await error(api.order_cancel(symbol=BTC, order_id=number)) == -2011
-        assert await error(api.order_status(symbol=BTC, orig_client_order_id="nobodys")) == -2013
-        await result(api.order_test(symbol=BTC, side="SELL", type="MARKET", quantity=0.1))
-        for price in (90.0, 91.0):
-            await result(
-                api.order_place(symbol=BTC, side="BUY", type="LIMIT", time_in_force="GTC", price=price, quantity=1.0)
-            )
-        assert len(await result(api.open_orders_cancel_all(symbol=BTC))) == 2
-        statuses = {one.status for one in await result(api.all_orders(symbol=BTC))}
-        assert statuses == {"CANCELED"}
-        account = await result(api.account_status(omit_zero_balances=True))
-        assert {one.asset for one in account.balances} >= {"USDT"}
-        limits = await result(api.account_rate_limits_orders())
-        assert {one.rate_limit_type for one in limits} == {"ORDERS"}
-        if logged_on:
-            assert (await result(api.session_logout())).api_key is None
-
-    with_client(ed25519(rig), use)
-
-
-def test_hmac_keys_trade_and_do_not_log_on(rig):
-    async def use(api):
-        assert await error(api.session_logon()) == -4056
-        placed = await result(
-            api.order_place(symbol=BTC, side="BUY", type="LIMIT", time_in_force="GTC", price=50.0, quantity=1.0)
-        )
-        assert (await result(api.order_cancel(symbol=BTC, order_id=placed.order_id))).status == "CANCELED"
-
-    with_client(hmac(rig), use)
-
-
-def test_an_account_is_followed(rig):
-    async def follow(api):
-        await result(api.session_logon())
-        subscribed = await api.user_data_stream_subscribe()
-        seen = asyncio.Queue()
-        subscribed.stream.on("message", lambda event: seen.put_nowait(event.actual_instance))
-        placed = await result(
-            api.order_place(symbol=BTC, side="BUY", type="LIMIT", time_in_force="GTC", price=200.0, quantity=1.0)
-        )
-        await asyncio.to_thread(with_client, hmac(rig), sell)
-        await result(api.order_cancel(symbol=BTC, order_id=placed.order_id))
-        events = [await seen.get() for _ in range(6)]
-        reports = [one for one in events if isinstance(one, ExecutionReport)]
-        assert [(one.x, one.X) for one in reports] == [
-            ("NEW", "NEW"), ("TRADE", "PARTIALLY_FILLED"), ("CANCELED", "CANCELED"),
-        ]  # fmt: skip
-        assert (reports[1].l, reports[1].L, reports[1].m) == ("0.40000000", "200.00000000", True)
-        balances = [one for one in events if isinstance(one, OutboundAccountPosition)]
-        assert [one.a for one in balances[0].B] == ["BTC", "USDT"]
-        assert len(balances) == len(reports) == 3
-        assert (await result(api.my_trades(symbol=BTC)))[0].id == reports[1].t
-        assert (await result(api.session_subscriptions()))[0].subscription_id == 0
-        await result(api.user_data_stream_unsubscribe())
-        return await seen.get()
-
-    async def sell(api):
-        sold = await result(api.order_place(symbol=BTC, side="SELL", type="MARKET", quantity=0.4))
-        assert (sold.status, sold.fills[0].qty) == ("FILLED", "0.40000000")
-
-    last = with_client(ed25519(rig, time_unit=TimeUnit.MICROSECOND), follow)
-    assert isinstance(last, EventStreamTerminated)
-    assert last.E > 10**15
+    found = asyncio.run(follow())
+    assert found["trade"].e == "trade"
+    assert found["agg_trade"].e == "aggTrade"
+    assert (found["trade"].T > 10**15) == (unit is not None)
+    assert found["book_ticker"].s == SYMBOL
+    assert found["diff_book_depth"].u >= found["diff_book_depth"].U
+    assert len(found["partial_book_depth"].bids) == 5
+    assert found["reference_price"].s == SYMBOL
+    assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
