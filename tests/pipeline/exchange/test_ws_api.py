@@ -6,6 +6,8 @@ import json
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from shrivenq.pipeline.exchange import requests
 from tests.pipeline.exchange.ws_api_rig import ALICE, BOB, CAROL, LIMIT, PUBLIC, Rig, sign
@@ -417,3 +419,40 @@ def test_transfer_between_accounts_of_one_group(rig):
     client.result("order.place", {**SELL, "quantity": "0.4", **transfer})
     report = next(one for one in client.events("executionReport") if one["x"] == "TRADE_PREVENTION")
     assert (report["pl"], report["pL"], report["pY"]) == ("0.40000000", "100.00000000", "40.00000000")
+
+
+# ── anything ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+VALUES = (
+    "BTCUSDT", "btcusdt", "", "BUY", "SELL", "LIMIT", "MARKET", "STOP_LOSS_LIMIT", "GTC", "IOC", "1", "0.5", "100",
+    "0", "-1", "1e9", "\N{SNOWMAN}", "x" * 200, 1, 0, -1, 100, 1 << 62, 1 << 63, 1.5, True, None, [], ["BTCUSDT"], {},
+    {"a": [1]}, "EXPIRE_BOTH", "FULL", "STOP_ON_FAILURE", "ALLOW_FAILURE", 1234567890123,
+)  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_whatever_is_asked_is_answered_and_nothing_is_lost(chance):
+    rig = Rig(weight=10**9, orders=10**9)
+    clients = [rig.client(ALICE, follow=True), rig.client(CAROL)]
+    names = sorted({name for row in requests.METHODS.values() for name in (*row.mandatory, *row.optional)})
+    good = {**LIMIT, "cancelReplaceMode": "ALLOW_FAILURE", "cancelOrderId": 1, "orderId": 1, "newQty": "0.5"}
+    for _ in range(25):
+        method = chance.choice(sorted(requests.METHODS.keys() - {"session.logout"}))
+        row = requests.METHODS[method]
+        params = {key: value for key, value in good.items() if key in {*row.mandatory, *row.optional}}
+        for name in chance.sample(names, chance.randrange(3)):
+            params[name] = chance.choice(VALUES)
+        client = chance.choice(clients)
+        client.ask(method, params)
+        client.sent.clear()
+    total = sum(sum(rig.engine.balances(account)["USDT"]) for account in (1, 2, 3))
+    assert total <= 3 * 1_000_000_00000000, "fees may go, nothing may come"
+
+
+@given(st.text() | st.binary().map(lambda one: one.decode("latin-1")) | st.none())
+@settings(max_examples=50, deadline=None)
+def test_whatever_is_sent_is_answered(text):
+    client = Rig().client()
+    assert client.take(text)["status"] in {200, 400}
+    assert client.ask("ping")["status"] == 200
