@@ -57,6 +57,8 @@ RequestAction = Literal[
 FRAME_ACTIONS, REQUEST_ACTIONS = get_args(FrameAction), get_args(RequestAction)
 IN_TIME = ("delay", "late", "too_many", "banned")
 PRINTABLE = range(32, 127)
+TIMER_S = 0.001
+"""A timer of the loop may be this early."""
 
 TIMEOUT = {
     "code": -1007,
@@ -185,20 +187,32 @@ class Lane:
         """Send a frame in a while; others may overtake it."""
         self._loop.call_later(delay_s, lambda: self._send(frame.payload, text=frame.text))
 
+    def flush(self) -> None:
+        """Send all that waits now."""
+        if self._swapped is not None:
+            self._waiting.append((0.0, self._swapped))
+            self._swapped = None
+        while self._waiting:
+            self._send_first()
+
     def _release(self) -> None:
-        first = self._waiting[0][0]
-        while self._waiting and self._waiting[0][0] <= first:
-            frame = self._waiting.popleft()[1]
-            self._send(frame.payload, text=frame.text)
+        now = self._loop.time() + TIMER_S
+        while self._waiting and self._waiting[0][0] <= now:
+            self._send_first()
         if self._waiting:
             self._loop.call_at(self._waiting[0][0], self._release)
 
+    def _send_first(self) -> None:
+        frame = self._waiting.popleft()[1]
+        self._send(frame.payload, text=frame.text)
+
 
 class Faults(Outgoing):
-    """The door of the venue when things shall go wrong."""
+    """The door of the venue when things shall go wrong; without rules the venue has the one it had before."""
 
     def __init__(self, venue: Venue, script: Script, clock: Callable[[], float] = time.monotonic) -> None:
         self._venue = venue
+        self._plain = venue.outgoing
         self._clock = clock
         self._lanes: WeakKeyDictionary[VenueSocket, Lane] = WeakKeyDictionary()
         self.triggers: list[Trigger] = []
@@ -207,7 +221,10 @@ class Faults(Outgoing):
 
     def arm(self, script: Script) -> None:
         """Forget the rules so far and begin with these."""
+        for lane in self._lanes.values():
+            lane.flush()
         self._armed = self._clock()
+        self._venue.outgoing = self if script.rules else self._plain
         self._venue.clock_offset_us = 0
         self.triggers = [Trigger(rule, f"{script.seed}/{number}") for number, rule in enumerate(script.rules)]
         self._books = {}

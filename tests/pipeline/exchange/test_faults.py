@@ -41,6 +41,7 @@ class StubVenue:
         self.formats = {"BTCUSDT": Format(SYMBOL)}
         self.limits = Limits(Rules(weight=MINUTE, raw=MINUTE, orders=(), connections=MINUTE, ban_after=9, ban_us=1))
         self.clock_offset_us = 0
+        self.outgoing = None
 
     def now_us(self):
         return 1_000_000_000
@@ -224,6 +225,34 @@ def test_a_stale_snapshot_is_the_book_of_before():
     door = armed({"on": "request", "name": "depth", "action": "stale_snapshot"})
     answer, _ = answered(door, "depth", {"symbol": "BTCUSDT"})
     assert answer.body == {"lastUpdateId": 1, "bids": [["1.00000000", "0.00001000"]], "asks": []}
+
+
+def test_without_rules_the_venue_has_its_own_door():
+    door = armed()
+    assert door._venue.outgoing is None
+    door.arm(Script([Rule(on="event", action="drop")]))
+    assert door._venue.outgoing is door
+    door.arm(Script())
+    assert door._venue.outgoing is None
+
+
+def test_what_waits_is_sent_when_the_script_ends():
+    async def run():
+        socket = StubSocket(0)
+        door = armed(
+            {"on": "event", "name": "a", "action": "reorder"},
+            {"on": "event", "name": "b", "action": "delay", "ms": 5},
+        )
+        for name in "bca":
+            door.frame(socket, "event", name, name.encode())
+        assert socket.sent == []
+        door.arm(Script())
+        assert sorted(socket.sent) == list("abc")
+        assert socket.sent[:2] == ["b", "c"]
+        await asyncio.sleep(0.01)  # the timer of what was delayed finds nothing
+        assert len(socket.sent) == 3
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(
