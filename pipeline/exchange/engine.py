@@ -16,7 +16,6 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
 from shrivenq.pipeline.exchange import background, commands, reports
 from shrivenq.pipeline.exchange import state as s
@@ -44,7 +43,6 @@ from shrivenq.pipeline.exchange.types import (
     SymbolStatus,
 )
 from shrivenq.pipeline.exchange.views import order_view, show_events, show_preventions
-from shrivenq.stages import matching
 from shrivenq.stages.id_map import ABSENT, find
 from shrivenq.stages.messages import BUY
 
@@ -392,11 +390,7 @@ class Engine(History):
 
     def _show_all(self, at: int) -> None:
         """Take the book as it is for shown."""
-        core = self.exchange.core
-        first, levels = int(core.ladders[at]["first"]), int(core.ladders[at]["levels"])
-        for level in np.flatnonzero(core.levels["orders"][first : first + levels]).tolist():
-            self.exchange.shown[first + level] = matching.side_of(core, at, level)
-        self.exchange.symbols[at]["shown_id"] = core.ladders[at]["update_id"]
+        reports.show_all(self.exchange, at)
         reports.report_touch(self.exchange, at)
         self.exchange.words[s.EVENTS] = 0
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from shrivenq.pipeline.exchange.types import Symbol
 
-LEVELS_MAX = 1 << 23
-"""Most prices a book can have: orders further away are refused as PERCENT_PRICE_BY_SIDE."""
+LEVELS_MAX = 1 << 24
+"""Most prices a book can have: orders further away are refused as PERCENT_PRICE_BY_SIDE. Unused ones take no memory."""
 PRICE_MAX = 1 << 62
 SCALE_MAX = 18
 

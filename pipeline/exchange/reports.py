@@ -138,6 +138,23 @@ def report_touch(exchange: Exchange, symbol: int) -> None:
 
 
 @kernel
+def show_all(exchange: Exchange, symbol: int) -> None:
+    """Take a book as it is for shown."""
+    core = exchange.core
+    first, levels = core.ladders[symbol]["first"], core.ladders[symbol]["levels"]
+    level = core.ladders[symbol]["best_bid"]
+    while level >= 0:
+        exchange.shown[first + level] = BUY
+        level = matching.occupied_below(core, symbol, level - 1)
+    level = core.ladders[symbol]["best_ask"]
+    while level < levels:
+        exchange.shown[first + level] = SELL
+        level = matching.occupied_above(core, symbol, level + 1)
+    matching.clear_changed(core, symbol)
+    exchange.symbols[symbol]["shown_id"] = core.ladders[symbol]["update_id"]
+
+
+@kernel
 def collect(exchange: Exchange, symbol: int) -> int:
     """List the levels that changed since the last call in `changes`, as either side sees them; return how many.
 
