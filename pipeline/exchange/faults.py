@@ -30,7 +30,7 @@ import tomllib
 from collections import deque
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import msgspec
 from starlette.responses import JSONResponse
@@ -156,7 +156,7 @@ class Lane:
     """What waits to leave through one socket, in order."""
 
     def __init__(self, socket: VenueSocket) -> None:
-        self._send: Callable[..., object] = socket.send_message
+        self._socket = ref(socket)  # the lane must not keep alive what it is found by
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[float, Frame]] = deque()
         self._swapped: Frame | None = None
@@ -171,7 +171,7 @@ class Lane:
                 self._loop.call_at(due, self._release)
             self._waiting.append((due, frame))
         else:
-            self._send(frame.payload, text=frame.text)
+            self._send(frame)
         swapped, self._swapped = self._swapped, None
         if swapped is not None:
             self.send(swapped)
@@ -185,7 +185,7 @@ class Lane:
 
     def send_late(self, frame: Frame, delay_s: float) -> None:
         """Send a frame in a while; others may overtake it."""
-        self._loop.call_later(delay_s, lambda: self._send(frame.payload, text=frame.text))
+        self._loop.call_later(delay_s, self._send, frame)
 
     def flush(self) -> None:
         """Send all that waits now."""
@@ -203,8 +203,12 @@ class Lane:
             self._loop.call_at(self._waiting[0][0], self._release)
 
     def _send_first(self) -> None:
-        frame = self._waiting.popleft()[1]
-        self._send(frame.payload, text=frame.text)
+        self._send(self._waiting.popleft()[1])
+
+    def _send(self, frame: Frame) -> None:
+        socket = self._socket()
+        if socket is not None:
+            socket.send_message(frame.payload, text=frame.text)
 
 
 class Faults(Outgoing):

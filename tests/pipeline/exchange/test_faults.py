@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import httpx
 import msgspec
@@ -225,6 +226,20 @@ def test_a_stale_snapshot_is_the_book_of_before():
     door = armed({"on": "request", "name": "depth", "action": "stale_snapshot"})
     answer, _ = answered(door, "depth", {"symbol": "BTCUSDT"})
     assert answer.body == {"lastUpdateId": 1, "bids": [["1.00000000", "0.00001000"]], "asks": []}
+
+
+def test_connections_that_are_gone_are_forgotten():
+    async def run():
+        socket = StubSocket(0)
+        door = armed({"on": "event", "action": "delay", "ms": 1})
+        door.frame(socket, "event", "a", b"a")
+        assert len(door._lanes) == 1
+        del socket
+        gc.collect()
+        assert len(door._lanes) == 0
+        await asyncio.sleep(0.01)  # the timer finds nobody
+
+    asyncio.run(run())
 
 
 def test_without_rules_the_venue_has_its_own_door():
