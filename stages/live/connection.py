@@ -68,9 +68,11 @@ class Closed(NamedTuple):
 class Connection:
     """The state machine of one connection to `url` (`ws://` or `wss://`, without a path) for `streams`."""
 
+    PATH = "/stream"
+
     def __init__(self, url: str, streams: Sequence[str], now_ns: int) -> None:
         fitting = _fitting(streams)
-        path = "/stream" + (f"?streams={'/'.join(streams[:fitting])}" if fitting else "")
+        path = self.PATH + (f"?streams={'/'.join(streams[:fitting])}" if fitting else "")
         self._protocol = ClientProtocol(parse_uri(url.rstrip("/") + path), max_size=SIZE_MAX)
         self._unasked = deque(_batches(streams[fitting:]))
         self._unanswered: set[int] = set()

@@ -108,9 +108,13 @@ class Link:
             self._record["descriptor"] = self._transport.descriptor
             self._record["sealed"] = self._transport.sealed.ctypes.data if self._context else 0
             self._record["data_ns"] = now_ns
-            self.connection = Connection(self._url, self._streams, now_ns)
+            self.connection = self._open(now_ns)
         elif now_ns > self._began_ns + CONNECT_NS:
             raise TransportError(f"{self._uri.host} port {self._uri.port}: no connection in {CONNECT_NS // 10**9} s")
+
+    def _open(self, now_ns: int) -> Connection:
+        """Begin to talk over the transport that is there now."""
+        return Connection(self._url, self._streams, now_ns)
 
     def _talk(self, frames: Frames, now_ns: int, time_ns: int) -> None:
         assert self.connection is not None
@@ -162,7 +166,7 @@ class Link:
                 return True
         while self._enter_waiting(frames, now_ns, time_ns) and self.closed is None:
             record["strict"] = connection.strict
-            r.parse(self._live, frames, self.row, time_ns)
+            self._parse(frames, time_ns)
             stopped = int(record["stopped"])
             if stopped == r.MORE:
                 return True
@@ -176,6 +180,10 @@ class Link:
                 connection.receive_frames(found, now_ns)
             self._take_events()
         return False
+
+    def _parse(self, frames: Frames, time_ns: int) -> None:
+        """Let compiled code take the messages of the stripe, up to the first thing that is none."""
+        r.parse(self._live, frames, self.row, time_ns)
 
     def _take_events(self) -> None:
         assert self.connection is not None

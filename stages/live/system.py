@@ -1,4 +1,4 @@
-"""What compiled code asks of the operating system about a socket: `recvmsg`, and why it failed.
+"""What compiled code asks of the operating system about a socket: `recvmsg`, `send`, and why it failed.
 
 The names are plain C functions, so that kernels that call them stay cached on disk.
 """
@@ -16,6 +16,8 @@ if COMPILED:
 
     recvmsg: Any = types.ExternalFunction("recvmsg", types.int64(types.int32, types.int64, types.int32))
 
+    send: Any = types.ExternalFunction("send", types.int64(types.int32, types.int64, types.int64, types.int32))
+
     @intrinsic
     def errno(typingctx: Any) -> Any:
         """Read why the last system call of this thread failed."""
@@ -32,10 +34,16 @@ else:
     _libc = ctypes.CDLL(None, use_errno=True)
     _libc.recvmsg.restype = ctypes.c_ssize_t
     _libc.recvmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
+    _libc.send.restype = ctypes.c_ssize_t
+    _libc.send.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
     def recvmsg(descriptor: int, message: int, flags: int) -> int:
         """Receive into what the `msghdr` at the address `message` describes."""
         return int(_libc.recvmsg(int(descriptor), int(message), int(flags)))
+
+    def send(descriptor: int, data: int, size: int, flags: int) -> int:
+        """Send `size` bytes at the address `data`."""
+        return int(_libc.send(int(descriptor), int(data), int(size), int(flags)))
 
     def errno() -> int:
         """Read why the last system call of this thread failed."""

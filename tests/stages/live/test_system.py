@@ -1,9 +1,11 @@
-"""`recvmsg` and `errno` as a kernel sees them."""
+"""`recvmsg`, `send` and `errno` as a kernel sees them."""
 
 from __future__ import annotations
 
 import errno
 import socket
+
+import numpy as np
 
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages.live import system
@@ -33,3 +35,27 @@ def test_bytes_come_into_the_buffer_and_their_absence_is_told():
         ours.close()
         theirs.close()
     assert receive(10_000_000, message) == (-1, errno.EBADF)
+
+
+@kernel
+def send(descriptor, data, size):
+    count = system.send(descriptor, data.ctypes.data, size, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+    return count, system.errno()
+
+
+def test_bytes_go_out_as_far_as_they_can():
+    data = np.frombuffer(bytes(range(256)) * 4096, np.uint8).copy()
+    ours, theirs = socket.socketpair()
+    try:
+        assert send(ours.fileno(), data, 5)[0] == 5
+        assert theirs.recv(100) == bytes(range(5))
+        sent = 0
+        while (found := send(ours.fileno(), data, len(data)))[0] > 0:
+            sent += found[0]
+        assert found == (-1, errno.EAGAIN)
+        assert sent > 0
+        theirs.close()
+        assert send(ours.fileno(), data, 5) == (-1, errno.EPIPE)
+    finally:
+        ours.close()
+        theirs.close()
