@@ -34,6 +34,7 @@ JOURNAL_LAG = 64
 NO_SUPERVISOR = 128
 STOPPING = 256
 STRATEGY_DEAF = 512  # a report found no room on `feedback`: what the strategy believes is wrong from now on
+NOT_TRADING = 1024  # the venue trades a symbol not, or by other rules than at the start
 HOLDS = (
     "starting",
     "stage_down",
@@ -45,6 +46,7 @@ HOLDS = (
     "no_supervisor",
     "stopping",
     "strategy_deaf",
+    "not_trading",
 )
 
 

@@ -1,0 +1,152 @@
+"""The venue's symbols (exchangeInfo) against the configured instruments: what is obeyed, what is refused.
+
+Limits on our own orders differ from time to time: the stricter of both is obeyed, and the difference told. Assets,
+decimals, tick and step are what strategies, ladders and journals are built on: a difference there refuses the start, so
+that a person changes the instrument file and whatever relied on it.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from shrivenq.pipeline.instruments import NUMBER_MAX, Tables
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TRADING = "TRADING"
+
+# The venue's filter, its key, our field, the exponent's field, and whether it is a lower limit.
+LIMITS = (
+    ("PRICE_FILTER", "minPrice", "price_min", "price_decimals", True),
+    ("PRICE_FILTER", "maxPrice", "price_max", "price_decimals", False),
+    ("LOT_SIZE", "minQty", "quantity_min", "quantity_decimals", True),
+    ("LOT_SIZE", "maxQty", "quantity_max", "quantity_decimals", False),
+    ("NOTIONAL", "minNotional", "notional_min", "", True),
+    ("NOTIONAL", "maxNotional", "notional_max", "", False),
+    ("MIN_NOTIONAL", "minNotional", "notional_min", "", True),
+)
+STEPS = (
+    ("PRICE_FILTER", "tickSize", "tick", "price_decimals"),
+    ("LOT_SIZE", "stepSize", "step", "quantity_decimals"),
+)
+
+
+class SymbolsError(Exception):
+    """exchangeInfo is not what was expected; one line says where."""
+
+
+class Symbol(NamedTuple):
+    """One symbol of exchangeInfo."""
+
+    name: str
+    status: str
+    base: str
+    quote: str
+    filters: Mapping[str, Mapping[str, Any]]
+
+
+class Comparison(NamedTuple):
+    """What came of comparing: lines, each beginning with the symbol, and the tables with the stricter limits."""
+
+    halted: list[str]  # not trading now
+    refusals: list[str]  # contradictions that cannot be obeyed
+    stricter: list[str]  # limits where the venue's is stricter
+    notes: list[str]  # everything that differs and can be obeyed, `halted` included
+    tables: Tables
+
+
+def read_symbols(info: Any) -> dict[str, Symbol]:
+    """Read exchangeInfo. Raises SymbolsError."""
+    found = {}
+    try:
+        for one in info["symbols"]:
+            filters = {str(row["filterType"]): row for row in one["filters"]}
+            symbol = Symbol(one["symbol"], one["status"], one["baseAsset"], one["quoteAsset"], filters)
+            if not all(isinstance(text, str) for text in symbol[:4]):
+                raise TypeError("a name that is no text")
+            found[symbol.name] = symbol
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SymbolsError(f"exchangeInfo: symbols are not what was expected: {error!r}"[:200]) from None
+    return found
+
+
+def compare(symbols: Mapping[str, Symbol], tables: Tables) -> Comparison:
+    """Compare the instruments with the venue's symbols. Raises SymbolsError for a filter that is no number."""
+    instruments = tables.instruments.copy()
+    made = Comparison([], [], [], [], Tables(instruments, tables.currencies))
+    for row in instruments:
+        name = row["symbol"].decode()
+        symbol = symbols.get(name)
+        if symbol is None:
+            made.refusals.append(f"{name}: the venue has no such symbol")
+            continue
+        if symbol.status != TRADING:
+            made.halted.append(f"{name}: status {symbol.status}, orders only in {TRADING}")
+        _compare_assets(symbol, row, tables.currencies, made)
+        for where, key, ours, exponent in STEPS:
+            _compare_step(symbol, row, where, key, ours, exponent, made)
+        for where, key, ours, exponent, is_lower in LIMITS:
+            decimals = row[exponent] if exponent else tables.currencies[row["quote_currency"]]["decimals"]
+            _compare_limit(symbol, row, where, key, ours, int(decimals), made, is_lower=is_lower)
+    made.notes[:0] = made.halted
+    return made
+
+
+def _number(symbol: Symbol, where: str, key: str) -> Decimal | None:
+    """Read a filter's number; None where the venue has no such rule, or 0, which disables it."""
+    text = symbol.filters.get(where, {}).get(key)
+    if text is None:
+        return None
+    try:
+        value = Decimal(text)
+    except (InvalidOperation, TypeError, ValueError):
+        raise SymbolsError(f"{symbol.name}: {where}.{key} is {text!r}: a number expected"[:200]) from None
+    if not value.is_finite() or not 0 <= value < 10**30:
+        raise SymbolsError(f"{symbol.name}: {where}.{key} is {text!r}: out of range"[:200])
+    return value or None
+
+
+def _plain(value: Decimal) -> str:
+    """Spell a number without trailing zeros and exponents."""
+    return f"{value.normalize():f}"
+
+
+def _compare_assets(symbol: Symbol, row: Any, currencies: Any, made: Comparison) -> None:
+    for key, theirs in (("base", symbol.base), ("quote", symbol.quote)):
+        ours = currencies[row[f"{key}_currency"]]["code"].decode()
+        if ours != theirs:
+            made.refusals.append(f"{symbol.name}: {key} is {ours}, the venue's is {theirs}")
+
+
+def _compare_step(symbol: Symbol, row: Any, where: str, key: str, ours: str, exponent: str, made: Comparison) -> None:
+    theirs = _number(symbol, where, key)
+    decimals = int(row[exponent])
+    found = Decimal(int(row[ours])).scaleb(-decimals)
+    if theirs is None or theirs == found:
+        return
+    if theirs.scaleb(decimals) % 1:
+        made.refusals.append(f"{symbol.name}: {exponent} is {decimals}, the venue's {key} {_plain(theirs)} needs more")
+    else:
+        made.refusals.append(f"{symbol.name}: {ours} is {_plain(found)}, the venue's {key} is {_plain(theirs)}")
+
+
+def _compare_limit(
+    symbol: Symbol, row: Any, where: str, key: str, ours: str, decimals: int, made: Comparison, *, is_lower: bool
+) -> None:
+    """Obey the stricter of two limits; a highest notional of 0 is none."""
+    theirs = _number(symbol, where, key)
+    if theirs is None:
+        return
+    rounding = ROUND_CEILING if is_lower else ROUND_FLOOR
+    value = min(int(theirs.scaleb(decimals).to_integral_value(rounding)), NUMBER_MAX - 1)
+    found = int(row[ours])
+    if value == found:
+        return
+    is_stricter = value > found if is_lower else value < found or (ours == "notional_max" and found == 0)
+    said = f"{symbol.name}: {ours} is {_plain(Decimal(found).scaleb(-decimals))}, the venue's {key} is {_plain(theirs)}"
+    made.notes.append(f"{said}: the {'venue' if is_stricter else 'configuration'}'s is obeyed")
+    if is_stricter:
+        made.stricter.append(said)
+        row[ours] = value

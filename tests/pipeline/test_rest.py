@@ -1,0 +1,311 @@
+"""The REST process: snapshots when they are wanted, limits kept, symbols watched; against a fake and a real server."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import random
+import threading
+import uuid
+
+import numpy as np
+import pytest
+
+from shrivenq.pipeline import rest
+from shrivenq.pipeline.rest import HttpClient, Requests, RestError, Side, check_instruments, exchange_info
+from shrivenq.shm import byte_ring, segment
+from shrivenq.stages import control
+from shrivenq.stages.live import source
+from shrivenq.stages.live.source import Config
+from tests.pipeline.pipeline_rig import tables
+from tests.pipeline.test_venue_symbols import info
+from tests.stages.live import authority
+
+S = 1_000_000_000
+DEPTH = b'{"lastUpdateId":100,"bids":[["1.00","2"]],"asks":[["3.00","4"]]}'
+
+
+class Log:
+    def __init__(self):
+        self.lines = []
+
+    def warning(self, event, **fields):
+        self.lines.append((event, fields))
+
+    info = error = warning
+
+
+class Venue:
+    """A client that answers by itself; `answers` come first."""
+
+    def __init__(self):
+        self.asked, self.answers, self.info, self.now_ns = [], [], info(), 1_700_000_000 * S
+
+    def get(self, target):
+        self.asked.append(target)
+        if self.answers:
+            found = self.answers.pop(0)
+            if isinstance(found, Exception):
+                raise found
+            return found
+        if "/depth" in target:
+            return 200, {}, DEPTH
+        if "/exchangeInfo" in target:
+            return 200, {}, json.dumps(self.info).encode()
+        return 200, {}, json.dumps({"serverTime": self.now_ns // 1000 + 5000}).encode()
+
+
+class World:
+    """A Side with everything around it driven by hand."""
+
+    def __init__(self, **config):
+        self.venue, self.log, self.now_s = Venue(), Log(), 0.0
+        self.segment = byte_ring.create(f"{segment.PREFIX}test-rest-{uuid.uuid4().hex[:12]}", 1 << 16)
+        self.reader = byte_ring.consumer(self.segment)
+        self.resync, self.live, self.words, self.hold = (np.zeros(512, np.int64) for _ in range(4))
+        self.live[source.OPEN] = 1
+        self.requests = Requests(self.venue, clock=lambda: self.venue.now_ns)
+        self.side = Side(
+            Config(**config), tables(), self.requests, byte_ring.producer(self.segment), self.resync, self.live,
+            self.words, self.hold, self.log, random.Random(1), lambda: self.now_s,
+        )  # fmt: skip
+
+    def run(self, seconds):
+        """Let time pass, a millisecond a step; return the snapshots that came, with their times."""
+        found = []
+        for _ in range(int(seconds * 1000)):
+            self.now_s += 0.001
+            self.venue.now_ns += 1_000_000
+            self.side.step()
+            found += [(self.now_s, payload) for _, _, payload in byte_ring.drain(self.reader)]
+        return found
+
+    def asked(self, what):
+        return [one for one in self.venue.asked if what in one]
+
+    def close(self):
+        self.segment.close()
+        self.segment.unlink()
+
+
+@pytest.fixture
+def world():
+    made = World()
+    yield made
+    made.close()
+
+
+def frame(symbol):
+    return b'{"stream":"%s@snapshot","data":%s}' % (symbol, DEPTH)
+
+
+def test_every_instrument_gets_a_snapshot_once_its_streams_are_open(world):
+    world.live[source.OPEN] = 0
+    assert world.run(0.1) == []
+    world.live[source.OPEN] = 1
+    assert sorted(payload for _, payload in world.run(0.2)) == [frame(b"btcusdt"), frame(b"ethusdt")]
+    assert world.asked("depth")[0].endswith("&limit=5000")
+    assert world.run(5) == []
+    assert world.words[rest.SNAPSHOTS] == 2
+
+
+def test_what_book_asks_for_is_fetched_and_repeats_wait_longer(world):
+    world.run(40)
+    times = []
+    for _ in range(5):
+        world.resync[1] += 1
+        asked = world.now_s
+        ((at, payload),) = world.run(6)[:1]
+        assert payload == frame(b"ethusdt")
+        times.append(at - asked)
+    assert times[0] < 0.05
+    assert all(wait >= 0.1 for wait in times[1:])
+    assert times[4] >= 0.9
+    world.run(40)
+    world.resync[1] += 1
+    asked = world.now_s
+    assert world.run(1)[0][0] - asked < 0.05, "a book that was content for long starts anew"
+
+
+@pytest.mark.parametrize("streams", [("depth20@100ms",), ("trade", "bookTicker")])
+def test_without_diffs_no_snapshot_is_fetched(streams):
+    world = World(streams=streams)
+    try:
+        world.run(1)
+        assert not world.asked("depth?")
+    finally:
+        world.close()
+
+
+def test_a_failure_is_told_and_tried_again(world):
+    world.venue.answers = [RestError("no answer"), (503, {}, b"<html>"), (200, {}, DEPTH), (200, {}, DEPTH)]
+    assert len(world.run(3)) == 2
+    reasons = [fields["reason"] for event, fields in world.log.lines if event == "REST request failed"]
+    assert reasons == ["no answer", "the venue answers HTTP 503: b'<html>'"]
+    assert world.words[rest.FAILURES] == 2
+
+
+@pytest.mark.parametrize(("status", "header", "seconds"), [(429, {"retry-after": "7"}, 7), (418, {}, rest.RETRY_S)])
+def test_the_venue_is_left_alone_when_it_says_so(world, status, header, seconds):
+    world.run(1)
+    count = len(world.venue.asked)
+    world.venue.answers = [(status, header, b"")]
+    world.resync[0] += 1
+    world.run(seconds - 1)
+    assert len(world.venue.asked) == count + 1, "not one request while it is blocked"
+    assert world.words[rest.BLOCKED_UNTIL_NS] > world.venue.now_ns
+    assert len([one for one in world.log.lines if "HTTP" in str(one)]) == 1
+    assert len(world.run(8)) == 1
+
+
+def test_the_weight_limit_is_kept(world):
+    world.venue.info["rateLimits"] = [
+        {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": 1000}
+    ]
+    spent, minute = 0, None
+    for _ in range(150):
+        before = len(world.venue.asked)
+        world.resync[0] += 1
+        world.run(1)
+        if world.venue.now_ns // (60 * S) != minute:
+            minute, spent = world.venue.now_ns // (60 * S), 0
+        spent += 250 * sum("depth" in one for one in world.venue.asked[before:])
+        assert spent <= 750 + 250, "70 % of 1000, counted a second late at a minute's end"
+    assert world.asked("depth")
+
+
+def test_the_venues_own_count_is_believed():
+    venue = Venue()
+    requests = Requests(venue, clock=lambda: venue.now_ns, weight_limit=1000)
+    venue.answers = [(200, {"x-mbx-used-weight-1m": "690"}, b"{}")]
+    requests.get("/x", 1)
+    assert requests.allows(10)
+    assert not requests.allows(11)
+    with pytest.raises(RestError, match="weight limit is used up"):
+        requests.get("/x", 11)
+    venue.now_ns += 60 * S
+    assert requests.allows(11)
+
+
+def test_a_symbol_that_halts_holds_until_it_trades_again(world):
+    world.run(1)
+    assert not world.hold[control.HOLD]
+    world.venue.info = info(status="HALT")
+    world.run(70)
+    assert world.hold[control.HOLD] == control.NOT_TRADING
+    held = [fields["what"] for event, fields in world.log.lines if event.startswith("held")]
+    assert held == ["BTCUSDT: status HALT, orders only in TRADING"], "said once"
+    world.venue.info = info()
+    world.run(70)
+    assert not world.hold[control.HOLD]
+
+
+@pytest.mark.parametrize("change", [{"PRICE_FILTER__tickSize": "0.1"}, {"LOT_SIZE__maxQty": "1"}, {"symbol": "GONE"}])
+def test_stricter_rules_while_running_hold(world, change):
+    world.venue.info = info(**change)
+    world.run(1)
+    assert world.hold[control.HOLD] == control.NOT_TRADING
+
+
+@pytest.mark.parametrize("garbage", [b"", b"[]", b"\xff", b'{"symbols":[1]}', b"[" * 100_000, b'{"rateLimits":7}'])
+def test_garbage_is_told_and_holds_nothing(world, garbage):
+    world.venue.answers = [(200, {}, garbage)] * 8
+    world.run(1)
+    assert world.words[rest.FAILURES]
+    assert not world.hold[control.HOLD]
+
+
+def test_the_venues_clock_is_estimated(world):
+    world.run(1)
+    assert abs(int(world.words[rest.VENUE_OFFSET_NS]) - 5_000_000) <= int(world.words[rest.VENUE_ERROR_NS]) <= 1_000_000
+    (said,) = [fields for event, fields in world.log.lines if event == "venue clock"]
+    assert said["ahead_ms"] == pytest.approx(5, abs=0.01)
+
+
+def test_an_unknown_symbol_is_named():
+    venue = Venue()
+    invalid = (400, {}, b'{"code":-1121,"msg":"Invalid symbol."}')
+    venue.answers = [invalid, (200, {}, b"{}"), invalid]
+    with pytest.raises(RestError, match=r"^ETHUSDT: the venue answers HTTP 400: Invalid symbol. \(-1121\)$"):
+        exchange_info(Requests(venue), ["BTCUSDT", "ETHUSDT"])
+
+
+# ── over a socket ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextlib.contextmanager
+def serving(answer, context=None):
+    """Serve `answer(path)` → (status, body) over HTTP/1.1, or HTTPS with a context."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            status, body = answer(self.path)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http{'s' if context else ''}://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_kept_connection_that_the_venue_has_closed_is_made_anew(tmp_path):
+    path, context = authority.make(tmp_path)
+    with serving(lambda path: (200, path.encode()), context) as url:
+        client = HttpClient(url + "/base/", str(path))
+        assert client.get("/x?y=1")[2] == b"/base/x?y=1"
+        client._connection.sock.shutdown(2)
+        assert client.get("/z")[::2] == (200, b"/base/z")
+        client.close()
+        stranger = HttpClient(url)
+        with pytest.raises(RestError, match="unable to get local issuer certificate"):
+            stranger.get("/")
+        stranger.close()
+
+
+def test_instruments_are_checked_at_a_start():
+    log, said = Log(), info(LOT_SIZE__maxQty="10")
+    with serving(lambda _: (200, json.dumps(said).encode())) as url:
+        config = Config(rest_url=url)
+        found = check_instruments(config, tables(), log)
+        assert found.instruments[0]["quantity_max"] == 10 * 10**8
+        assert [event for event, _ in log.lines] == ["instrument differs from the venue's"]
+        said["symbols"][0]["filters"][0]["tickSize"] = "0.05"
+        with pytest.raises(RestError, match=r"^BTCUSDT: tick is 0.01, the venue's tickSize is 0.05$"):
+            check_instruments(config, tables(), log)
+
+
+def test_a_venue_that_is_not_there_is_told_in_one_line():
+    with serving(lambda _: (200, b"")) as url:
+        pass
+    with pytest.raises(RestError, match=f"^{url}: Connection refused$"):
+        check_instruments(Config(rest_url=url), tables(), Log(), patience_s=0.2)
+
+
+@pytest.mark.parametrize("url", ["https://[", "http://x:port"])
+def test_a_url_that_is_none_is_told(url):
+    with pytest.raises(RestError, match=r"^http"):
+        HttpClient(url)
+
+
+def test_the_process_ends_when_it_is_told(world, monkeypatch):
+    monkeypatch.setattr(rest.os, "sched_setscheduler", lambda *_: None)
+    turns = iter([False] * 3)
+    assert rest.main(world.side, lambda: next(turns, True)) == 0
+    assert world.venue.asked
