@@ -67,7 +67,7 @@ DIGIT_ZERO, DASH, DOT = 48, 45, 46
 
 
 @inlined
-def _number(buffer: Any, at: int, value: int) -> int:
+def put_number(buffer: Any, at: int, value: int) -> int:
     """Write a non-negative integer; return where it ends."""
     end = at + 1
     for exponent in range(1, 19):
@@ -82,11 +82,11 @@ def _number(buffer: Any, at: int, value: int) -> int:
 
 
 @kernel
-def _decimal(buffer: Any, at: int, value: int, decimals: int) -> int:
+def put_decimal(buffer: Any, at: int, value: int, decimals: int) -> int:
     """Write a non-negative scaled integer as a decimal without trailing zeros; return where it ends."""
     whole = value // POWERS[decimals]
     part = value - whole * POWERS[decimals]
-    at = _number(buffer, at, whole)
+    at = put_number(buffer, at, whole)
     if part == 0:
         return at
     buffer[at] = DOT
@@ -102,19 +102,20 @@ def _decimal(buffer: Any, at: int, value: int, decimals: int) -> int:
 
 
 @kernel
-def _client_order_id(buffer: Any, at: int, run: Any, order_id: int) -> int:
+def put_client_id(buffer: Any, at: int, run: Any, order_id: int) -> int:
     """Write `run-epoch-number` (`messages.client_order_id`); return where it ends."""
     for index in range(len(run)):
         buffer[at + index] = run[index]
     at += len(run)
     buffer[at] = DASH
-    at = _number(buffer, at + 1, order_id >> EPOCH_SHIFT)
+    at = put_number(buffer, at + 1, order_id >> EPOCH_SHIFT)
     buffer[at] = DASH
-    return _number(buffer, at + 1, order_id & ((1 << EPOCH_SHIFT) - 1))
+    return put_number(buffer, at + 1, order_id & ((1 << EPOCH_SHIFT) - 1))
 
 
 @inlined
-def _symbol(buffer: Any, at: int, instruments: Any, instrument: int) -> int:
+def put_symbol(buffer: Any, at: int, instruments: Any, instrument: int) -> int:
+    """Write an instrument's symbol; return where it ends."""
     symbol = instruments[instrument]["symbol"]
     for index in range(len(symbol)):
         buffer[at + index] = symbol[index]
@@ -196,21 +197,21 @@ def _terms(buffer: Any, at: int, order: Any, row: int, instruments: Any, run: An
         if order[row]["price"] <= 0:
             return -1
         at = put(buffer, at, '"price":"')
-        at = _decimal(buffer, at, order[row]["price"], price_decimals)
+        at = put_decimal(buffer, at, order[row]["price"], price_decimals)
         at = put(buffer, at, '",')
     if order_type >= STOP_LOSS:
         if order[row]["stop_price"] <= 0:
             return -1
         at = put(buffer, at, '"stopPrice":"')
-        at = _decimal(buffer, at, order[row]["stop_price"], price_decimals)
+        at = put_decimal(buffer, at, order[row]["stop_price"], price_decimals)
         at = put(buffer, at, '",')
     at = _self_trade(buffer, at, order[row]["self_trade"])
     if at < 0 or order[row]["quantity"] <= 0:
         return -1
     at = put(buffer, at, '"quantity":"')
-    at = _decimal(buffer, at, order[row]["quantity"], instruments[instrument]["quantity_decimals"])
+    at = put_decimal(buffer, at, order[row]["quantity"], instruments[instrument]["quantity_decimals"])
     at = put(buffer, at, '","newClientOrderId":"')
-    at = _client_order_id(buffer, at, run, order[row]["order_id"])
+    at = put_client_id(buffer, at, run, order[row]["order_id"])
     return put(buffer, at, '","newOrderRespType":"ACK","recvWindow":2000')
 
 
@@ -222,9 +223,9 @@ def _target(buffer: Any, at: int, order: Any, row: int, run: Any) -> int:
     """Name the order meant: by the venue's own id where it is known, which it finds faster."""
     if order[row]["venue_order_id"] > 0:
         at = put(buffer, at, '","orderId":')
-        return _number(buffer, at, order[row]["venue_order_id"])
+        return put_number(buffer, at, order[row]["venue_order_id"])
     at = put(buffer, at, '","origClientOrderId":"')
-    at = _client_order_id(buffer, at, run, order[row]["target_id"])
+    at = put_client_id(buffer, at, run, order[row]["target_id"])
     return put(buffer, at, '"')
 
 
@@ -238,20 +239,20 @@ def _about(buffer: Any, at: int, order: Any, row: int, instruments: Any, run: An
         if order[row]["venue_order_id"] <= 0:
             return -1
         at = put(buffer, at, '","limit":1000,"orderId":')
-        return _number(buffer, at, order[row]["venue_order_id"])
+        return put_number(buffer, at, order[row]["venue_order_id"])
     at = _target(buffer, at, order, row, run)
     if kind == CANCEL:
         at = put(buffer, at, ',"newClientOrderId":"')
-        at = _client_order_id(buffer, at, run, order[row]["order_id"])
+        at = put_client_id(buffer, at, run, order[row]["order_id"])
         return put(buffer, at, '"')
     if kind == AMEND:
         if order[row]["quantity"] <= 0:
             return -1
         # It keeps the name it has, and so its place in every table of ours.
         at = put(buffer, at, ',"newClientOrderId":"')
-        at = _client_order_id(buffer, at, run, order[row]["target_id"])
+        at = put_client_id(buffer, at, run, order[row]["target_id"])
         at = put(buffer, at, '","recvWindow":2000,"newQty":"')
-        at = _decimal(buffer, at, order[row]["quantity"], instruments[instrument]["quantity_decimals"])
+        at = put_decimal(buffer, at, order[row]["quantity"], instruments[instrument]["quantity_decimals"])
         at = put(buffer, at, '"')
     return at
 
@@ -295,10 +296,10 @@ def _request(buffer: Any, at: int, order: Any, row: int, instruments: Any, run: 
     at = _method(buffer, at, kind)
     if at < 0:
         return 0
-    at = _symbol(buffer, at, instruments, instrument)
+    at = put_symbol(buffer, at, instruments, instrument)
     if kind == REPLACE:
         at = put(buffer, at, '","cancelReplaceMode":"STOP_ON_FAILURE","cancelOrigClientOrderId":"')
-        at = _client_order_id(buffer, at, run, target_id)
+        at = put_client_id(buffer, at, run, target_id)
     if kind in (NEW, REPLACE):
         at = _terms(buffer, at, order, row, instruments, run)
     else:
@@ -306,7 +307,7 @@ def _request(buffer: Any, at: int, order: Any, row: int, instruments: Any, run: 
     if at < 0:
         return 0
     at = put(buffer, at, ',"timestamp":')
-    at = _number(buffer, at, timestamp_ms)
+    at = put_number(buffer, at, timestamp_ms)
     return put(buffer, at, "}}")
 
 
