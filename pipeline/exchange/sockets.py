@@ -7,7 +7,6 @@ slowly, so that nobody else waits.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -15,6 +14,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import Frame, Opcode
 
 TOO_MANY = 1008
+CLOSE_S = 2.0
+"""How long a client may take to answer a close."""
 
 
 def encode(payload: bytes, *, text: bool = True) -> bytes:
@@ -31,6 +32,7 @@ class VenueSocket(WebSocketsSansIOProtocol):
         """Unsent bytes at which the client has read too slowly."""
         self.messages_s = 0
         """Incoming messages a second, pings and pongs too; 0 for any number."""
+        self.close_timeout = CLOSE_S
         self._pending: list[bytes] = []
         self._second = 0
         self._count = 0
@@ -60,16 +62,19 @@ class VenueSocket(WebSocketsSansIOProtocol):
             self.transport.abort()
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close after what was sent so far."""
-        if self.is_open:
-            self.flush()
-        if self.is_open:
-            self.tasks.add(task := asyncio.ensure_future(self._close(code, reason), loop=self.loop))
-            task.add_done_callback(self.tasks.discard)
-
-    async def _close(self, code: int, reason: str) -> None:
-        if self.is_open:
-            await self.send({"type": "websocket.close", "code": code, "reason": reason})
+        """Close after what was sent so far; what is sent from now on goes nowhere."""
+        self.flush()
+        if not self.is_open:
+            return
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.conn.send_close(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        # A client that does not answer a close is not waited for.
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
 
     def abort(self) -> None:
         """End the connection without a word."""

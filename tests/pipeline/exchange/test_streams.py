@@ -280,7 +280,7 @@ def test_a_book_kept_under_load_is_the_engine_s_own(tmp_path, unit):
                     assert [quote["b"], quote["B"], quote["a"], quote["A"]] == bids[0] + asks[0]
                     matched += 1
             assert matched > 0
-            rig.call(lambda: setattr(rig.venue.engine, "advance", lambda now_us: None))
+            rig.call(lambda: setattr(rig.venue.engine, "advance", lambda _now_us: None))
             ends = rig.call(lambda: {name: rig.venue.engine.depth(name, 1 << 20) for name in books})
             while any(book.id < ends[symbol].last_update_id for symbol, book in books.items()):
                 data = take()
