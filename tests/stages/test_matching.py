@@ -221,6 +221,37 @@ def test_unknown_handles_cancel_nothing():
         assert cancel(core, handle) == 0
 
 
+def test_an_order_that_shrinks_keeps_its_place():
+    core = make_matching([1_000], [1], 4)
+    handles = []
+    for owner in (1, 2):
+        place(core, 0, BUY, LIMIT, GTC, 1_000, 10, owner)
+        handles.append(int(core.words[matching.HANDLE]))
+    matching.clear_changed(core, 0)
+    assert matching.reduce(core, handles[0], 6) == 6
+    assert core.changed[: core.ladders[0]["changed"]].tolist() == [0]
+    assert levels_of(core, 0) == {(BUY, 1_000): (14, 2)}
+    place(core, 0, SELL, LIMIT, IOC, 1_000, 5, 3)
+    assert [(one[3], one[2]) for one in trades_of(core)] == [(1, 4), (2, 1)]
+    assert matching.reduce(core, handles[1], 0) == matching.reduce(core, handles[1], -5) == 0
+    assert matching.reduce(core, handles[1], 100) == 9
+    assert matching.reduce(core, handles[1], 1) == 0
+    assert levels_of(core, 0) == {}
+
+
+def test_a_ladder_may_have_any_number_of_blocks():
+    for levels in (64, 1 << 20):
+        core = make_matching([10, 10], [1, 1], 8, levels)
+        for instrument in range(2):
+            assert core.ladders[instrument]["best_ask"] == levels
+            assert place(core, instrument, SELL, LIMIT, GTC, 9 + levels, 5, 0) == matching.PLACED
+            assert place(core, instrument, BUY, LIMIT, GTC, 10, 5, 0) == matching.PLACED
+            assert REASONS[place(core, instrument, BUY, LIMIT, GTC, 10 + levels, 5, 0)] == "price_range"
+            assert (core.ladders[instrument]["best_bid"], core.ladders[instrument]["best_ask"]) == (0, levels - 1)
+            assert place(core, instrument, BUY, MARKET, IOC, 0, 5, 0) == matching.PLACED
+            assert core.ladders[instrument]["best_ask"] == levels
+
+
 def test_a_level_cannot_overflow():
     core = make_matching([1_000], [1], 4)
     assert REASONS[place(core, 0, BUY, LIMIT, GTC, 1_000, (1 << 60) + 1, 0)] == "quantity_range"
@@ -233,3 +264,9 @@ def test_a_level_cannot_overflow():
 def test_impossible_shapes_are_refused(bases, ticks, slots):
     with pytest.raises(ValueError, match="ladders from"):
         make_matching(bases, ticks, slots)
+
+
+@pytest.mark.parametrize("levels", [0, 63, 65, -64])
+def test_ladders_are_whole_blocks(levels):
+    with pytest.raises(ValueError, match="ladders from"):
+        make_matching([1], [1], 8, levels)

@@ -78,6 +78,18 @@ def test_the_book_stays_in_balance(seed):
     assert passed_s == pytest.approx(500_000 / config.events_per_s, rel=0.01), where
 
 
+def test_orders_of_others_are_traded_with_and_never_cancelled():
+    flow = make_flow(instruments("BTCUSDT"), Config(resting_orders=400), 5, levels=1 << 20, spare_slots=100)
+    bid = matching.price_of(flow.core, 0, int(flow.core.ladders[0]["best_bid"]))
+    for number in range(50):
+        matching.place(flow.core, 0, 1, 1, 1, bid - 100_000 - number, 1_000, 7)
+    matching.place(flow.core, 0, 1, 1, 1, bid, 1_000, 9)
+    lowest, trades = np.array([1_000]), np.zeros(1, np.int64)
+    act_often(flow, 50_000, lowest, trades)
+    left = flow.core.orders["owner"][flow.core.orders["leaves"] > 0].tolist()
+    assert (left.count(7), left.count(9)) == (50, 0)
+
+
 def test_instruments_do_not_disturb_one_another():
     alone = make_flow(instruments("BTCUSDT"), Config(), 1)
     both = make_flow(instruments("BTCUSDT", "ETHUSDT"), Config(), 1)

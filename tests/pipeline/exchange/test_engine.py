@@ -10,6 +10,7 @@ import pytest
 from shrivenq.pipeline.exchange import state as s
 from shrivenq.pipeline.exchange.engine import Engine
 from shrivenq.pipeline.exchange.types import ORDER_TYPES, STP_MODES, NewOrder, OrderEvent
+from shrivenq.shm.kernel import COMPILED
 from shrivenq.stages.messages import BUY
 from tests.pipeline.exchange.engine_driver import drive
 from tests.pipeline.exchange.engine_rig import PLAIN, ROUND, START_US, STRICT, Mirror, changed, limit, market
@@ -212,8 +213,9 @@ def test_a_million_random_commands_neither_make_nor_lose_anything():
     balances = exchange.balances
     before = balances["free"].sum(0)
     seed = np.random.SeedSequence(3).generate_state(4, np.uint32).astype(np.int64)
-    assert drive(exchange, seed, 1_000_000, 5_000) > 500_000
-    assert exchange.words[s.FILLS] > 100_000
+    count = 1_000_000 if COMPILED else 3_000
+    assert drive(exchange, seed, count, 5_000) > count // 2
+    assert exchange.words[s.FILLS] > count // 10
     assert (balances["free"].sum(0) + balances["locked"].sum(0) + exchange.fees == before).all()
     assert exchange.fees.min() >= 0
     assert exchange.fees.sum() > 0
