@@ -16,6 +16,7 @@ import msgspec
 from shrivenq.pipeline.instruments import DECIMAL, NUMBER_MAX, Tables, read_instruments
 from shrivenq.pipeline.tables import read_table
 from shrivenq.stages import book, gateway, market_data, paper_venue, risk_limits, signal
+from shrivenq.stages.live import source as live_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,6 +74,13 @@ class Recorder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Folder for recordings; nothing is recorded without one."""
 
 
+class Exchange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[exchange]`: an exchange simulator of our own, started before the pipeline and stopped after it."""
+
+    file: str = ""
+    """Its configuration, a file or the name of a shipped one; none is started without."""
+
+
 class Logs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[logs]`: JSON lines in a file, readable lines on the terminal."""
 
@@ -120,6 +128,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     stages: dict[str, StagePlace] = {}
     journal: Journal = Journal()
     recorder: Recorder = Recorder()
+    exchange: Exchange = Exchange()
     logs: Logs = Logs()
     supervisor: SupervisorTimes = SupervisorTimes()
 
@@ -251,14 +260,18 @@ def _contradictions(one: Document) -> list[str]:
     if one.mode == "live":
         errors.append('mode: found "live", allowed: "replay" or "paper": live trading is not available yet')
     if one.mode == "replay" and one.market_data.source != "capture":
-        errors.append('market_data.source: found "simulated", allowed: "capture" in mode replay, which has to end')
-    if one.mode == "paper" and one.market_data.source != "simulated":
+        errors.append(
+            f'market_data.source: found "{one.market_data.source}", allowed: "capture" in mode replay, which has to end'
+        )
+    if one.mode == "paper" and one.market_data.source == "capture":
         errors.append(
             'market_data.source: found "capture", allowed: "simulated" in mode paper: '
             "a capture's time is over, mode replay brings it back"
         )
     if one.market_data.source == "capture" and not one.market_data.path:
         errors.append("market_data.path: missing, allowed: a capture file, or a folder of them")
+    if one.market_data.source == "binance":
+        errors += [f"market_data.binance.{error}" for error in live_source.check(one.market_data.binance)]
     errors += _check_pace(one)
     for key, value in (("market_data.seed", one.market_data.seed), ("market_data.drain_ms", one.market_data.drain_ms)):
         if value < 0:

@@ -17,9 +17,13 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from shrivenq.pipeline import placement, processes, recorder, recovery, runner, state, topology
+import msgspec
+
+from shrivenq.pipeline import placement, processes, recorder, recovery, rest, runner, simulator, state, topology
 from shrivenq.pipeline.assembly import Assembly, sweep
+from shrivenq.pipeline.config import ConfigError
 from shrivenq.pipeline.inspection import Running
+from shrivenq.pipeline.watch import CYCLE_S, Watch
 from shrivenq.shm import byte_ring, segment
 from shrivenq.shm.atomics import and_word, load_word, or_word, store_word
 from shrivenq.shm.kernel import is_cached
@@ -44,7 +48,6 @@ RESTARTS_MAX = 5
 RESTART_WINDOW_S = 60.0
 BACKOFF_S = 0.05
 BACKOFF_MAX_S = 5.0
-CYCLE_S = 0.02
 
 
 class SupervisorError(Exception):
@@ -66,15 +69,16 @@ class Supervisor:
         self.assembly: Assembly | None = None
         self.running: Running | None = None
         self.children: list[Process] = []
+        self.exchange: Process | None = None  # a venue of our own
         self.recorder: Process | None = None  # beside the path: its death is told, and stops nothing
+        self.rest: Process | None = None  # live market data: snapshots; a new one is started when it dies
         self.stopping = False
         self.deaths: list[float] = []
         self.started_ns = time.time_ns()
-        self.armed_at_ns = 0
-        self._frames, self._fed_ns = 0, 0  # market data's count when it last moved, and when that was
         # fused: one process named after the first stage runs them all.
         names = list(topology.STAGES)
         self.groups = [names] if config_fused(self.config) else [[name] for name in names]
+        self._watch = Watch(self.config.supervisor, [names[0] for names in self.groups], self.log)
 
     # ── the whole ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -91,18 +95,41 @@ class Supervisor:
                 self.log.info(
                     "preparing", name=self.config.name, note="on a new machine kernels are compiled first, once"
                 )
+                self._start_exchange()
+                self._check_instruments()
                 self.warm_up()
                 self.start()
                 while not self.stopping:
                     self.watch()
             finally:
                 self.stop()
+                if self.exchange is not None:
+                    simulator.stop(self.exchange)
         return 0
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         self.stopping = True
 
     # ── start ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _start_exchange(self) -> None:
+        if not self.config.exchange.file:
+            return
+        try:
+            self.exchange = simulator.start(self.config.exchange.file, self.config.name, lambda: self.stopping)
+        except (ConfigError, simulator.SimulatorError) as error:
+            raise SupervisorError(str(error)) from None
+
+    def _check_instruments(self) -> None:
+        """Compare the instruments with those of a live venue, and go on with the stricter limits of both."""
+        feed = self.config.market_data
+        if feed.source != "binance":
+            return
+        try:
+            found = rest.check_instruments(feed.binance, self.config.tables(), self.log)
+        except rest.RestError as error:
+            raise SupervisorError(f"market_data.binance: {error}") from None
+        self.config = msgspec.structs.replace(self.config, loaded=found)
 
     def warm_up(self) -> None:
         """Compile or load every stage's machine code here, so that a fork has it and a restart takes milliseconds.
@@ -150,6 +177,7 @@ class Supervisor:
             virtual=False,
             fused=len(self.groups) == 1,
             recorded=recorded,
+            live=self.config.market_data.source == "binance",
         )
 
     def _build(self, assembly: Assembly, names: list[str], *, wait: int, epoch: int) -> runner.Runner:
@@ -186,6 +214,7 @@ class Supervisor:
         self.children = [processes.start("journal", lambda: self._journal_main(writer))]
         writer.detach()
         self.recorder = self._start_recorder(part, epoch) if recorded else None
+        self._start_rest()
         for names in self.groups:
             self.children.append(processes.start(names[0], self._stage_target(names, plan, epoch, recovered)))
         if not self._wait_ready():
@@ -209,6 +238,11 @@ class Supervisor:
         except OSError as error:
             raise SupervisorError(f"{self.config.recorder.path}: cannot be recorded to: {error.strerror}") from None
 
+    def _start_rest(self) -> None:
+        assert self.assembly is not None
+        if self.config.market_data.source == "binance":
+            self.rest = rest.start(self.config.market_data.binance, self.config.tables(), self.assembly, self.log)
+
     def _words(self, index: int, value: int) -> None:
         assert self.assembly is not None
         store_word(self.assembly.control("supervisor"), index, value)
@@ -227,7 +261,7 @@ class Supervisor:
                 generation = self.starts << control.GENERATION_SHIFT
                 store_word(self.assembly.control("kill"), control.OPERATOR, generation | control.ARMED)
                 self.log.info("armed", name=name, by=who)
-        self.armed_at_ns = self._fed_ns = time.monotonic_ns()
+        self._watch.begin(time.monotonic_ns())
         and_word(self.assembly.control("hold"), control.HOLD, ~control.STARTING)
 
     def _wait_ready(self) -> bool:
@@ -329,67 +363,22 @@ class Supervisor:
         if self.recorder is not None and not self.recorder.alive():
             self.log.error("recorder died: no longer recorded", how=describe_exit(self.recorder.status))
             self.recorder = None
-        self._watch_silence()
-        self._watch_feed()
-        self._watch_strategy()
+        if self.rest is not None and not self.rest.alive():
+            self.log.error("the REST process died: another one is started", how=describe_exit(self.rest.status))
+            self._start_rest()
+        if self.exchange is not None and not self.exchange.alive():
+            self.log.error("the exchange died", how=describe_exit(self.exchange.status))
+            self.exchange = None
+        for name in self._watch.look(self.assembly, time.monotonic_ns()):
+            self._kill_group_of(name)
         if self.running is not None:
             self.show(self.running)
         time.sleep(CYCLE_S)
 
-    def _watch_silence(self) -> None:
-        """Hold while a stage has not turned for the configured time; kill the name after the longer one."""
-        assert self.assembly is not None
-        now = time.monotonic_ns()
-        late_ns = now - getattr(self, "_looked_ns", now) - int(2 * CYCLE_S * 1e9)
-        self._looked_ns = now
-        if late_ns > 0:
-            return  # we were not scheduled ourselves: nobody's silence can be told from ours
-        limits = self.config.supervisor
-        silent = {}
-        for names in self.groups:
-            # A stage has not turned before it was let go.
-            turned_ns = max(self.armed_at_ns, int(load_word(self.assembly.loop(names[0]), stage.NOW_NS)))
-            age_ns = now - turned_ns
-            if age_ns > limits.silence_hold_ms * 1e6:
-                silent[names[0]] = age_ns
-        hold = self.assembly.control("hold")
-        if not silent:
-            if load_word(hold, control.HOLD) & control.STAGE_SILENT:
-                and_word(hold, control.HOLD, ~control.STAGE_SILENT)
-                self.log.info("all stages answer again")
-            return
-        if not load_word(hold, control.HOLD) & control.STAGE_SILENT:
-            or_word(hold, control.HOLD, control.STAGE_SILENT)
-            self.log.warning("held: stage silent", stages=sorted(silent))
-        for name, age_ns in silent.items():
-            if age_ns > limits.silence_kill_ms * 1e6:
-                self.log.error("stage silent for too long: stopped", stage=name, ms=age_ns // 1_000_000)
-                next(child for child in self.children if child.name == name).send(signal.SIGKILL)
-
-    def _watch_feed(self) -> None:
-        """Hold while market data has brought nothing for the configured time."""
-        assert self.assembly is not None
-        now = time.monotonic_ns()
-        frames = int(load_word(self.assembly.loop("market_data"), stage.FRAMES))
-        if frames != self._frames:
-            self._frames, self._fed_ns = frames, now
-        hold = self.assembly.control("hold")
-        held = bool(load_word(hold, control.HOLD) & control.FEED_STALE)
-        stale = now - self._fed_ns > self.config.supervisor.feed_stale_ms * 1e6
-        if stale and not held:
-            or_word(hold, control.HOLD, control.FEED_STALE)
-            self.log.warning("held: market data silent", ms=(now - self._fed_ns) // 1_000_000)
-        elif held and not stale:
-            and_word(hold, control.HOLD, ~control.FEED_STALE)
-            self.log.info("market data again")
-
-    def _watch_strategy(self) -> None:
-        """End a strategy that has missed a report: like the dead, it is rebuilt, not continued."""
-        assert self.assembly is not None
-        if load_word(self.assembly.control_read("hold"), control.HOLD) & control.STRATEGY_DEAF:
-            self.log.error("the strategy does not read its reports: stopped")
-            group = next(names for names in self.groups if "signal" in names)
-            next(child for child in self.children if child.name == group[0]).send(signal.SIGKILL)
+    def _kill_group_of(self, name: str) -> None:
+        """Kill the process that runs a stage: it is answered like any other death."""
+        group = next(names for names in self.groups if name in names)
+        next(child for child in self.children if child.name == group[0]).send(signal.SIGKILL)
 
     def _how(self, child: Process) -> str:
         """Say how a child ended, and by which fault if it knew."""
@@ -438,6 +427,9 @@ class Supervisor:
         if self.recorder is not None:
             killed += processes.stop([self.recorder], STOP_S)
             self.recorder = None
+        if self.rest is not None:
+            processes.stop([self.rest], 0.1)  # it may be waiting for an answer, and holds nothing
+            self.rest = None
         if killed:
             self.log.warning("had to be killed", stages=killed)
         self.assembly.unlink()

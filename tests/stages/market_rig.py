@@ -87,6 +87,8 @@ class Log:
     def warning(self, event, **fields):
         self.lines.append((event, fields))
 
+    info = error = warning
+
 
 class Rig:
     """The stage and everything around it; `close` it."""
