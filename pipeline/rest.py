@@ -22,9 +22,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from shrivenq.pipeline import processes, topology
 from shrivenq.pipeline.venue_symbols import SymbolsError, compare, read_symbols
 from shrivenq.shm import byte_ring
 from shrivenq.shm.atomics import and_word, load_word, or_word, store_word
+from shrivenq.shm.kernel import kernel
 from shrivenq.stages import control
 from shrivenq.stages.frames import TEXT
 from shrivenq.stages.live import source
@@ -33,7 +35,9 @@ from shrivenq.stages.live.transport import TransportError, make_tls_context
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shrivenq.pipeline.assembly import Assembly
     from shrivenq.pipeline.instruments import Tables
+    from shrivenq.pipeline.processes import Process
 
 # Words of the `rest` region of the control segment (int64).
 SNAPSHOTS = 0  # handed to market_data
@@ -398,6 +402,35 @@ class Side:
         store_word(self.words, VENUE_ERROR_NS, error_ns)
         self.log.info("venue clock", ahead_ms=round(offset / 1e6, 3), error_ms=round(error_ns / 1e6, 3))
         return True
+
+
+def start(config: source.Config, tables: Tables, assembly: Assembly, log: Any) -> Process:
+    """Start the REST process of a run. Raises RestError."""
+    client = HttpClient(config.rest_url, config.authority)
+    ring = byte_ring.producer(assembly.segments["rest"])
+    _forget(ring)
+    side = Side(
+        config,
+        tables,
+        Requests(client),
+        ring,
+        assembly.control_read("resync"),
+        assembly.control_read("live"),
+        assembly.control("rest"),
+        assembly.control("hold"),
+        log,
+    )
+    supervisor = assembly.control_read("supervisor")
+    parent = os.getpid()
+    return processes.start(
+        "rest", lambda: main(side, lambda: bool(load_word(supervisor, topology.STOP)) or os.getppid() != parent)
+    )
+
+
+@kernel
+def _forget(ring: Any) -> None:
+    """Forget the record in which a REST process died."""
+    byte_ring.abandon(ring)
 
 
 def main(side: Side, over: Callable[[], bool]) -> int:

@@ -23,7 +23,10 @@ def mistakes(tmp_path, text):
     return [one.removeprefix(f"{path}: ") for one in lines]
 
 
-@pytest.mark.parametrize("name", ["default", "replay_spot", "replay_usdm", "replay_cm"])
+SHIPPED_NAMES = ["default", "production", "replay_cm", "replay_spot", "replay_usdm", "simulator", "testnet"]
+
+
+@pytest.mark.parametrize("name", SHIPPED_NAMES)
 def test_what_ships_is_good(name):
     loaded = load(name)
     assert loaded.file == SHIPPED / f"{name}.toml"
@@ -35,7 +38,16 @@ def test_what_ships_is_good(name):
 
 def test_every_shipped_configuration_is_tested():
     names = {one.stem for one in SHIPPED.glob("*.toml") if not one.stem.startswith(("instruments", "exchange"))}
-    assert names == {"default", "replay_spot", "replay_usdm", "replay_cm"}
+    assert sorted(names) == SHIPPED_NAMES
+
+
+def test_a_bad_table_of_a_live_source_is_told(tmp_path):
+    text = (SHIPPED / "simulator.toml").read_text()
+    assert mistakes(tmp_path, text.replace('"ws://127.0.0.1:9443"', '"127.0.0.1"')) == [
+        'market_data.binance.stream_url: found "127.0.0.1", allowed: wss://HOST or ws://HOST'
+    ]
+    (line,) = mistakes(tmp_path, text.replace('"bookTicker"]', '"depth20"]'))
+    assert line == "market_data.binance.streams: found depth@100ms and depth20, allowed: one kind of depth"
 
 
 def test_the_default_needs_no_network_and_no_files():
@@ -51,7 +63,7 @@ def test_the_defaults_shown_in_the_default_are_the_defaults():
 
 def test_a_configuration_is_found_by_name_or_path(tmp_path):
     assert find("default") == find("default.toml") == find(str(SHIPPED / "default.toml"))
-    with pytest.raises(ConfigError, match="no such file, and no shipped configuration: default, exchange, replay_cm"):
+    with pytest.raises(ConfigError, match="no such file, and no shipped configuration: default, exchange, production, replay_cm"):
         find(str(tmp_path / "nothing.toml"))
 
 
