@@ -93,7 +93,7 @@ class Log:
 class Rig:
     """The stage and everything around it; `close` it."""
 
-    def __init__(self, source, *, virtual, count=2048, timer_ns=0, config=None, raw=None):
+    def __init__(self, source, *, virtual, count=2048, timer_ns=0, config=None, raw=None, shared=None):
         self.segment = ring.create(f"{NAME}{uuid.uuid4().hex[:12]}", m.TICK, count)
         self.reader = ring.consumer(self.segment)
         self.instruments = make_instruments("spot")
@@ -116,6 +116,7 @@ class Rig:
                 "venue": self.venue,
                 "resync": self.resync,
                 **({} if raw is None else {"raw": raw}),
+                **(shared or {}),
             },
             cursors=self.cursors,
             log=self.log,
