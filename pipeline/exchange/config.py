@@ -262,8 +262,9 @@ def _markets(document: Document, tables: Tables, errors: list[str]) -> list[Symb
     """Make a Symbol of each instrument and its filters."""
     names = [row["symbol"].decode() for row in tables.instruments]
     errors += [
-        f"symbols.{name}: no such instrument, allowed: {', '.join(names)}"
-        for name in document.symbols
+        f"{key}.{name}: no such instrument, allowed: {', '.join(names)}"
+        for key, table in (("symbols", document.symbols), ("market.price", document.market.price))
+        for name in table
         if name not in names
     ]
     markets = []

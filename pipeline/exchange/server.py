@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -34,6 +35,7 @@ from shrivenq.pipeline.exchange.stream_sessions import StreamLimits, serve_strea
 from shrivenq.pipeline.exchange.streams import Streams
 from shrivenq.pipeline.exchange.user_data import UserData
 from shrivenq.pipeline.exchange.venue import Venue
+from shrivenq.pipeline.exchange.warm import warm
 from shrivenq.pipeline.exchange.ws_api import WsApi
 
 MESSAGE_BYTES = 1 << 20
@@ -143,14 +145,11 @@ class Simulator:
         """Open the listening socket. Raises ConfigError if the address cannot be had."""
         host, port = self.config.host, self.config.port
         try:
-            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            found = socket.socket(family, kind, protocol)
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            found.bind(address)
-            found.listen(BACKLOG)
+            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            return socket.create_server(address, family=family, backlog=BACKLOG)
         except OSError as error:
-            raise ConfigError([f"{self.config.file}: {host}:{port}: cannot listen: {error.strerror}"]) from None
-        return found
+            said = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+            raise ConfigError([f"{self.config.file}: {host}:{port}: cannot listen: {said}"]) from None
 
     def _certificate(self) -> tuple[str | None, str | None]:
         """Give certificate and key, made if the configuration says so; nothing without TLS."""
@@ -192,12 +191,14 @@ async def _every(interval_s: float, work: Callable[[], None]) -> None:
 
 def run(config: Config, said: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; `said` gets the line that says where. Raises ConfigError."""
+    warm()
     simulator = Simulator(config)
     server = simulator.server()
     try:
         server.config.load()
     except OSError as error:  # ssl.SSLError is one
         raise ConfigError([f"{config.file}: tls: {error}"]) from None
+    simulator.venue.step()  # compiles on a new machine: who connects is answered at once
     listening = simulator.listen()
     host, port = listening.getsockname()[:2]
     scheme = "https" if server.config.is_ssl else "http"

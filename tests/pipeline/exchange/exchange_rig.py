@@ -1,10 +1,10 @@
 """A simulator on an ephemeral port of this machine, in a thread of this process, for tests that speak over the network.
 
-    with running() as rig:
-        rig.rest      # "http://127.0.0.1:PORT"
-        rig.ws        # "ws://127.0.0.1:PORT"
-        rig.simulator, rig.venue
-        rig.call(function)      # runs in the simulator's loop, gives what it returns
+with running() as rig:
+    rig.rest      # "http://127.0.0.1:PORT"
+    rig.ws        # "ws://127.0.0.1:PORT"
+    rig.simulator, rig.venue
+    rig.call(function)      # runs in the simulator's loop, gives what it returns
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from shrivenq.pipeline.exchange import config as configuration
 from shrivenq.pipeline.exchange.server import Simulator
+from shrivenq.pipeline.exchange.warm import warm
 
 ED25519_PEM = """-----BEGIN PRIVATE KEY-----
 MC4CAQAwBQYDK2VwBCIEIIJEYWtGBrhACmb9Dvy+qa8WEf0lQOl1s4CLIAB9m89u
@@ -25,7 +26,7 @@ MC4CAQAwBQYDK2VwBCIEIIJEYWtGBrhACmb9Dvy+qa8WEf0lQOl1s4CLIAB9m89u
 """The test key that the protocol sheet gives."""
 TRADER = "EXAMPLEKEY"
 OTHER = "vmPUZE6mv9SD5VNHk4HlWFsOr6aKE2zvsw0MuIgwCIPy6utIco14y7Ju91duEh8A"
-OTHER_SECRET = "NhqPtmdSJYdKjVHjA7PZj4Mge3R5YNiP1e3UZjInClVN65XAbvqqM6A7H5fATj0j"
+OTHER_SECRET = "NhqPtmdSJYdKjVHjA7PZj4Mge3R5YNiP1e3UZjInClVN65XAbvqqM6A7H5fATj0j"  # noqa: S105
 
 INSTRUMENTS = """
 [currencies]
@@ -79,6 +80,7 @@ class Rig:
     """A simulator that runs."""
 
     def __init__(self, config: configuration.Config) -> None:
+        warm()
         self.simulator = Simulator(config)
         self.venue = self.simulator.venue
         self.server = self.simulator.server()
@@ -87,15 +89,23 @@ class Rig:
         self.rest = f"http://127.0.0.1:{self.port}"
         self.ws = f"ws://127.0.0.1:{self.port}"
         self.loop = asyncio.new_event_loop()
+        self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="exchange")
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         try:
-            self.loop.run_until_complete(self.server.serve(sockets=[self.socket]))
+            self.loop.run_until_complete(self._serve())
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         finally:
             self.loop.close()
+
+    async def _serve(self) -> None:
+        serving = asyncio.ensure_future(self.server.serve(sockets=[self.socket]))
+        while not self.server.started and not serving.done():  # noqa: ASYNC110 - uvicorn sets no event
+            await asyncio.sleep(0.001)
+        self._started.set()
+        await serving
 
     def call(self, function):
         """Run `function` in the simulator's loop; give what it returns."""
@@ -111,6 +121,7 @@ class Rig:
 
     def __enter__(self):
         self._thread.start()
+        assert self._started.wait(60), "the simulator did not start"
         return self
 
     def __exit__(self, *_error):
