@@ -18,7 +18,7 @@ from shrivenq.stages.venues import answers as a
 from tests.stages.venues import binance_answers as frames
 from tests.stages.venues.binance_answers import FRAMES, OWN, REQUEST, agree, answer, fast, slow
 
-MUTATIONS = 6_000 if COMPILED else 300
+MUTATIONS = 2_500 if COMPILED else 200
 PIECES = (
     b'"',
     b"}",

@@ -244,7 +244,7 @@ def test_random_sessions_leave_nothing_unread(rig, gateway, seed):
     rng = random.Random(seed)
     other = rig.client(CAROL)
     mine = []
-    for _ in range(120):
+    for _ in range(60):
         what = rng.randrange(8)
         price = 100_00 + rng.randrange(-5, 6) * 10
         if what == 0:

@@ -22,7 +22,7 @@ from tests.stages.venues import fix_messages as f
 from tests.stages.venues.binance_answers import ANSWERS, OWN, REQUEST, spelled
 from tests.stages.venues.fix_messages import MESSAGES, TRADE, agree, execution, fast, message, whole
 
-MUTATIONS = 4_000 if COMPILED else 200
+MUTATIONS = 1_500 if COMPILED else 150
 
 
 def row_of(text):
