@@ -19,6 +19,7 @@ import msgspec
 
 from shrivenq.pipeline.exchange import background, commands, reports
 from shrivenq.pipeline.exchange import state as s
+from shrivenq.pipeline.exchange.capture_feed import CaptureFeed
 from shrivenq.pipeline.exchange.client_ids import ClientIds
 from shrivenq.pipeline.exchange.entry import CLIENT_ID, check_entry, request_row
 from shrivenq.pipeline.exchange.filters import check
@@ -48,6 +49,7 @@ from shrivenq.stages.messages import BUY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from shrivenq.stages.order_flow import Config
 
@@ -57,6 +59,8 @@ RESTRICTIONS: dict[str | None, int] = {
     "ONLY_PARTIALLY_FILLED": commands.ONLY_PARTIALLY_FILLED,
 }
 PREVENTIONS_KEPT = 10_000
+CAPTURE_SLOTS = 1 << 15
+"""Room in each book for a capture's levels."""
 
 
 class Engine(History):
@@ -68,6 +72,7 @@ class Engine(History):
         *,
         seed: int,
         flow: Config | None = None,
+        capture: Path | None = None,
         accounts_max: int = 64,
         orders_kept: int = 1 << 17,
         book_slots: int = 1 << 13,
@@ -75,16 +80,17 @@ class Engine(History):
         algo_orders_max: int = 0,
         asset_max: Mapping[str, int] | None = None,
     ) -> None:
-        """Open the market, with the synthetic `flow` or with empty books.
+        """Open the market, with the synthetic `flow`, a spot `capture` or nothing in the books.
 
-        `orders_kept` bounds open and remembered orders together, and fills; `book_slots` the orders of accounts that
-        rest in one book. `orders_max`, `algo_orders_max`: EXCHANGE_MAX_NUM_ORDERS and EXCHANGE_MAX_NUM_ALGO_ORDERS;
-        `asset_max`: MAX_ASSET by asset. Raises ValueError.
+        A capture is a file or a folder; its symbols need a `price_max` that is above its prices. `orders_kept` bounds
+        open and remembered orders together, and fills; `book_slots` the orders of accounts that rest in one book.
+        `orders_max`, `algo_orders_max`: EXCHANGE_MAX_NUM_ORDERS, EXCHANGE_MAX_NUM_ALGO_ORDERS; `asset_max`: MAX_ASSET
+        by asset. Raises ValueError, and CaptureError for a capture that cannot be read.
         """
         self.assets = assets_of(symbols)
         """Every asset with its decimals."""
         table = symbol_table(symbols, self.assets, asset_max or {})
-        books = make_books(symbols, seed, flow, book_slots)
+        books = make_books(symbols, seed, flow, book_slots + (CAPTURE_SLOTS if capture else 0))
         self.exchange = s.make_exchange(books, table, accounts_max, len(self.assets), orders_kept)
         self.exchange.words[s.ORDERS_MAX], self.exchange.words[s.ALGO_ORDERS_MAX] = orders_max, algo_orders_max
         self.symbols: dict[str, Symbol] = {one.name: one for one in symbols}
@@ -99,8 +105,12 @@ class Engine(History):
         self._flow_waits = flow is not None
         self.preventions: deque[Prevention] = deque(maxlen=PREVENTIONS_KEPT)
         """The last prevented matches."""
+        if flow is not None and capture is not None:
+            raise ValueError("exchange: a synthetic flow and a capture, expected one or the other")
+        self.capture = CaptureFeed(capture, symbols, self.exchange) if capture is not None else None
+        """The capture behind the market, None without one."""
         for at in range(len(symbols)):
-            # What the flow placed before anybody watched is the first snapshot.
+            # What the background placed before anybody watched is the first snapshot.
             self._show_all(at)
 
     # ── accounts ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -283,8 +293,10 @@ class Engine(History):
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def advance(self, now_us: int) -> None:
-        """Let the synthetic flow act until `now_us`, and stop orders trigger."""
+        """Let the background act until `now_us`, and stop orders trigger."""
         exchange = self.exchange
+        if self.capture is not None:
+            self._advance_capture(self.capture, now_us)
         if self._flow_waits:
             # It begins when time does.
             exchange.flow.flows["next_ns"] = now_us * background.NS_PER_US
@@ -303,6 +315,17 @@ class Engine(History):
         return events
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _advance_capture(self, capture: CaptureFeed, now_us: int) -> None:
+        """Let a capture's events happen until `now_us`, one after the other."""
+        words = self.exchange.words
+        while (due_us := capture.due_us(now_us)) is not None:
+            words[s.NOW_US] = max(due_us, int(words[s.NOW_US]))
+            at = capture.act()
+            while not commands.settle_down(self.exchange, at):
+                self._take()
+            self._take()
+            self._show_depth(at)
 
     def _prepare(self, account: int, order: NewOrder, now_us: int) -> Error | None:
         """Check what needs no market, and put the order where the kernels look for it."""

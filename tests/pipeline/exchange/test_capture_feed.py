@@ -1,0 +1,113 @@
+"""A capture as the background of the market."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from shrivenq.pipeline.exchange.engine import Engine
+from shrivenq.pipeline.exchange.types import OrderEvent, TradeEvent
+from shrivenq.stages.capture import CaptureError
+from shrivenq.stages.order_flow import Config
+from tests.pipeline.exchange.engine_rig import PLAIN, START_US, Mirror, changed, limit
+
+SYMBOL = changed(PLAIN, price_max=16_000_000, quantity_decimals=8)
+BEGIN_NS = 1_723_161_000_000_000_000
+
+
+def line(seconds, payload):
+    return f"{BEGIN_NS + int(seconds * 1e9)} {json.dumps(payload, separators=(',', ':'))}\n"
+
+
+def depth(seconds, first, last, bids=(), asks=()):
+    data = {"e": "depthUpdate", "E": 1, "s": "BTCUSDT", "U": first, "u": last}
+    data |= {"b": [list(one) for one in bids], "a": [list(one) for one in asks]}
+    return line(seconds, {"stream": "btcusdt@depth@100ms", "data": data})
+
+
+def trade(seconds, number, price, quantity, *, buyer_is_maker):
+    data = {"e": "trade", "E": 1, "s": "BTCUSDT", "t": number, "p": price, "q": quantity, "T": 1}
+    data |= {"m": buyer_is_maker, "M": True}
+    return line(seconds, {"stream": "btcusdt@trade", "data": data})
+
+
+@pytest.fixture
+def engine(tmp_path):
+    path = tmp_path / "capture.txt"
+    path.write_text(
+        depth(0, 90, 99, bids=[("99.00", "7.0")])
+        + depth(0.1, 100, 105, bids=[("98.00", "1.00000001")])
+        + line(0.2, {"lastUpdateId": 100, "bids": [["100.00", "2.0"]], "asks": [["101.00", "3.0"]]})
+        + depth(1, 106, 107, bids=[("99.50", "4.0")])
+        + "1723161001500000000 what is this\n"
+        + trade(2, 1, "100.00", "2.5", buyer_is_maker=True)
+        + depth(2.1, 108, 109, bids=[("100.00", "0.0")], asks=[("101.00", "1.0")])
+    )
+    made = Engine([SYMBOL], seed=1, capture=path)
+    made.open_account({"BTC": 10**12, "USDT": 10**15})
+    return made
+
+
+def test_it_begins_with_the_snapshot_and_what_came_before_it(engine):
+    view = engine.depth("BTCUSDT")
+    assert view.bids == [(10_000, 2 * 10**8), (9_800, 10**8 + 1)]
+    assert view.asks == [(10_100, 3 * 10**8)]
+
+
+def test_it_goes_on_at_its_own_pace_and_our_order_waits_its_turn(engine):
+    engine.advance(START_US)
+    mirror = Mirror(engine, "BTCUSDT")
+    engine.take_events()
+    number = engine.place(1, limit("BUY", 10_000, 10**8), START_US).order.order_id
+    engine.advance(START_US + 999_999)
+    assert engine.order(1, "BTCUSDT", order_id=number).executed == 0
+    engine.advance(START_US + 1_000_000)
+    events = engine.take_events()
+    assert [one.quantity for one in events if isinstance(one, TradeEvent)] == [2 * 10**8, 10**8 // 2]
+    assert engine.order(1, "BTCUSDT", order_id=number).executed == 10**8 // 2
+    (fill,) = [one for one in events if isinstance(one, OrderEvent) and one.fill]
+    assert fill.time_us == START_US + 1_000_000
+    engine.advance(START_US + 60_000_000)
+    events += engine.take_events()
+    mirror.apply(events)
+    mirror.check()
+    assert engine.depth("BTCUSDT").bids[0] == (10_000, 10**8 // 2), "ours alone"
+    assert engine.depth("BTCUSDT").asks == [(10_100, 10**8)]
+    assert engine.capture.skipped == 1
+
+
+def test_a_halted_symbol_stands_still(engine):
+    engine.advance(START_US)
+    engine.set_status("BTCUSDT", "HALT")
+    before = engine.depth("BTCUSDT")
+    engine.advance(START_US + 60_000_000)
+    assert engine.depth("BTCUSDT") == before
+
+
+def test_what_cannot_be(tmp_path):
+    with pytest.raises(CaptureError, match="no such file"):
+        Engine([SYMBOL], seed=1, capture=tmp_path / "none")
+    path = tmp_path / "capture.txt"
+    path.write_text(depth(0, 1, 2))
+    with pytest.raises(ValueError, match="expected one or the other"):
+        Engine([SYMBOL], seed=1, capture=path, flow=Config())
+    with pytest.raises(ValueError, match="more than 8 decimals"):
+        Engine([changed(SYMBOL, price_decimals=9)], seed=1, capture=path)
+
+
+@pytest.mark.slow
+def test_without_accounts_the_book_at_the_end_is_the_captures_own(data):
+    engine = Engine([SYMBOL], seed=1, capture=data / "binance" / "spot")
+    engine.advance(START_US)
+    mirror = Mirror(engine, "BTCUSDT")
+    engine.take_events()
+    for minute in range(1, 60):
+        engine.advance(START_US + minute * 60_000_000)
+        mirror.apply(engine.take_events())
+        mirror.check()
+    view = engine.depth("BTCUSDT", 5_000)
+    # The data folder's own account of the book at the end; one of 2,962 asks, at 200,000, is beyond price_max.
+    assert (view.bids[0][0], view.asks[0][0]) == (6_160_201, 6_160_202)
+    assert (len(view.bids), len(view.asks)) == (1_971, 2_961)
+    assert engine.capture.skipped == 0
