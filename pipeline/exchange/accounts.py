@@ -95,6 +95,11 @@ def to_us(timestamp: int) -> int:
     return timestamp if timestamp >= MICROSECONDS_FROM else timestamp * 1000
 
 
+def last_us(timestamp: int) -> int:
+    """Give the last microsecond of a timestamp: one in milliseconds means all of its thousand."""
+    return timestamp if timestamp >= MICROSECONDS_FROM else timestamp * 1000 + 999
+
+
 def check_time(timestamp_us: int, recv_window_us: int, now_us: int) -> None:
     """Check when a request was written against when it arrived. Raises ApiError -1021."""
     if timestamp_us >= now_us + AHEAD_US:

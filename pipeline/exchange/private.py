@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from shrivenq.pipeline.exchange import payloads, reference, requests
-from shrivenq.pipeline.exchange.accounts import to_us
+from shrivenq.pipeline.exchange.accounts import last_us, to_us
 from shrivenq.pipeline.exchange.errors import ApiError
 from shrivenq.pipeline.exchange.payloads import Format, rate_text, refusal, to_text
 from shrivenq.pipeline.exchange.public import symbol_of
@@ -178,7 +178,7 @@ def _open_orders(venue: Venue, call: Call) -> Any:
 def _times(call: Call) -> dict[str, int | None]:
     return {
         "start_us": to_us(call.values["startTime"]) if "startTime" in call.values else None,
-        "end_us": to_us(call.values["endTime"]) if "endTime" in call.values else None,
+        "end_us": last_us(call.values["endTime"]) if "endTime" in call.values else None,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from shrivenq.pipeline.exchange import reference
-from shrivenq.pipeline.exchange.accounts import to_us
+from shrivenq.pipeline.exchange.accounts import last_us, to_us
 from shrivenq.pipeline.exchange.errors import ApiError
 from shrivenq.pipeline.exchange.types import Symbol, Ticker
 
@@ -76,7 +76,7 @@ def _aggregate_trades(venue: Venue, call: Call) -> Any:
         values.get("limit", TRADES_DEFAULT),
         from_id=values.get("fromId"),
         start_us=to_us(values["startTime"]) if "startTime" in values else None,
-        end_us=to_us(values["endTime"]) if "endTime" in values else None,
+        end_us=last_us(values["endTime"]) if "endTime" in values else None,
     )
     return [
         {

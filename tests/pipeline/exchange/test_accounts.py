@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from shrivenq.pipeline.exchange.accounts import Keyring, check_time, read_public_key, to_us
+from shrivenq.pipeline.exchange.accounts import Keyring, check_time, last_us, read_public_key, to_us
 from shrivenq.pipeline.exchange.errors import ApiError
 from tests.pipeline.exchange.exchange_rig import ED25519_PEM, OTHER, OTHER_SECRET
 
@@ -101,6 +101,8 @@ def test_other_public_keys_are_refused():
 def test_a_timestamp_is_in_milliseconds_or_microseconds():
     assert to_us(1_660_801_715_431) == 1_660_801_715_431_000
     assert to_us(1_660_801_715_431_123) == 1_660_801_715_431_123
+    assert last_us(1_660_801_715_431) == 1_660_801_715_431_999
+    assert last_us(1_660_801_715_431_123) == 1_660_801_715_431_123
 
 
 def test_the_window_of_a_request():
