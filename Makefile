@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml
 	touch $(STAMP)
 
 run: venv
-	$(BIN)/shrivenq run $(ARGS)
+	$(BIN)/shrivenq run $(or $(ARGS),simulator)
 
 test: check release
 	$(BIN)/python -m pytest $(ARGS)
