@@ -18,6 +18,7 @@ from shrivenq.pipeline.exchange.types import RATE, STP_MODES, StpMode, Symbol
 from shrivenq.pipeline.instruments import DECIMAL, NUMBER_MAX, Tables, read_instruments
 from shrivenq.pipeline.tables import read_table
 from shrivenq.stages import order_flow
+from shrivenq.stages.capture import CaptureError
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
 Few = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
@@ -107,12 +108,14 @@ class SessionTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class MarketTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[market]`: the seeded traders in the background. As in `[simulated_market]` of a pipeline."""
+    """`[market]`: who else trades."""
 
-    is_active: bool = True
-    """Without them the books begin empty, and nobody trades but the accounts."""
+    source: Literal["synthetic", "capture", "none"] = "synthetic"
+    """Seeded traders, a spot capture in whose queues the clients' orders wait, or nobody: books begin empty."""
+    path: str = ""
+    """Capture file or folder."""
     events_per_s: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 500
-    """Orders, cancels and takers a second, each symbol."""
+    """Synthetic orders, cancels and takers a second, each symbol; what follows is theirs too."""
     resting_orders: Annotated[int, msgspec.Meta(ge=200, le=100_000)] = 2_000
     volatility_bps: Annotated[float, msgspec.Meta(ge=0, le=1_000)] = 0.8
     spread_bps: Annotated[float, msgspec.Meta(gt=0, le=100)] = 0.4
@@ -185,12 +188,17 @@ class Config(Document, frozen=True, kw_only=True, forbid_unknown_fields=True):
             price=market.price,
         )
         try:
-            engine = Engine(self.markets, seed=self.seed, flow=flow if market.is_active else None)
+            engine = Engine(
+                self.markets,
+                seed=self.seed,
+                flow=flow if market.source == "synthetic" else None,
+                capture=self.file.parent / market.path if market.source == "capture" else None,
+            )
             accounts = {
                 name: engine.open_account(self.balances[name], trade_group=table.trade_group)
                 for name, table in self.accounts.items()
             }
-        except ValueError as error:
+        except (ValueError, CaptureError) as error:
             raise ConfigError([f"{self.file}: {error}"]) from None
         return engine, accounts
 
@@ -244,6 +252,8 @@ def check(document: dict[str, Any], file: Path) -> Config:
     balances = _balances(good, markets, said)
     _check_keys(good, said)
     _check_tls(good, file, said)
+    if (good.market.source == "capture") != bool(good.market.path):
+        said.append('market.path: allowed: a capture file or folder, with source = "capture" and only then')
     errors += [f"{file}: {one}" for one in said]
     if errors:
         raise ConfigError(errors)

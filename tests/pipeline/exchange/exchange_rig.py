@@ -63,7 +63,7 @@ def make_config(folder: Path, **tables) -> configuration.Config:
     (folder / "instruments.toml").write_text(text)
     shipped["port"] = 0
     shipped["instruments"] = {"file": "instruments.toml"}
-    shipped["market"] = {"is_active": False}
+    shipped["market"] = {"source": "none"}
     for name, table in tables.items():
         if isinstance(table, dict) and name not in {"accounts", "keys"}:
             shipped[name] = shipped.get(name, {}) | table
@@ -72,7 +72,7 @@ def make_config(folder: Path, **tables) -> configuration.Config:
     return configuration.check(shipped, folder / "exchange.toml")
 
 
-FLOWING = {"is_active": True, "events_per_s": 500, "price": {"BTCUSDT": "600", "ETHUSDT": "30"}}
+FLOWING = {"source": "synthetic", "events_per_s": 500, "price": {"BTCUSDT": "600", "ETHUSDT": "30"}}
 """`[market]` of a venue where others trade too."""
 
 

@@ -100,6 +100,8 @@ MISTAKES = [
     ('symbols = ["BTCUSDT", "ETHUSDT"]', 'symbols = ["XRPUSDT"]', None),
     ('file = "instruments_binance_spot.toml"', 'file = "nowhere.toml"', 'instruments.file: found "nowhere.toml"'),
     ('price = { BTCUSDT = "61800"', 'price = { XRPUSDT = "1"', "market.price.XRPUSDT: no such instrument, allowed:"),
+    ('source = "synthetic"', 'source = "capture"', "market.path: allowed: a capture file or folder"),
+    ('source = "synthetic"', 'source = "none"\npath = "x"', "market.path: allowed: a capture file or folder"),
     ("step_ms = 5", "step_ms = 0", "streams.step_ms: found 0, allowed: a whole number from 1 to 60,000"),
 ]
 
@@ -128,10 +130,24 @@ def test_what_is_no_toml_and_what_is_not_there(tmp_path):
 
 
 def test_what_the_engine_does_not_take_is_one_line(tmp_path):
-    loaded = make_config(tmp_path, market={"is_active": True, "price": {"BTCUSDT": "much"}})
+    loaded = make_config(tmp_path, market={"source": "synthetic", "price": {"BTCUSDT": "much"}})
     with pytest.raises(ConfigError) as caught:
         loaded.engine()
     assert len(caught.value.lines) == 1
+
+
+def test_a_capture_may_be_the_market(tmp_path, data):
+    engine, _ = make_config(tmp_path, market={"source": "none"}).engine()
+    assert engine.capture is None
+    chosen = tomllib.loads(TEXT) | {"market": {"source": "capture", "path": str(data / "binance" / "spot")}}
+    chosen["instruments"]["symbols"] = ["BTCUSDT"]
+    for account in chosen["accounts"].values():
+        account["balances"].pop("ETH")
+    engine, _ = check(chosen, tmp_path / "c.toml").engine()
+    assert len(engine.depth("BTCUSDT", 5_000).bids) > 100
+    chosen["market"]["path"] = "nothing"
+    with pytest.raises(ConfigError, match="nothing"):
+        check(chosen, tmp_path / "c.toml").engine()
 
 
 def test_an_order_has_all_parameters_of_the_sheet():
