@@ -6,8 +6,9 @@ recognised at all; what it does not recognise goes to `binance_slow`, which deci
 outside the frame and the PADDING bytes behind it.
 
 An event is one record that opens it (SNAPSHOT or DIFF, then LEVELs in the frame's order, bids first), one TRADE, or two
-QUOTEs (bid, then ask), closed by END. `venue_ns` is the venue's event time `E`, 0 where it sends none (spot
-bookTicker and snapshots). A side of bookTicker without orders is price 0 and quantity 0.
+QUOTEs (bid, then ask), closed by END. An aggTrade is a TRADE with an id of its own, a partial book (`@depth5`, `10`,
+`20`) a SNAPSHOT: a symbol has either those or trades and diffs, never both. `venue_ns` is the venue's event time `E`, 0
+where it sends none (spot bookTicker and snapshots). A side of bookTicker without orders is price 0 and quantity 0.
 
 Source: Binance spot API, WebSocket streams; captured USD-M and COIN-M frames for the futures' spelling.
 """
@@ -286,6 +287,56 @@ def _trade(
     return 1, at
 
 
+@kernel
+def _aggregate(
+    data: Any, at: int, stop: int, symbols: Symbols, instruments: Any, row: int, target: Any, time_ns: int, cause: int
+) -> tuple[int, int]:
+    """Read a spot aggTrade from the value of `E` on."""
+    event_ms, at = _integer(data, at, stop)
+    if at < 0 or event_ms > MS_MAX or not matches(data, at, ',"s":"'):
+        return 0, -1
+    row, at = read_symbol(data, at + 6, stop, symbols, row)
+    if row < 0 or instruments[row]["futures"] != 0 or not matches(data, at, ',"a":'):
+        return 0, -1
+    trade_id, at = _integer(data, at + 5, stop)
+    if at < 0 or not matches(data, at, ',"p":"'):
+        return 0, -1
+    decimals = instruments[row]["price_decimals"]
+    price, at = _decimal(data, at + 6, stop, decimals, POWERS[decimals])
+    if price <= 0 or not matches(data, at, '","q":"'):
+        return 0, -1
+    decimals = instruments[row]["quantity_decimals"]
+    quantity, at = _decimal(data, at + 7, stop, decimals, POWERS[decimals])
+    if quantity <= 0 or not matches(data, at, '","f":'):
+        return 0, -1
+    _, at = _integer(data, at + 6, stop)
+    if at < 0 or not matches(data, at, ',"l":'):
+        return 0, -1
+    _, at = _integer(data, at + 5, stop)
+    if at < 0 or not matches(data, at, ',"T":'):
+        return 0, -1
+    _, at = _integer(data, at + 5, stop)
+    if at < 0:
+        return 0, -1
+    flags = 0
+    if matches(data, at, ',"m":true,"M":'):
+        flags = SELLER_AGGRESSED
+        at += 14
+    elif matches(data, at, ',"m":false,"M":'):
+        at += 15
+    else:
+        return 0, -1
+    if matches(data, at, "true"):
+        at += 4
+    elif matches(data, at, "false"):
+        at += 5
+    else:
+        return 0, -1
+    _header(target, 0, TRADE, flags, row, time_ns, cause)
+    _entry(target, 0, price, quantity, trade_id, event_ms * 1_000_000)
+    return 1, at
+
+
 @inlined
 def _quote(data: Any, at: int, stop: int, instruments: Any, row: int, target: Any, index: int) -> int:
     """Read `price","X":"quantity` of one side of a bookTicker into QUOTE `index`; return where it ends, or -1."""
@@ -371,9 +422,18 @@ def _stream(data: Any, at: int, symbols: Symbols) -> tuple[int, int, int]:
         return row, TRADE, at + 15
     if matches(data, at, '@snapshot","data":'):
         return row, SNAPSHOT, at + 18
+    if matches(data, at, '@aggTrade","data":'):
+        return row, TRADE, at + 18
     if not matches(data, at, "@depth"):
         return -1, 0, -1
     at += 6
+    kind = DIFF
+    if matches(data, at, "5"):
+        kind = SNAPSHOT
+        at += 1
+    elif matches(data, at, "10") or matches(data, at, "20"):
+        kind = SNAPSHOT
+        at += 2
     if matches(data, at, "@"):
         count = digits(load(data, at + 1))
         if not 0 < count < 8 or not matches(data, at + 1 + count, "ms"):
@@ -381,7 +441,7 @@ def _stream(data: Any, at: int, symbols: Symbols) -> tuple[int, int, int]:
         at += count + 3
     if not matches(data, at, '","data":'):
         return -1, 0, -1
-    return row, DIFF, at + 9
+    return row, kind, at + 9
 
 
 @kernel
@@ -408,6 +468,9 @@ def decode(
     elif matches(data, at, '{"e":"trade","E":'):
         kind = TRADE
         count, at = _trade(data, at + 17, stop, symbols, instruments, row, target, time_ns, cause)
+    elif matches(data, at, '{"e":"aggTrade","E":'):
+        kind = TRADE
+        count, at = _aggregate(data, at + 20, stop, symbols, instruments, row, target, time_ns, cause)
     elif matches(data, at, '{"lastUpdateId":'):
         kind = SNAPSHOT
         count, at = _snapshot(data, at + 16, stop, symbols, instruments, row, target, time_ns, cause)

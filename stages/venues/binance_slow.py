@@ -26,8 +26,10 @@ LIMIT = 10**18
 ID_MAX = 2**63 - 1
 
 _DECIMAL = re.compile(r"([0-9]+)(?:\.([0-9]+))?", re.ASCII)
-_STREAM = re.compile(r"([^@]+)@(?:(bookTicker|trade|snapshot)|(depth)(?:@[0-9]+ms)?)", re.ASCII)
-_KINDS = {"bookTicker": QUOTE, "trade": TRADE, "depth": DIFF, "snapshot": SNAPSHOT}
+_STREAM = re.compile(
+    r"([^@]+)@(?:(bookTicker|trade|aggTrade|snapshot)|(depth)(?:@[0-9]+ms)?|depth(?:5|10|20)(?:@[0-9]+ms)?)", re.ASCII
+)
+_KINDS = {"bookTicker": QUOTE, "trade": TRADE, "aggTrade": TRADE, "depth": DIFF, "snapshot": SNAPSHOT, None: SNAPSHOT}
 _NAMES = {DIFF: "depthUpdate", TRADE: "trade", QUOTE: "bookTicker", SNAPSHOT: "snapshot"}
 _NO_TRADE = ("NA", "INSURANCE_FUND", "ADL")
 """Futures `trade` events that never met the order book: liquidation by the insurance fund, auto-deleveraging."""
@@ -129,7 +131,9 @@ def _stream(message: dict[str, Any], symbols: Symbols) -> tuple[int, int]:
         return -1, 0
     found = _STREAM.fullmatch(name)
     if not found:
-        raise Refused(f"stream {_short(name)!r}: SYMBOL@depth, @depth@100ms, @trade, @bookTicker or @snapshot expected")
+        raise Refused(
+            f"stream {_short(name)!r}: SYMBOL@depth, @depth20, @trade, @aggTrade, @bookTicker or @snapshot expected"
+        )
     for row, entry in enumerate(symbols.table):
         if entry["length"] and entry["lower"].tobytes().rstrip(b"\0") == found[1].encode():
             return row, _KINDS[found[2] or found[3]]
@@ -144,6 +148,8 @@ def _kind(message: dict[str, Any], where: str) -> int:
         if {"u", "b", "B", "a", "A"} <= set(message):
             return QUOTE
         raise Refused(f"{where}e is missing, and this is neither a snapshot nor a bookTicker")
+    if event == "aggTrade":
+        return TRADE
     for kind, name in _NAMES.items():
         if event == name and kind != SNAPSHOT:
             return kind
@@ -257,7 +263,8 @@ def _read_trade(event: _Event) -> list[Record]:
     flags = SELLER_AGGRESSED if event.truth("m") else 0
     price = event.price(event.message.get("p"), "p")
     quantity = event.quantity(event.message.get("q"), "q", 1)
-    return [(TRADE, flags, price, quantity, event.integer("t"), event.venue_ns())]
+    identity = event.integer("a" if event.message.get("e") == "aggTrade" else "t")
+    return [(TRADE, flags, price, quantity, identity, event.venue_ns())]
 
 
 def _read_ticker(event: _Event) -> list[Record]:

@@ -35,6 +35,14 @@ SPOT_TICKER = (
     b'"a":"61837.64000000","A":"1.54698000"}}'
 )
 SPOT_SNAPSHOT = b'{"lastUpdateId":50093239218,"bids":[["61837.63000000","3.78826000"]],"asks":[]}'
+SPOT_AGGREGATE = (
+    b'{"stream":"btcusdt@aggTrade","data":{"e":"aggTrade","E":1723161255343,"s":"BTCUSDT","a":3100000,'
+    b'"p":"61837.63000000","q":"0.02000000","f":3735683259,"l":3735683261,"T":1723161255342,"m":false,"M":true}}'
+)
+SPOT_PARTIAL = (
+    b'{"stream":"btcusdt@depth20@100ms","data":{"lastUpdateId":50093239218,"bids":[["61837.63000000","3.78826000"]],'
+    b'"asks":[["61837.64000000","1.54698000"]]}}'
+)
 USDM_DEPTH = (
     b'{"stream":"btcusdt@depth@0ms","data":{"e":"depthUpdate","E":1721347022557,"T":1721347022553,"s":"BTCUSDT",'
     b'"U":4984028370826,"u":4984028373334,"pu":4984028370730,"b":[["1000.00","569.567"],["63620.10","0.000"]],"a":[]}}'
@@ -62,7 +70,7 @@ CM_SNAPSHOT = (
     b'"bids":[["61804.7","35"]],"asks":[["61804.8","1645"],["61804.9","1"]]}'
 )
 EXAMPLES = {
-    "spot": [SPOT_DEPTH, SPOT_TRADE, SPOT_TICKER, SPOT_SNAPSHOT],
+    "spot": [SPOT_DEPTH, SPOT_TRADE, SPOT_TICKER, SPOT_SNAPSHOT, SPOT_AGGREGATE, SPOT_PARTIAL],
     "usdm": [USDM_DEPTH, USDM_TRADE, USDM_TICKER, USDM_SNAPSHOT],
     "cm": [CM_DEPTH, CM_TICKER, CM_SNAPSHOT],
 }
@@ -135,6 +143,18 @@ def test_trade_quote_and_snapshot_become_these_records():
         (SNAPSHOT, 0, 0, 50093239218, 0),
         (LEVEL, 0, 6183763, 378826000, 0),
     ]
+
+
+def test_aggregate_trades_and_partial_books_become_these_records():
+    assert rows(fast(SPOT_AGGREGATE, "spot")) == [(TRADE, 0, 6183763, 2000000, 3100000), (END, 0, 0, 0, 1)]
+    book = [
+        (SNAPSHOT, 0, 0, 50093239218, 0),
+        (LEVEL, 0, 6183763, 378826000, 0),
+        (LEVEL, SIDE_ASK, 6183764, 154698000, 0),
+        (END, 0, 0, 0, 3),
+    ]
+    for stream in (b"btcusdt@depth20@100ms", b"btcusdt@depth5", b"btcusdt@depth10@100ms"):
+        assert rows(fast(SPOT_PARTIAL.replace(b"btcusdt@depth20@100ms", stream), "spot")) == book
 
 
 def test_an_empty_side_of_a_ticker_is_zero_and_nothing_else_is():

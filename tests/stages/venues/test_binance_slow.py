@@ -135,7 +135,7 @@ def test_a_futures_trade_that_never_met_the_book_is_passed_over():
         ({"stream": "btcusdt@trade"}, "data is missing"),
         ({"stream": "btcusdt@trade", "data": DEPTH}, "stream: trade expected, the data is depthUpdate"),
         ({"stream": "ethusdt@trade", "data": TRADE}, "unknown symbol"),
-        ({"stream": "btcusdt@depth20@100ms", "data": SNAPSHOT}, "SYMBOL@depth"),
+        ({"stream": "btcusdt@depth21@100ms", "data": SNAPSHOT}, "SYMBOL@depth"),
         ({"stream": "btcusdt@trade@100ms", "data": TRADE}, "SYMBOL@depth"),
         ({"stream": "btcusdt@trade", "data": {**TRADE, "p": 1}}, "data.p is 1: a decimal in a string expected"),
     ],
