@@ -58,7 +58,7 @@ class CaptureFeed:
 
     def _open(self) -> None:
         """Read on until the first snapshot is in the book, and what was recorded before it and is newer."""
-        early = []
+        early: list[Any] = []
         while (event := self._next()) is not None:
             _, records = event
             if records[0]["kind"] == SNAPSHOT:

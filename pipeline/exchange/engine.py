@@ -227,13 +227,16 @@ class Engine(History):
         Parameters and filters are checked before either is tried: what they refuse leaves both halves NOT_ATTEMPTED.
         """
         problem = self._prepare(account, order, now_us)
+        if problem == error_of("duplicate"):
+            # The order that goes may be the one that has it.
+            problem = None
         if problem is None and not self.symbols[order.symbol].cancel_replace_allowed:
             problem = error_of("cancel_replace")
-        if problem is None:
-            problem = ERRORS[check(self.exchange)]
         if problem is None and cancel_order_id is None and cancel_client_id is None:
             problem = error_of("no_id")
-        if problem is not None and problem != error_of("duplicate"):
+        if problem is None:
+            problem = ERRORS[check(self.exchange)]
+        if problem is not None:
             return ReplaceOutcome(problem, "NOT_ATTEMPTED", "NOT_ATTEMPTED", None, None)
         cancelled = self.cancel(
             account,
@@ -282,7 +285,7 @@ class Engine(History):
         if holder not in (ABSENT, found):
             return Outcome(error=error_of("amend_duplicate"))
         self.exchange.words[s.NOW_US] = max(now_us, int(self.exchange.words[s.NOW_US]))
-        code = commands.amend(self.exchange, account, at, found, min(new_quantity, AMOUNT_MAX))
+        code = commands.amend(self.exchange, account, at, found, min(max(new_quantity, 0), AMOUNT_MAX))
         if code != 0:
             return Outcome(error=ERRORS[code])
         row = int(self.exchange.words[s.ROW])
@@ -364,13 +367,13 @@ class Engine(History):
 
     def _finish(self, at: int, row: int, now_us: int) -> Outcome:
         """Take the events of a command, answer it, and let stop orders follow."""
-        view = self._view(row)
-        name, original = self._names.get(row, (view.client_id, ""))
+        name, original = self._names.get(row, (self._client_ids.of(row), ""))
+        order_id = int(self.exchange.orders[row]["order_id"])
         events, preventions = self._take()
-        mine = [one for one in events if isinstance(one, OrderEvent) and one.order.order_id == view.order_id]
+        mine = [one for one in events if isinstance(one, OrderEvent) and one.order.order_id == order_id]
         outcome = Outcome(
             error=None,
-            order=view,
+            order=mine[-1].order,
             fills=tuple(one.fill for one in mine if one.fill is not None),
             preventions=tuple(preventions),
             client_id=name,
@@ -390,7 +393,8 @@ class Engine(History):
         if exchange.words[s.EVENTS] == 0:
             return [], []
         events = show_events(exchange, self._list, self._client_ids.of, self._names)
-        preventions = show_preventions(exchange, self._list)
+        prevented = any(isinstance(one, OrderEvent) and one.execution == "TRADE_PREVENTION" for one in events)
+        preventions = show_preventions(exchange, self._list) if prevented else []
         exchange.words[s.EVENTS] = 0
         self._names.clear()
         self._events += events

@@ -66,6 +66,8 @@ def check_entry(order: NewOrder, symbol: Symbol) -> Error | None:
         return error_of("bad_client_id")
     if order.strategy_type is not None and order.strategy_type < STRATEGY_TYPE_MIN:
         return error_of("strategy_type")
+    if max(abs(order.strategy_id or 0), order.strategy_type or 0) >= 1 << 63:
+        return error_of("strategy_overflow")
     if order.stp is not None and order.stp not in symbol.stp_allowed:
         return error_of("stp_mode")
     for number in (order.price, order.quantity, order.quote_quantity, order.stop_price):

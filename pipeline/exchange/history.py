@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from shrivenq.pipeline.exchange.types import Symbol
 
 
+ID_MAX = (1 << 63) - 1
+
+
 @kernel
 def list_levels(exchange: s.Exchange, symbol: int, limit: int) -> int:
     """List up to `limit` levels a side in `changes`, bids first, best first; return how many."""
@@ -173,6 +176,8 @@ class History:
         """Find the order id that a client means."""
         if order_id is None and client_id is None:
             return error_of("no_id")
+        if order_id is not None and not 0 < order_id <= ID_MAX:
+            return error_of("unknown_order")
         if client_id is None:
             assert order_id is not None
             return order_id

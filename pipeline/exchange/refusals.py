@@ -39,6 +39,7 @@ _TABLE: tuple[tuple[str, int, str], ...] = (
     ("thin_market_book", -2010, "Order book liquidity is less than MARKET_LOT_SIZE filter minimum quantity."),
     ("empty_book", -2010, "Order book liquidity is less than symbol minimum quantity."),
     ("overflow", -1108, "Parameter 'quantity' overflowed."),
+    ("strategy_overflow", -1108, "Parameter 'strategyId' overflowed."),
     ("unknown_order", -2011, "Unknown order sent."),
     ("cancel_closed", -2011, "Market is closed."),
     ("restricted", -2011, "Order was not canceled due to cancel restrictions."),

@@ -13,7 +13,17 @@ from shrivenq.pipeline.exchange.types import ORDER_TYPES, STP_MODES, NewOrder, O
 from shrivenq.shm.kernel import COMPILED
 from shrivenq.stages.messages import BUY
 from tests.pipeline.exchange.engine_driver import drive
-from tests.pipeline.exchange.engine_rig import PLAIN, ROUND, START_US, STRICT, Mirror, changed, limit, market
+from tests.pipeline.exchange.engine_rig import (
+    PLAIN,
+    ROUND,
+    START_US,
+    STRICT,
+    Mirror,
+    changed,
+    limit,
+    market,
+    order,
+)
 from tests.pipeline.exchange.slow_engine import LIMITED, STOPS, RefusedError, SlowEngine
 
 
@@ -396,6 +406,26 @@ def test_accounts_deposits_and_what_they_may_not_be():
         engine.open_account({})
     with pytest.raises(ValueError, match="no room for more than 64"):
         engine.open_account({})
+
+
+@pytest.mark.parametrize("number", [-(1 << 70), -1, 0, 7, (1 << 63) - 1, 1 << 63, 1 << 70])
+def test_no_number_is_too_strange_for_an_answer(number):
+    engine = market()
+    engine.place(1, limit("BUY", 100, 10), START_US)
+    assert engine.cancel(1, PLAIN.name, START_US, order_id=number).error == (-2011, "Unknown order sent.")
+    assert engine.order(1, PLAIN.name, order_id=number).code == -2013
+    assert engine.amend(1, PLAIN.name, START_US, order_id=number, new_quantity=5).error.code == -2038
+    for field in ("price", "quantity", "strategy_id", "strategy_type"):
+        fields = {"price": 50, "quantity": 1, field: number}
+        found = engine.place(1, limit("BUY", **fields), START_US)
+        assert found.error is None or found.error.code in {-1013, -1108, -1134, -2010}, field
+    engine.place(1, order("BUY", "MARKET", quote_quantity=number), START_US)
+    engine.place(1, order("BUY", "STOP_LOSS", stop_price=number, quantity=1), START_US)
+    assert engine.order(1, PLAIN.name, order_id=1).leaves == 10
+    engine.amend(1, PLAIN.name, START_US, order_id=1, new_quantity=number)
+    for field in ("order_id", "start_us", "end_us"):
+        engine.all_orders(1, PLAIN.name, **{field: number})
+        engine.my_trades(1, PLAIN.name, **{field: number})
 
 
 def test_time_never_goes_back():
