@@ -161,6 +161,11 @@ class Lane:
         self._waiting: deque[tuple[float, Frame]] = deque()
         self._swapped: Frame | None = None
 
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether something waits."""
+        return bool(self._waiting) or self._swapped is not None
+
     def send(self, frame: Frame, delay_s: float = 0.0) -> None:
         """Send a frame behind all that wait, `delay_s` from now at the soonest."""
         if delay_s or self._waiting:
@@ -239,6 +244,11 @@ class Faults(Outgoing):
         """Find the rule that acts now."""
         elapsed_ms = (self._clock() - self._armed) * 1000
         return next((trigger for trigger in self.triggers if trigger.pull(on, name, elapsed_ms)), None)
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether no rule is armed, and nothing waits because of one that was."""
+        return not self.triggers and not any(lane.is_busy for lane in self._lanes.values())
 
     def frame(self, socket: VenueSocket, kind: str, name: str, payload: bytes, *, text: bool = True) -> None:
         """Send one WebSocket message, or what the rules make of it."""

@@ -20,7 +20,7 @@ from shrivenq.pipeline.exchange.sockets import encode
 from shrivenq.pipeline.exchange.stream_sessions import StreamLimits, refuse, serve_streams
 from shrivenq.pipeline.exchange.streams import Merged, Streams
 from shrivenq.pipeline.exchange.types import DepthEvent, Event, TickerEvent, TradeEvent
-from shrivenq.pipeline.exchange.venue import Outgoing, Venue
+from shrivenq.pipeline.exchange.venue import Venue
 
 if TYPE_CHECKING:
     from starlette.websockets import WebSocket
@@ -88,9 +88,9 @@ class SbeStreams(Streams):
         """Send a message to all who listen to `name`."""
         outgoing = self._venue.outgoing
         frame = encode(payload, text=False)
-        plain = type(outgoing) is Outgoing
+        is_open = outgoing.is_open
         for listener in list(self._listeners[name]):
-            if plain:
+            if is_open:
                 listener.socket.send_frame(frame)
             else:
                 outgoing.frame(listener.socket, "market", name, payload, text=False)

@@ -17,7 +17,7 @@ import orjson
 
 from shrivenq.pipeline.exchange.sockets import VenueSocket, encode
 from shrivenq.pipeline.exchange.types import DepthEvent, Event, TickerEvent, TradeEvent
-from shrivenq.pipeline.exchange.venue import Outgoing, Venue
+from shrivenq.pipeline.exchange.venue import Venue
 
 if TYPE_CHECKING:
     from shrivenq.pipeline.exchange.tape import Aggregate
@@ -137,14 +137,14 @@ class Streams:
             return
         payloads: dict[tuple[bool, bool], bytes] = {}
         frames: dict[tuple[bool, bool], bytes] = {}
-        plain = type(self._venue.outgoing) is Outgoing
+        is_open = self._venue.outgoing.is_open
         for listener in list(listeners):
             way = listener.micros, listener.combined
             if way not in payloads:
                 body = orjson.dumps(make(what, _micros if listener.micros else _millis))
                 payloads[way] = b'{"stream":"%b","data":%b}' % (name.encode(), body) if listener.combined else body
                 frames[way] = encode(payloads[way])
-            if plain:
+            if is_open:
                 listener.socket.send_frame(frames[way])
             else:
                 self._venue.outgoing.frame(listener.socket, "market", name, payloads[way])

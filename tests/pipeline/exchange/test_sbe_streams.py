@@ -50,6 +50,8 @@ class Socket:
 class Script(Outgoing):
     """A script of faults, which sees every message before it goes out."""
 
+    is_open = False
+
     def __init__(self):
         self.seen = []
 

@@ -199,6 +199,8 @@ def test_faults_are_asked_about_every_frame(venue, monkeypatch):
     seen = []
 
     class Door(Outgoing):
+        is_open = False
+
         def frame(self, _socket, kind, name, payload, *, text=True):
             seen.append((kind, name, json.loads(payload)["t"], text))
 

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from shrivenq.pipeline.exchange.errors import ApiError
+from shrivenq.pipeline.exchange.faults import Rule, Script
 from shrivenq.pipeline.exchange.server import Simulator
 from shrivenq.pipeline.exchange.types import BalanceEvent, DepthEvent, OrderEvent, TickerEvent, TradeEvent
 from shrivenq.pipeline.exchange.venue import COMMANDS, Answer, Outgoing, Request, nobody
@@ -108,10 +109,19 @@ def test_the_open_door_lets_everything_pass():
             sent.append((payload, text))
 
     door = Outgoing()
+    assert door.is_open
     door.frame(Socket(), "market", "btcusdt@trade", b"x")
     door.frame(Socket(), "market", "btcusdt@trade", b"y", text=False)
     assert sent == [(b"x", True), (b"y", False)]
     assert asyncio.run(door.answer(request("ping"), lambda: Answer(200, {}))) == Answer(200, {})
+
+
+def test_the_door_is_open_while_no_fault_is_armed(simulator):
+    assert simulator.venue.outgoing.is_open
+    simulator.faults.arm(Script([Rule(on="market", action="drop")]))
+    assert not simulator.venue.outgoing.is_open
+    simulator.faults.arm(Script())
+    assert simulator.venue.outgoing.is_open
 
 
 def test_every_method_that_is_no_session_s_is_carried_out():
