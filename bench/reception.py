@@ -5,6 +5,7 @@ a TCP connection, as fast as they are taken. `frames` is the rate at which whole
 and published; `frame` the CPU time of that, receiving included, for each message.
 
 - trade_json, depth_json: the production loop: compiled recvmsg, frame parser, decoder, ring; a consumer empties it.
+- sbe: the same of the trades in the venue's binary form, one in a message.
 - websockets_orjson: trades through `websockets`' sans-I/O protocol fed from a non-blocking socket, orjson, and the same
   integers written to the same ring's slots by Python.
 
@@ -29,6 +30,7 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from decode import to_sbe
 from report import Report, interleaved
 
 from shrivenq.shm import ring, segment
@@ -69,13 +71,13 @@ def captured(kind):
 
 
 def framed(payload):
-    """Put a payload into an unmasked text frame."""
-    size = len(payload)
+    """Put a payload into an unmasked frame, JSON into a text one."""
+    size, first = len(payload), b"\x81" if payload[:1] == b"{" else b"\x82"
     if size < 126:
-        return bytes([0x81, size]) + payload
+        return first + bytes([size]) + payload
     if size < 1 << 16:
-        return b"\x81\x7e" + size.to_bytes(2) + payload
-    return b"\x81\x7f" + size.to_bytes(8) + payload
+        return first + b"\x7e" + size.to_bytes(2) + payload
+    return first + b"\x7f" + size.to_bytes(8) + payload
 
 
 class Peer:
@@ -211,6 +213,7 @@ class WebsocketsOrjson:
 def main():
     report = Report("reception")
     trades, depths = captured(b"@trade"), captured(b"@depth")
+    binaries = [to_sbe(one) for one in trades]
 
     def once(make, payloads):
         """Make, warm up, measure once, and close: only one peer runs at a time."""
@@ -224,6 +227,7 @@ def main():
     cases = {
         "trade_json": lambda: once(Ours, trades),
         "depth_json": lambda: once(Ours, depths),
+        "sbe": lambda: once(Ours, binaries),
         "websockets_orjson": lambda: once(WebsocketsOrjson, trades),
     }
     for name, row in interleaved(ROUNDS, cases).items():
