@@ -129,7 +129,8 @@ class History:
     def trades(self, symbol: str, *, from_id: int | None = None, limit: int = 500) -> list[TradeEvent]:
         """List trades of the market, the oldest first: from `from_id` on, else the last `limit`."""
         ring = self.exchange.trades[self._at[symbol]]
-        rows = np.sort(ring[ring["trade_id"] > 0], order="trade_id")
+        rows = ring[ring["trade_id"] > 0]
+        rows = rows[np.argsort(rows["trade_id"])]
         if from_id is not None:
             rows = rows[rows["trade_id"] >= from_id][:limit]
         return [
