@@ -42,6 +42,8 @@ MESSAGE_BYTES = 1 << 20
 """Longest incoming WebSocket message; a longer one ends the connection."""
 STOP_S = 3
 """How long an ordered stop waits for clients to go."""
+KEEP_ALIVE_S = 60
+"""How long an idle HTTP connection stays."""
 BACKLOG = 2048
 
 
@@ -59,6 +61,9 @@ class Simulator:
         self.ws_api = WsApi(self.venue, self.user_data, config.sessions.lifetime_s)
         self.faults = faults.Faults(self.venue, faults.Script())
         self.venue.outgoing = self.faults
+        self.failure: BaseException | None = None
+        """What stopped the server, if not a person."""
+        self._server: uvicorn.Server | None = None
         self.app = Starlette(routes=self._routes(), lifespan=self._lifespan)
 
     def _routes(self) -> list[BaseRoute]:
@@ -103,12 +108,21 @@ class Simulator:
         )
         self.venue.step()
         tasks = [asyncio.create_task(_every(interval_ms / 1000, work)) for interval_ms, work in works]
+        for task in tasks:
+            task.add_done_callback(self._note_end)
         try:
             yield {"backlog_bytes": self.config.sessions.backlog_bytes}
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        """Stop the server when what keeps the market moving has failed: a market that stands still is no market."""
+        if not task.cancelled() and task.exception() is not None:
+            self.failure = task.exception()
+            if self._server is not None:
+                self._server.should_exit = True
 
     def announce(self) -> None:
         """Tell every connection that the venue is about to stop."""
@@ -120,7 +134,7 @@ class Simulator:
         """Make the server; `serve(sockets=[…])` runs it until `should_exit`, or a signal. Raises ConfigError."""
         sessions = self.config.sessions
         certificate, key = self._certificate()
-        return _Server(
+        self._server = _Server(
             self,
             uvicorn.Config(
                 self.app,
@@ -137,9 +151,11 @@ class Simulator:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=STOP_S,
             ),
         )
+        return self._server
 
     def listen(self) -> socket.socket:
         """Open the listening socket. Raises ConfigError if the address cannot be had."""
@@ -175,7 +191,6 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop in order."""
         self._simulator.announce()
-        await asyncio.sleep(0)  # what was announced is written before anything closes
         await super().shutdown(sockets)
 
 
@@ -190,7 +205,10 @@ async def _every(interval_s: float, work: Callable[[], None]) -> None:
 
 
 def run(config: Config, said: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; `said` gets the line that says where. Raises ConfigError."""
+    """Serve until SIGINT or SIGTERM; `said` gets the line that says where.
+
+    Raises ConfigError, and whatever the market stopped for.
+    """
     warm()
     simulator = Simulator(config)
     server = simulator.server()
@@ -205,3 +223,5 @@ def run(config: Config, said: Callable[[str], None]) -> None:
     said(f"exchange: {', '.join(simulator.venue.symbols)} at {scheme}://{host}:{port}; Ctrl-C stops")
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(server.serve(sockets=[listening]))
+    if simulator.failure is not None:
+        raise simulator.failure

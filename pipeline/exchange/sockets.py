@@ -76,6 +76,11 @@ class VenueSocket(WebSocketsSansIOProtocol):
         # A client that does not answer a close is not waited for.
         self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
 
+    def shutdown(self) -> None:
+        """Close because the server stops, after what was sent so far."""
+        self.flush()
+        super().shutdown()
+
     def abort(self) -> None:
         """End the connection without a word."""
         self._pending.clear()

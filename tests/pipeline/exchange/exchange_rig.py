@@ -124,10 +124,14 @@ class Rig:
         assert self._started.wait(60), "the simulator did not start"
         return self
 
+    def wait(self) -> None:
+        """Wait until it has stopped."""
+        self._thread.join(60)
+        assert not self._thread.is_alive(), "the simulator did not stop"
+
     def __exit__(self, *_error):
         self.stop()
-        self._thread.join(30)
-        assert not self._thread.is_alive(), "the simulator did not stop"
+        self.wait()
 
 
 @contextlib.contextmanager

@@ -24,7 +24,8 @@ LIMIT = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "time_in_force": "GTC
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("official"), market=FLOWING, limits={"messages_s": 0}) as found:
+    fast = {"reference_ms": 50}
+    with running(tmp_path_factory.mktemp("official"), market=FLOWING, limits={"messages_s": 0}, streams=fast) as found:
         yield found
 
 

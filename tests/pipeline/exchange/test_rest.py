@@ -247,25 +247,7 @@ def test_garbage_on_the_wire_harms_nobody(rig, client):
 
 
 def test_nasty_values_never_end_in_a_5xx(client):
-    nasty = [
-        "",
-        " ",
-        "\x00",
-        "é",
-        "🙂",
-        "%",
-        "%%",
-        "%zz",
-        "'; --",
-        "[]",
-        "{}",
-        "null",
-        "-1",
-        "1e9",
-        "9" * 30,
-        "NaN",
-        "0",
-    ]
+    nasty = ["", " ", "\x00", "🙂", "%zz", "[]", "null", "-1", "9" * 30, "NaN"]
     for path, params in (("depth", "symbol limit"), ("exchangeInfo", "symbol symbols permissions symbolStatus")):
         for name in params.split():
             for value in nasty:

@@ -115,6 +115,16 @@ def test_an_ordered_stop_tells_every_connection_before_it_is_closed(tmp_path):
         httpx.get(rig.rest + "/api/v3/ping")
 
 
+def test_a_market_that_fails_stops_the_server(tmp_path):
+    def fail(_now_us):
+        raise RuntimeError("the market broke")
+
+    with running(tmp_path) as rig:
+        rig.call(lambda: setattr(rig.venue.engine, "advance", fail))
+        rig.wait()
+        assert str(rig.simulator.failure) == "the market broke"
+
+
 def test_the_same_seed_is_the_same_market(tmp_path):
     books = []
     for _ in range(2):
