@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 
 import pytest
 import websockets.sync.client
@@ -44,6 +45,12 @@ def test_messages_of_one_turn_arrive_in_order(rig):
         assert [json.loads(one.recv(30)) for _ in range(100)] == list(range(100))
         rig.call(lambda: own.send_message(b"\x01\x02", text=False))
         assert one.recv(30) == b"\x01\x02"
+
+
+def test_small_messages_do_not_wait_for_acknowledgements(rig):
+    with websockets.sync.client.connect(rig.ws + "/ws"):
+        wire = sockets(rig)[0].transport.get_extra_info("socket")
+        assert rig.call(lambda: wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)) != 0
 
 
 def test_what_was_sent_before_a_close_arrives_before_it(rig):
