@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shrivenq.pipeline import topology
-from shrivenq.pipeline.topology import CONTROL, RING, RINGS, STAGES
+from shrivenq.pipeline import live_key, topology
+from shrivenq.pipeline.topology import CONTROL, EVERY_STAGE, RING, RINGS
 from shrivenq.shm import board, byte_ring, counters, histogram, pool, ring, segment
 from shrivenq.shm.atomics import store_word
 from shrivenq.shm.clock import monotonic_ns
@@ -194,12 +194,12 @@ class Assembly:
 
     def setup(self, name: str, config: Any, *, epoch: int, timer_ns: int, log: Any) -> Setup:
         """Map what stage `name` needs; `epoch` is the order-id epoch made durable for this start."""
-        made = STAGES[name]
+        made = EVERY_STAGE[name]
         loop = self.control(f"loop.{name}")
         loop[stage.VIRTUAL] = self.virtual
         shared = {
             "kill": self._words("kill", writable=name in ("risk", "gateway")),
-            "hold": self._words("hold", writable=name in ("risk", "gateway", "book")),
+            "hold": self._words("hold", writable=name in ("risk", "gateway", "book", "live_venue")),
             "venue": self._words("venue", writable=name in ("market_data", "paper_venue")),
             "resync": self._words("resync", writable=name == "book"),
             "epoch": np.array([epoch], np.int64),
@@ -208,6 +208,10 @@ class Assembly:
         }
         if name in ("risk", "gateway"):
             shared["orders"] = pool.attach(self.segments["orders"])
+        if name == "live_venue":
+            for region in ("slots", "generation"):
+                shared[region] = self.segments["orders"].array(region)
+            shared["logon"] = live_key.Logon(config)
         if name == "risk":
             shared["positions"] = board.writer(self.segments["positions"])
         producers: dict[str, Any] = {part: ring.producer(self.segments[part]) for part in made.writes if part in RING}

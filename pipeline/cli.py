@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 
 from shrivenq.pipeline import config as configuration
-from shrivenq.pipeline import inspection, latency, logs, state
+from shrivenq.pipeline import inspection, latency, live_key, logs, state
 from shrivenq.pipeline.arrival_log import LogError
 from shrivenq.pipeline.config import Config, ConfigError
 from shrivenq.pipeline.doctor import diagnose
@@ -97,6 +97,11 @@ def _run(loaded: Config, placement: str) -> None:
         raise _fail(MISTAKE, [f'{loaded.file}: mode: found "replay", allowed: "paper"; `shrivenq replay` replays'])
     if placement:
         loaded = _placed(loaded, placement)
+    if loaded.live_venue is not None:
+        try:
+            live_key.load(loaded.live_venue)  # and forgotten: only the stage that uses it holds it
+        except ValueError as error:
+            raise _fail(MISTAKE, [str(error)]) from None
     live = terminal.is_terminal
     if live:
         # The table owns the terminal; the lines go to the file.

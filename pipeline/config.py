@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
+from shrivenq.pipeline import live_key
 from shrivenq.pipeline.instruments import DECIMAL, NUMBER_MAX, Tables, read_instruments
 from shrivenq.pipeline.tables import read_table
-from shrivenq.stages import book, gateway, market_data, paper_venue, risk_limits, signal
+from shrivenq.stages import book, gateway, live_venue, market_data, paper_venue, risk_limits, signal
 from shrivenq.stages.live import source as live_source
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).resolve().parent.parent / "configs"
 STAGE_NAMES = ("market_data", "book", "signal", "risk", "gateway", "paper_venue")
+LIVE_STAGE_NAMES = (*STAGE_NAMES[:-1], "live_venue")
 
 PACE_MIN, PACE_MAX = 1e-6, 1e9
 PACES = '"recorded", "flat", or a multiple from 0.000001 to 1,000,000,000'
@@ -124,7 +126,10 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     signal: signal.Config
     risk: risk_limits.Config
     gateway: gateway.Config
-    paper_venue: paper_venue.Config
+    paper_venue: paper_venue.Config | None = None
+    """Required but in mode live."""
+    live_venue: live_venue.Config | None = None
+    """Only in mode live, and required there."""
     stages: dict[str, StagePlace] = {}
     journal: Journal = Journal()
     recorder: Recorder = Recorder()
@@ -145,7 +150,8 @@ class Config(Document, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def stage_configs(self) -> dict[str, Any]:
         """Give each stage its table."""
-        return {name: getattr(self, name) for name in STAGE_NAMES}
+        names = LIVE_STAGE_NAMES if self.mode == "live" else STAGE_NAMES
+        return {name: getattr(self, name) for name in names}
 
     def timer_ns(self) -> int:
         """Period of the strategy's timer, 0 for none."""
@@ -257,8 +263,7 @@ def _unknown(key: str, found: Iterable[str], symbols: list[str]) -> list[str]:
 def _contradictions(one: Document) -> list[str]:
     """Check what no table can see by itself."""
     errors = []
-    if one.mode == "live":
-        errors.append('mode: found "live", allowed: "replay" or "paper": live trading is not available yet')
+    errors += _check_venue(one)
     if one.mode == "replay" and one.market_data.source != "capture":
         errors.append(
             f'market_data.source: found "{one.market_data.source}", allowed: "capture" in mode replay, which has to end'
@@ -278,15 +283,31 @@ def _contradictions(one: Document) -> list[str]:
             errors.append(f"{key}: found {value:g}, allowed: 0 or more")
     if not 0 <= one.signal.timer_ms <= 86_400_000:
         errors.append(f"signal.timer_ms: found {one.signal.timer_ms:g}, allowed: 0 (never) to 86,400,000")
-    errors += [
-        f"stages.{name}: no such stage, allowed: {', '.join(STAGE_NAMES)}"
-        for name in one.stages
-        if name not in STAGE_NAMES
-    ]
+    names = LIVE_STAGE_NAMES if one.mode == "live" else STAGE_NAMES
+    errors += [f"stages.{name}: no such stage, allowed: {', '.join(names)}" for name in one.stages if name not in names]
     try:
         signal.fill_params(signal.load_strategy(one.signal.strategy), one.signal.params)
     except signal.StrategyError as error:
         errors.append(f"signal.strategy: {error}")
+    return errors
+
+
+def _check_venue(one: Document) -> list[str]:
+    """Check that the venue is there, and that no real one is where none is meant."""
+    if one.mode != "live":
+        errors = [] if one.paper_venue is not None else ["paper_venue: missing, allowed: a table"]
+        if one.live_venue is not None:
+            errors.append(f"live_venue: found a table, allowed: only in mode live, this is mode {one.mode}")
+        return errors
+    errors = []
+    if one.market_data.source != "binance":
+        errors.append(f'market_data.source: found "{one.market_data.source}", allowed: "binance" in mode live')
+    if one.live_venue is None:
+        return [*errors, "live_venue: missing, allowed: a table"]
+    found = live_key.environments(one.live_venue.url, one.market_data.binance.stream_url)
+    for key, environment in zip(("live_venue.url", "market_data.binance.stream_url"), found, strict=True):
+        if environment != one.live_venue.environment:
+            errors.append(f'{key}: is of {environment}, live_venue.environment: found "{one.live_venue.environment}"')
     return errors
 
 

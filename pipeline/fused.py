@@ -6,7 +6,7 @@ from typing import Any
 
 from shrivenq.shm.atomics import store_release
 from shrivenq.shm.kernel import kernel
-from shrivenq.stages import book, gateway, market_data, paper_venue, risk, signal
+from shrivenq.stages import book, gateway, live_venue, market_data, paper_venue, risk, signal
 from shrivenq.stages.stage import DEADLINE_NS, KILL_SEEN, KILL_SEEN_NS, LOOK_EVERY_NS, NOW_NS, turn
 
 
@@ -45,3 +45,27 @@ def run(
         work += risk.step(risk_context, loop)
         work += gateway.step(gateway_context, loop)
         work += paper_venue.step(venue_context, loop)
+
+
+@kernel
+def run_live(
+    market_context: Any,
+    book_context: Any,
+    signal_context: Any,
+    risk_context: Any,
+    gateway_context: Any,
+    venue_context: Any,
+    pages: Any,
+    loop: Any,
+) -> None:
+    """Do the same with the live venue in the paper venue's place."""
+    work = 0
+    while turn(loop, work):
+        if loop[NOW_NS] >= pages[0][NOW_NS] + LOOK_EVERY_NS:
+            mirror(loop, pages)
+        work = market_data.step(market_context, loop)
+        work += book.step(book_context, loop)
+        work += signal.step(signal_context, loop)
+        work += risk.step(risk_context, loop)
+        work += gateway.step(gateway_context, loop)
+        work += live_venue.step(venue_context, loop)

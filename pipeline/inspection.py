@@ -122,10 +122,15 @@ def status(running: Running) -> dict[str, Any]:
         "why_killed": state.why_killed(running.name),
         "holds": [name for bit, name in enumerate(control.HOLDS) if holds >> bit & 1],
         "supervisor_alive": running.control.creator_alive(),
-        "stages": [_stage(running, name) for name in topology.STAGES],
+        "stages": [_stage(running, name) for name in topology.stages_of(_mode(running))],
         "rings": [_ring(running, spec) for spec in topology.RINGS],
         "memory": [asdict(row) for row in stats.collect(f"{running.name}.{running.run}.")],
     }
+
+
+def _mode(running: Running) -> str:
+    """Tell whether its orders go to a real venue: then that stage has a page in use."""
+    return "live" if load_word(running.words("loop.live_venue"), stage.PID) else "paper"
 
 
 def segments(name: str) -> list[dict[str, Any]]:

@@ -112,6 +112,8 @@ def _apply(books: Any, instruments: Any, currencies: Any, fills: Any) -> None:
 def restore(contexts: Mapping[str, Any], recovered: Recovered) -> None:
     """Give risk its positions, and a strategy's `position` field, if its STATE has one, the same.
 
+    The live venue learns from which trade on it has to ask.
+
     `contexts` are those of the stages built here, by name.
     """
     fills = recovered.fills
@@ -121,6 +123,8 @@ def restore(contexts: Mapping[str, Any], recovered: Recovered) -> None:
             _apply(risk.positions, risk.instruments, risk.currencies, fills)
         for i in range(len(risk.instruments)):
             board.write(risk.board, i, risk.positions.rows[i : i + 1])
+    if "live_venue" in contexts:
+        np.maximum.at(contexts["live_venue"].trades, fills["instrument"], fills["trade_id"])
     if "signal" in contexts:
         state = contexts["signal"].state
         if "position" in (state.dtype.names or ()):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from shrivenq.pipeline import fused
 from shrivenq.pipeline.assembly import clock_ns
 from shrivenq.pipeline.recovery import RecoveryError
-from shrivenq.pipeline.topology import STAGES
+from shrivenq.pipeline.topology import EVERY_STAGE
 from shrivenq.shm import resident
 from shrivenq.shm.segment import SegmentError
 from shrivenq.stages import signal, stage
@@ -133,14 +133,14 @@ def build(
         setup = assembly.setup(name, configs[name], epoch=epoch, timer_ns=timer_ns, log=log)
         setups.append(setup)
         try:
-            contexts.append(STAGES[name].build(setup))
+            contexts.append(EVERY_STAGE[name].build(setup))
         except ValueError as error:
             raise StageError(f"{name}: {error}") from None
     loops = [setup.loop for setup in setups]
-    run: Callable[..., None] = STAGES[names[0]].run
+    run: Callable[..., None] = EVERY_STAGE[names[0]].run
     arguments = tuple(contexts)
     if len(names) > 1:
-        run, arguments = fused.run, (*contexts, tuple(loops[1:]))
+        run, arguments = fused.run_live if "live_venue" in names else fused.run, (*contexts, tuple(loops[1:]))
     return Runner(
         names=names,
         loops=loops,

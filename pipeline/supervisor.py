@@ -76,7 +76,8 @@ class Supervisor:
         self.deaths: list[float] = []
         self.started_ns = time.time_ns()
         # fused: one process named after the first stage runs them all.
-        names = list(topology.STAGES)
+        self.stages = topology.stages_of(self.config.mode)
+        names = list(self.stages)
         self.groups = [names] if config_fused(self.config) else [[name] for name in names]
         self._watch = Watch(self.config.supervisor, [names[0] for names in self.groups], self.log)
 
@@ -146,7 +147,7 @@ class Supervisor:
 
     def _compile_ahead(self, scratch: Assembly) -> None:
         """Let every CPU compile what the disk cache lacks, a stage in each process; it is loaded from there then."""
-        missing = [name for name, one in topology.STAGES.items() if not is_cached(one.run)]
+        missing = [name for name, one in self.stages.items() if not is_cached(one.run)]
         compiling: list[Process] = []
         try:
             while (missing or compiling) and not self.stopping:
@@ -208,7 +209,7 @@ class Supervisor:
         recovered = recovery.recover(writer.found, tables)
         epoch = writer.begin_run(part.encode(), time.time_ns())
         writer.note(recovery.describe(tables))
-        plan = placement.plan(self.config, topology.STAGES, fused=len(self.groups) == 1)
+        plan = placement.plan(self.config, self.stages, fused=len(self.groups) == 1)
         for problem in self.assembly.shortfalls():
             self.log.warning("memory", problem=problem)
         self.children = [processes.start("journal", lambda: self._journal_main(writer))]
@@ -220,7 +221,8 @@ class Supervisor:
         if not self._wait_ready():
             return
         self._words(topology.GO, 1)
-        and_word(self.assembly.control("hold"), control.HOLD, ~control.RECONCILING)
+        if self.config.mode != "live":  # a live venue is reconciled with by its stage
+            and_word(self.assembly.control("hold"), control.HOLD, ~control.RECONCILING)
         self._arm()
         self.running = Running(self.config.name, part, self.assembly.segments["control"])
         self.log.info(
@@ -384,7 +386,7 @@ class Supervisor:
         """Say how a child ended, and by which fault if it knew."""
         assert self.assembly is not None
         # The journal writer has no page.
-        fault = int(load_word(self.assembly.loop(child.name), stage.FAULT)) if child.name in topology.STAGES else 0
+        fault = int(load_word(self.assembly.loop(child.name), stage.FAULT)) if child.name in self.stages else 0
         return describe_exit(child.status) + (f", {stage.FAULTS[fault]} fault" if fault else "")
 
     def _on_death(self, dead: list[Process]) -> None:

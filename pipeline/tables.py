@@ -7,6 +7,7 @@ msgspec stops at the first thing it does not like. Here each key is converted on
 from __future__ import annotations
 
 import math
+from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -41,6 +42,8 @@ def _dotted(key: str, name: str) -> str:
 
 def _convert(value: Any, wanted: Any, key: str) -> tuple[Any, list[str]]:
     """Convert one value, tables within it too."""
+    if get_origin(wanted) is UnionType:  # a table that may be left out
+        wanted = next((one for one in get_args(wanted) if hasattr(one, "__struct_fields__")), wanted)
     if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
         return read_table(value, wanted, key)
     arguments = get_args(wanted)

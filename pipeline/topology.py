@@ -3,6 +3,8 @@
 market_data ─tick▶ book ─book▶ signal ─intent▶ risk ─order▶ gateway ─to_venue▶ paper_venue
 ├──touch──────────────────▶ ▲ │           ▲ └─report▶ risk ─feedback▶ signal
 └──fill_feed──────────────────┼───────────┴─from_venue── paper_venue
+
+In mode live the stage live_venue stands in paper_venue's place, behind the very same rings.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shrivenq.shm.layout import PAGE, Layout, Region
-from shrivenq.stages import arrivals, book, gateway, market_data, paper_venue, risk, signal
+from shrivenq.stages import arrivals, book, gateway, live_venue, market_data, paper_venue, risk, signal
 from shrivenq.stages import messages as m
 
 if TYPE_CHECKING:
@@ -55,6 +57,15 @@ STAGES: dict[str, Stage] = {
     one.name: one for one in (market_data.STAGE, book.STAGE, signal.STAGE, risk.STAGE, gateway.STAGE, paper_venue.STAGE)
 }
 """Stages in path order; `paper_venue` stands beside the path."""
+LIVE_STAGES = {name: one for name, one in STAGES.items() if name != "paper_venue"} | {"live_venue": live_venue.STAGE}
+"""The same in mode live."""
+EVERY_STAGE = STAGES | LIVE_STAGES
+
+
+def stages_of(mode: str) -> dict[str, Stage]:
+    """Give the stages that run in a mode, in path order."""
+    return LIVE_STAGES if mode == "live" else STAGES
+
 
 WORDS_PER_PAGE = PAGE // 8
 CONTROL = Layout(
@@ -67,7 +78,7 @@ CONTROL = Layout(
         Region("live", np.dtype("<i8"), WORDS_PER_PAGE),  # market_data: its connections, words of live/source.py
         Region("rest", np.dtype("<i8"), WORDS_PER_PAGE),  # REST process: words of rest.py
         Region("supervisor", np.dtype("<i8"), WORDS_PER_PAGE),
-        *(Region(f"loop.{name}", np.dtype("<i8"), WORDS_PER_PAGE) for name in STAGES),
+        *(Region(f"loop.{name}", np.dtype("<i8"), WORDS_PER_PAGE) for name in EVERY_STAGE),
     ),
 )
 """The control segment: kill and hold words, what conductor and paper venue tell each other, a page for each stage."""

@@ -127,6 +127,7 @@ REASONS = (
     "clock",  # the request was too old or too new for the venue (-1021)
     "unauthorized",  # key, signature, permission or session
     "venue_error",  # the venue cannot say what became of it
+    "disconnected",  # there is no session with the venue: nothing was sent
 )
 REASON = {name: code for code, name in enumerate(REASONS)}
 

@@ -24,6 +24,7 @@ WRITES = {  # regions of the control segment beyond its own page, and what it sh
     "risk": {"kill", "hold", "orders", "positions"},
     "gateway": {"kill", "hold", "orders", "hops"},
     "paper_venue": {"venue"},
+    "live_venue": {"hold"},
 }
 
 
@@ -86,9 +87,9 @@ def test_a_run_of_the_same_name_is_refused_and_left_alone(run):
 # ── what a stage is given ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("name", list(topology.STAGES))
+@pytest.mark.parametrize("name", list(topology.EVERY_STAGE))
 def test_a_stage_gets_the_rings_it_reads_and_writes(run, name):
-    made, one = setup(run, name), topology.STAGES[name]
+    made, one = setup(run, name), topology.EVERY_STAGE[name]
     assert set(made.producers) == set(one.writes)
     assert set(made.consumers) == set(one.reads)
     assert (made.shared["epoch"][0], made.shared["timer_ns"][0]) == (3, 17)
@@ -97,7 +98,7 @@ def test_a_stage_gets_the_rings_it_reads_and_writes(run, name):
     assert len(made.cursors) == (len(topology.RINGS) if name == "market_data" else 0)
 
 
-@pytest.mark.parametrize("name", list(topology.STAGES))
+@pytest.mark.parametrize("name", list(topology.EVERY_STAGE))
 def test_a_stage_may_write_what_it_owns(run, name):
     made = setup(run, name)
     assert made.loop.flags.writeable

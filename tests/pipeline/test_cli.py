@@ -182,10 +182,10 @@ def test_a_state_folder_that_cannot_be_made_is_one_line(monkeypatch, tmp_path):
         (DEFAULT.replace(LIMIT, 'price_collar_bps = "nan"', 1), ["risk.limits.BTCUSDT.price_collar_bps", '"nan"']),
         (DEFAULT.replace(LIMIT, "price_collar_bps = nan", 1), ["risk.limits.BTCUSDT.price_collar_bps", "nan"]),
         (DEFAULT.replace('name = "default"', 'name = "../x"'), ["name: "]),
-        (DEFAULT.replace('mode = "paper"', 'mode = "live"'), ["mode: found ", "not available yet"]),
+        (DEFAULT.replace('mode = "paper"', 'mode = "dead"'), ["mode: found "]),
         ("rubbish", ["is not TOML"]),
     ],
-    ids=["unknown key", "missing limit", "nan in quotes", "nan", "name", "live", "no toml"],
+    ids=["unknown key", "missing limit", "nan in quotes", "nan", "name", "mode", "no toml"],
 )
 def test_a_mistake_in_a_configuration_is_one_line(text, words):
     assert text != DEFAULT

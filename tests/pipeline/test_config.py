@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from shrivenq.pipeline import config
+from shrivenq.pipeline import config, topology
 from shrivenq.pipeline.config import SHIPPED, ConfigError, find, for_recording, for_replay, load, with_placement
 
 DEFAULT = (SHIPPED / "default.toml").read_text()
@@ -23,14 +23,23 @@ def mistakes(tmp_path, text):
     return [one.removeprefix(f"{path}: ") for one in lines]
 
 
-SHIPPED_NAMES = ["default", "production", "replay_cm", "replay_spot", "replay_usdm", "simulator", "testnet"]
+SHIPPED_NAMES = [
+    "default",
+    "live_simulator",
+    "production",
+    "replay_cm",
+    "replay_spot",
+    "replay_usdm",
+    "simulator",
+    "testnet",
+]
 
 
 @pytest.mark.parametrize("name", SHIPPED_NAMES)
 def test_what_ships_is_good(name):
     loaded = load(name)
     assert loaded.file == SHIPPED / f"{name}.toml"
-    assert list(loaded.stage_configs()) == list(config.STAGE_NAMES)
+    assert list(loaded.stage_configs()) == list(topology.stages_of(loaded.mode))
     assert len(loaded.tables().instruments) >= 1
     assert loaded.timer_ns() == 0
     assert {row["symbol"].decode() for row in loaded.tables().instruments} == set(loaded.risk.limits)
@@ -63,7 +72,9 @@ def test_the_defaults_shown_in_the_default_are_the_defaults():
 
 def test_a_configuration_is_found_by_name_or_path(tmp_path):
     assert find("default") == find("default.toml") == find(str(SHIPPED / "default.toml"))
-    with pytest.raises(ConfigError, match="no such file, and no shipped configuration: default, exchange, production, replay_cm"):
+    with pytest.raises(
+        ConfigError, match="no such file, and no shipped configuration: default, exchange, live_simulator, production"
+    ):
         find(str(tmp_path / "nothing.toml"))
 
 
@@ -86,7 +97,7 @@ def test_instrument_files_are_found_beside_the_configuration_first(tmp_path):
         (
             'mode = "paper"',
             'mode = "live"',
-            'mode: found "live", allowed: "replay" or "paper": live trading is not available',
+            'market_data.source: found "simulated", allowed: "binance" in mode live',
         ),
         (
             'mode = "paper"',
@@ -277,3 +288,31 @@ def test_a_recording_needs_a_folder():
     assert for_recording(told).recorder.path == "somewhere"
     with pytest.raises(ConfigError, match=r"recorder\.path: missing"):
         for_recording(loaded)
+
+
+def test_a_live_run_needs_a_venue_of_one_environment_and_nothing_else_may_have_one(tmp_path):
+    shipped = (config.SHIPPED / "live_simulator.toml").read_text()
+    table = shipped[shipped.index("\n[live_venue]") : shipped.index("# [stages.book]")]
+
+    def errors(text):
+        with pytest.raises(config.ConfigError) as caught:
+            write(tmp_path, text)
+        return "\n".join(caught.value.lines)
+
+    assert "live_venue: missing" in errors(shipped.replace(table, ""))
+    other = shipped.replace('url = "ws://127.0.0.1:9443"  ', 'url = "wss://ws-api.binance.com:443"')
+    assert 'live_venue.url: is of production, live_venue.environment: found "simulator"' in errors(other)
+    assert "market_data.binance.stream_url: is of simulator" in errors(
+        shipped.replace('environment = "simulator"', 'environment = "testnet"')
+    )
+    assert "live_venue.environment: found" in errors(shipped.replace('environment = "simulator"', 'environment = "x"'))
+    paper = shipped.replace('mode = "live"', 'mode = "paper"')
+    found = errors(paper)
+    assert "paper_venue: missing" in found
+    assert "live_venue: found a table, allowed: only in mode live, this is mode paper" in found
+
+
+def write(folder, text):
+    """Check a configuration with this text."""
+    (folder / "config.toml").write_text(text)
+    return config.load(folder / "config.toml")

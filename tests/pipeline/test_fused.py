@@ -10,10 +10,10 @@ from shrivenq.pipeline import fused, topology
 from shrivenq.shm.atomics import store_word
 from shrivenq.stages import stage
 
-PLAIN = getattr(fused.run, "py_func", fused.run)
+PLAIN, LIVE = (getattr(one, "py_func", one) for one in (fused.run, fused.run_live))
 
 
-def run_with(monkeypatch, turns, work_of):
+def run_with(monkeypatch, turns, work_of, run=PLAIN, stages=topology.STAGES):
     """Run the loop for some turns; return the steps called, and the work each turn was told of."""
     calls, told = [], []
 
@@ -28,11 +28,11 @@ def run_with(monkeypatch, turns, work_of):
 
         return step
 
-    for name in topology.STAGES:
+    for name in stages:
         monkeypatch.setattr(fused, name, SimpleNamespace(step=step_of(name)))
     monkeypatch.setattr(fused, "turn", turn)
     page, others = np.zeros(512, np.int64), tuple(np.zeros(512, np.int64) for _ in range(5))
-    PLAIN(*[f"context of {name}" for name in topology.STAGES], others, page)
+    run(*[f"context of {name}" for name in stages], others, page)
     assert all(one is page for _, _, one in calls)
     return calls, told
 
@@ -40,6 +40,13 @@ def run_with(monkeypatch, turns, work_of):
 def test_every_stage_steps_once_a_turn_in_path_order(monkeypatch):
     calls, _ = run_with(monkeypatch, 2, dict.fromkeys(topology.STAGES, 0).get)
     assert [call[:2] for call in calls] == 2 * [(name, f"context of {name}") for name in topology.STAGES]
+
+
+def test_in_mode_live_the_live_venue_steps_in_the_paper_venue_s_place(monkeypatch):
+    stages = topology.stages_of("live")
+    calls, _ = run_with(monkeypatch, 2, dict.fromkeys(stages, 0).get, LIVE, stages)
+    assert [call[:2] for call in calls] == 2 * [(name, f"context of {name}") for name in stages]
+    assert list(stages)[-1] == "live_venue"
 
 
 def test_the_next_turn_is_told_of_all_the_work(monkeypatch):

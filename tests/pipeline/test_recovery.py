@@ -111,7 +111,9 @@ def holder(run, tables):
 def check(run, fills):
     rows = fill_rows(fills)
     held = holder(run, TURNED)
-    recovery.restore(held, recovery.recover(contents(records(BOTH, rows)), TURNED))
+    recovery.restore(
+        {name: held.context(name) for name in held.names}, recovery.recover(contents(records(BOTH, rows)), TURNED)
+    )
     direct = positions.make_positions(2, len(TURNED.currencies))
     twin = {b"BTCUSDT": [0, Fraction(0)], b"ETHUSDT": [0, Fraction(0)]}
     for symbol, code, side, price, quantity, fee in named(BOTH, rows):
@@ -146,7 +148,10 @@ def test_a_strategy_without_a_position_and_a_process_without_risk_are_left_alone
     held = holder(run, BOTH)
     held.context("signal").state = np.zeros(2, [("mine", "<i8")])
     held.names = ["signal"]
-    recovery.restore(held, recovery.recover(contents(records(BOTH, fill_rows([(0, m.BUY, 1, 1, 0, 0)]))), BOTH))
+    recovery.restore(
+        {name: held.context(name) for name in held.names},
+        recovery.recover(contents(records(BOTH, fill_rows([(0, m.BUY, 1, 1, 0, 0)]))), BOTH),
+    )
     assert not held.context("signal").state["mine"].any()
     assert not held.context("risk").positions.rows["fills"].any()
 
@@ -216,3 +221,12 @@ def test_as_many_instruments_as_there_can_be(tmp_path):
     fills = through_a_file(tmp_path, before, after, rows)
     assert named(after, fills) == named(before, rows)
     assert fills["instrument"].tolist() == list(range(count - 1, -1, -1))
+
+
+def test_a_live_venue_asks_from_the_last_trade_of_each_instrument_on():
+    trades = np.full(len(BOTH.instruments), -2)
+    rows = fill_rows([(0, m.BUY, 1, 1, 0, 0), (0, m.SELL, 1, 1, 0, 0)])
+    rows["trade_id"] = [7, 5]
+    recovered = recovery.recover(contents(records(BOTH, rows)), BOTH)
+    recovery.restore({"live_venue": SimpleNamespace(trades=trades)}, recovered)
+    assert trades.tolist() == [7, *[-2] * (len(trades) - 1)]

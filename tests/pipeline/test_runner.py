@@ -36,8 +36,8 @@ def rig(monkeypatch):
         stages = {
             name: Stage(one.name, one.reads, one.writes, build, None, loop_of) for name, one in topology.STAGES.items()
         }
-        monkeypatch.setattr(runner, "STAGES", stages)
-        monkeypatch.setattr(assembly, "STAGES", stages)
+        monkeypatch.setattr(runner, "EVERY_STAGE", stages)
+        monkeypatch.setattr(assembly, "EVERY_STAGE", stages)
         monkeypatch.setattr(fused, "run", loop_of)
 
         def build_runner(*names):

@@ -48,3 +48,12 @@ def test_words_fit_their_regions():
         assert word < topology.WORDS_PER_PAGE
     words = (topology.GO, topology.STOP, topology.HEARTBEAT_NS, topology.SUPERVISOR_PID)
     assert len(set(words)) == len(words)
+
+
+def test_live_differs_in_the_venue_alone():
+    live, paper = topology.stages_of("live"), topology.stages_of("paper")
+    assert topology.stages_of("replay") is paper
+    assert list(live)[:-1] == list(paper)[:-1]
+    ours, theirs = live["live_venue"], paper["paper_venue"]
+    assert (ours.reads, ours.writes) == (theirs.reads, theirs.writes)
+    assert {f"loop.{name}" for name in topology.EVERY_STAGE} < {one.name for one in topology.CONTROL.regions}

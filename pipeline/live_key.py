@@ -1,0 +1,55 @@
+"""The key of a live venue: checked before anything starts, and loaded where it is used.
+
+Only the process that talks to the venue holds it, from its first logon on; what is checked before is forgotten.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shrivenq.pipeline.keys import Key
+    from shrivenq.stages.live_venue import Config
+
+
+def environments(*urls: str) -> list[str]:
+    """Tell whose endpoint each URL is: production, testnet, simulator, or "nobody we know"."""
+    # Loaded late, and so is what signs: only mode live needs them.
+    from shrivenq.pipeline import keys  # noqa: PLC0415
+
+    found = []
+    for url in urls:
+        try:
+            found.append(keys.environment_of(url))
+        except keys.KeyProblem:
+            found.append("nobody we know")
+    return found
+
+
+def load(config: Config) -> Key:
+    """Load the key and hold it against the configuration. Raises ValueError in one line that shows nothing of it."""
+    from shrivenq.pipeline import keys  # noqa: PLC0415
+
+    key = keys.load_key(config.key)
+    keys.bind(key, "live", [config.url])
+    if key.environment != config.environment:
+        raise ValueError(f"{key.source}: is for {key.environment}, live_venue.environment says {config.environment}")
+    if not key.is_ed25519:
+        raise ValueError(f"{key.source}: is an HMAC key, allowed: an Ed25519 key, others cannot log a session on")
+    return key
+
+
+class Logon:
+    """Spells the signed `session.logon`; loads the key when first asked."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._key: Key | None = None
+
+    def __call__(self, name: str, timestamp_ms: int) -> bytes:
+        """Spell the request. Raises ValueError for a key that cannot be used."""
+        from shrivenq.pipeline import signing  # noqa: PLC0415
+
+        if self._key is None:
+            self._key = load(self._config)
+        return signing.logon_request(self._key, name, timestamp_ms)

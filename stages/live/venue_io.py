@@ -1,0 +1,171 @@
+"""What goes to the venue and what comes from it, compiled: orders into the socket, frames into REPORTs.
+
+`parse` takes the whole messages of the stripe one by one. What it does not recognise, and what Python has to know of,
+stops it: nothing behind that is looked at before Python has dealt with it, so that reports keep their order.
+"""
+
+from __future__ import annotations
+
+import socket
+from errno import EAGAIN, EINTR
+from typing import Any
+
+from shrivenq.shm import ring
+from shrivenq.shm.kernel import inlined, kernel
+from shrivenq.stages import id_map, token_bucket
+from shrivenq.stages import messages as m
+from shrivenq.stages.live import receive as r
+from shrivenq.stages.live import system
+from shrivenq.stages.live import venue_state as v
+from shrivenq.stages.live.websocket import BINARY_WHOLE, OTHER, PARTIAL, read_frame
+from shrivenq.stages.stage import return_soon, time_of
+from shrivenq.stages.venues import answers as a
+from shrivenq.stages.venues.answers import put_row
+from shrivenq.stages.venues.binance_reports import refused_kind, scan
+
+SEND_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+UNKNOWN_ORDER_CODE = -2011
+"""A cancel that came too late: so usual that Python need not know."""
+
+
+@inlined
+def attend(context: Any, loop: Any) -> None:
+    """Have Python look at the connection."""
+    context.live.words[r.ATTENTION] = 1
+    return_soon(loop)
+
+
+# ── out ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@inlined
+def send_out(context: Any, loop: Any) -> None:
+    """Write `outbox` to the socket; what does not go at once, and everything under TLS, is Python's to send."""
+    words, row = context.words, context.live.rows[0]
+    if words[v.SENDS] == 0:
+        attend(context, loop)
+        return
+    size = words[v.OUT_END] - words[v.OUT_BEGIN]
+    count = system.send(row["descriptor"], context.outbox.ctypes.data + words[v.OUT_BEGIN], size, SEND_FLAGS)
+    if count == size:
+        words[v.OUT_BEGIN] = words[v.OUT_END] = 0
+        return
+    if count > 0:
+        words[v.OUT_BEGIN] += count
+    else:
+        problem = system.errno()
+        if problem not in (EAGAIN, EINTR):
+            row["failed"] = problem
+            row["mode"] = r.OFF
+    attend(context, loop)
+
+
+# ── in ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@inlined
+def _is_repeated(context: Any, row: int) -> bool:
+    """Tell whether a report of an order says nothing new: the answer and the event of one thing come both."""
+    report, seen = context.reports, context.seen
+    kind, order_id, target_id = report[row]["kind"], report[row]["order_id"], report[row]["target_id"]
+    if kind == m.ACCEPTED:
+        return not id_map.remember(seen, order_id, m.ACCEPTED)
+    if kind == m.CANCELLED:
+        return not id_map.remember(seen, target_id, m.CANCELLED)
+    if kind == m.REPLACED:
+        gone = id_map.remember(seen, target_id, m.CANCELLED)
+        placed = id_map.remember(seen, order_id, m.ACCEPTED)
+        return not gone and not placed
+    return False
+
+
+@kernel
+def publish(context: Any, loop: Any, first: int, stop: int, always: bool) -> None:
+    """Publish `reports[first:stop]`, repeated ones too if `always`; the caller has claimed room for all of them.
+
+    What is not about an order of ours is of interest only as a fill.
+    """
+    report, out = context.reports, context.from_venue
+    for row in range(first, stop):
+        ours = report[row]["order_id"] != 0 or report[row]["target_id"] != 0
+        i = report[row]["instrument"]
+        if not ours and report[row]["kind"] != m.FILL:
+            continue
+        if not always and _is_repeated(context, row):
+            context.words[v.REPEATED] += 1
+            continue
+        if report[row]["kind"] == m.FILL and 0 <= i < context.trades.shape[0]:
+            context.trades[i] = max(context.trades[i], report[row]["trade_id"])
+        position = out.own[ring.NEXT]
+        slot = ring.next_slot(out)
+        out.slots[slot] = report[row]
+        out.slots[slot]["sequence"] = position
+        out.slots[slot]["time_ns"] = time_of(loop, 0)
+    ring.publish(out)
+
+
+@kernel
+def refuse(context: Any, loop: Any, orders: Any, slot: int, reason: int) -> None:
+    """Report that `orders[slot]` was not sent: definite, since nothing of it has left. Questions are just dropped."""
+    context.words[v.REFUSED] += 1
+    kind = refused_kind(orders[slot]["kind"])
+    if kind == m.UNKNOWN:
+        return
+    order_id, target_id = orders[slot]["order_id"], orders[slot]["target_id"]
+    put_row(context.reports, 0, kind, order_id, target_id, orders[slot]["instrument"], reason)
+    publish(context, loop, 0, 1, True)
+
+
+@inlined
+def _is_for_python(context: Any, notes: int) -> bool:
+    """Tell whether Python has to see a frame that was recognised: an event of the session, or an error to be told."""
+    if notes == 0:
+        return False
+    kind, status = context.notes[0]["kind"], context.notes[0]["status"]
+    if kind == a.ANSWER:
+        return status != 200 and context.notes[0]["code"] != UNKNOWN_ORDER_CODE
+    return kind in (a.STREAM_ENDED, a.SHUTDOWN)
+
+
+@kernel
+def hear(context: Any, loop: Any, count: int) -> None:
+    """Take what `notes[:count]` say of limits and balances."""
+    token_bucket.hear(context.buckets, context.notes, count, time_of(loop, 0))
+    for at in range(count):
+        what = context.notes[at]["what"]
+        if context.notes[at]["kind"] == a.BALANCE and 0 <= what < context.balances.shape[0]:
+            context.balances[what, 0] = context.notes[at]["free"]
+            context.balances[what, 1] = context.notes[at]["locked"]
+
+
+@kernel
+def parse(context: Any, loop: Any) -> None:
+    """Turn the whole messages of the stripe into reports, up to the first that is Python's."""
+    live, data = context.live, context.frames.data
+    row = live.rows[0]
+    while True:
+        if not ring.claim(context.from_venue, 1):
+            row["stopped"] = r.FULL
+            return
+        at = row["parsed"]
+        kind, begin, stop = read_frame(data, at, row["filled"], r.SIZE_MAX)
+        if kind == PARTIAL:
+            row["stopped"] = r.MORE
+            return
+        if kind == OTHER or row["strict"] != 0 or data[at] == BINARY_WHOLE:
+            row["stopped"] = r.SPECIAL
+            row["special_begin"] = at
+            break
+        count, notes = scan(data, begin, stop, context.answers, context.reports, context.notes)
+        if count < 0 or _is_for_python(context, notes):
+            row["stopped"] = r.NOTICE
+            row["special_begin"] = begin
+            break
+        publish(context, loop, 0, count, False)
+        hear(context, loop, notes)
+        context.words[v.SCANNED] += 1
+        row["parsed"] = stop
+        row["data_ns"] = row["wire_ns"]
+        row["frames"] += 1
+    row["special_stop"] = stop
+    attend(context, loop)

@@ -1,0 +1,70 @@
+"""Keys of live venues: held against the configuration, loaded late, never shown."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from shrivenq.pipeline import live_key
+from shrivenq.stages.live_venue import Config
+from tests.pipeline.exchange.exchange_rig import ED25519_PEM
+
+KEY = f'''environment = "{{environment}}"
+purpose = "{{purpose}}"
+api_key = "EXAMPLEKEY"
+private_key = """
+{ED25519_PEM}"""
+'''
+
+
+@pytest.fixture
+def configured(tmp_path):
+    def make(text="", environment="simulator", purpose="trade", **config):
+        path = tmp_path / "key"
+        path.write_text(text or KEY.format(environment=environment, purpose=purpose))
+        path.chmod(0o600)
+        config = {"environment": "simulator", "url": "ws://127.0.0.1:1", "key": f"file:{path}"} | config
+        return Config(**config)
+
+    return make
+
+
+def test_a_logon_is_signed_by_the_key_of_the_file(configured):
+    spelled = json.loads(live_key.Logon(configured())("logon", 1_700_000_000_000))
+    assert spelled["method"] == "session.logon"
+    assert spelled["params"]["apiKey"] == "EXAMPLEKEY"
+    assert len(spelled["params"]["signature"]) == 88
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"environment": "production"}, "is for production, the endpoint"),
+        ({"purpose": "data"}, 'purpose is "data"'),
+        ({"url": "wss://ws-api.binance.com:443"}, "is for simulator, the endpoint"),
+        ({"url": "ws://example.org"}, "unknown"),
+        ({"key": "file:/nowhere/key"}, "cannot be read"),
+        (
+            {"text": 'environment = "simulator"\npurpose = "trade"\napi_key = "A"\nhmac_secret = "B"\n'},
+            "allowed: an Ed25519 key",
+        ),
+    ],
+)
+def test_a_key_that_does_not_fit_is_refused_in_one_line(configured, changed, said):
+    config = configured(**changed)
+    with pytest.raises(ValueError) as caught:
+        live_key.load(config)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "MC4CAQ" not in str(caught.value)
+
+
+def test_endpoints_are_somebody_s():
+    urls = (
+        "ws://localhost:9",
+        "wss://ws-api.binance.com:443",
+        "wss://ws-api.testnet.binance.vision",
+        "ws://example.org",
+    )
+    assert live_key.environments(*urls) == ["simulator", "production", "testnet", "nobody we know"]

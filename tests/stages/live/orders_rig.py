@@ -1,0 +1,167 @@
+"""A gateway and the live venue behind it, against a simulator in this process: what risk would send is ours to send."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+
+import numpy as np
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from shrivenq.pipeline.instruments import read_instruments
+from shrivenq.shm import byte_ring, pool, ring
+from shrivenq.stages import control, gateway, live_venue, stage
+from shrivenq.stages import messages as m
+from shrivenq.stages import orders as o
+from shrivenq.stages.live import venue_state as v
+from tests.pipeline.exchange.exchange_rig import ED25519_PEM, TRADER
+from tests.stages.venue_rig import drain, private_bytes, private_ring
+
+PATIENCE_S = 30
+RUN = b"0123abcd"
+LIMITS = gateway.Limits(quantity_max="100", price_min="0.01", price_max="2000")
+_SIGNER = load_pem_private_key(ED25519_PEM.encode(), None)
+
+
+def logon(name, timestamp_ms, api_key=TRADER):
+    """Spell a logon as `pipeline.signing` does."""
+    params = {"apiKey": api_key, "recvWindow": 5000, "timestamp": timestamp_ms}
+    text = "&".join(f"{key}={params[key]}" for key in sorted(params))
+    params["signature"] = base64.b64encode(_SIGNER.sign(text.encode())).decode()
+    return json.dumps({"id": name, "method": "session.logon", "params": params}).encode()
+
+
+class Log:
+    """Keeps what is logged: (event, fields)."""
+
+    def __init__(self):
+        self.lines = []
+
+    def _note(self, event, **fields):
+        self.lines.append((event, fields))
+
+    info = warning = error = _note
+
+    def events(self):
+        return [event for event, _ in self.lines]
+
+
+class OrdersRig:
+    """A gateway with a live venue; `said` is what risk is told."""
+
+    def __init__(self, url, tables, *, unknown_after_ms=60_000, run=RUN, logon=logon, **config):
+        self.instruments, self.currencies = tables.instruments, tables.currencies
+        self.loop, self.gateway_loop = np.zeros(512, np.int64), np.zeros(512, np.int64)
+        for loop in (self.loop, self.gateway_loop):
+            loop[stage.OFFSET_NS] = time.time_ns() - time.monotonic_ns()
+        self.kill, self.hold = np.zeros(512, np.int64), np.zeros(512, np.int64)
+        self.hold[control.HOLD] = control.RECONCILING
+        self.pool = pool.private(o.ORDER_SLOT, 64)
+        self.orders, order = private_ring(m.ORDER, 256)
+        to_gateway, from_venue = private_ring(m.REPORT, 1 << 12)
+        report, self.reports = private_ring(m.REPORT, 1 << 12)
+        to_venue, at_venue = private_ring(m.ORDER, 256)
+        self.feed, fill_feed = private_ring(m.TICK, 256)
+        journal, self.journal = private_bytes(1 << 20)
+        self.log, self.number, self.run = Log(), 1 << 40, np.frombuffer(run, np.uint8)
+        shared = {"kill": self.kill, "hold": self.hold, "run": self.run, "orders": self.pool}
+        limits = {row["symbol"].decode(): LIMITS for row in self.instruments}
+        gateway_config = gateway.Config(unknown_after_ms=unknown_after_ms, orders_max=1000, window_ms=1, limits=limits)
+        self.gateway = gateway.build(
+            stage.Setup(
+                gateway_config, self.instruments, self.currencies,
+                {"report": report, "to_venue": to_venue, "journal": journal},
+                {"order": order, "from_venue": from_venue}, self.gateway_loop, shared,
+            )
+        )  # fmt: skip
+        self.setup = stage.Setup(
+            v.Config(environment="simulator", url=url, key="file:none", **config), self.instruments, self.currencies,
+            {"from_venue": to_gateway}, {"to_venue": at_venue, "fill_feed": fill_feed}, self.loop,
+            {**shared, "slots": self.pool.slots, "generation": self.pool.generation, "logon": logon}, log=self.log,
+        )  # fmt: skip
+        self.venue = live_venue.build(self.setup)
+        (self.poll,) = self.setup.polls
+        self.session = self.poll.__self__
+        self.told = []
+        live_venue.run(self.venue, self.loop)  # compiled, and nothing done
+        gateway.step(self.gateway, self.gateway_loop)
+
+    def turn(self):
+        """Do what the two processes do, once."""
+        gateway.step(self.gateway, self.gateway_loop)
+        self.loop[stage.DEADLINE_NS], self.loop[stage.LOOK_NS] = time.monotonic_ns() + 1_000_000, 0
+        live_venue.run(self.venue, self.loop)
+        self.poll()
+        gateway.step(self.gateway, self.gateway_loop)
+        assert self.loop[stage.FAULT] == self.gateway_loop[stage.FAULT] == 0
+        byte_ring.drain(self.journal)
+        self.told.extend(drain(self.reports))
+
+    def until(self, condition, what="it"):
+        """Go on until `condition()`."""
+        end = time.monotonic() + PATIENCE_S
+        while not (found := condition()):
+            assert time.monotonic() < end, (
+                f"{what} did not happen: {self.session.state}, {self.log.lines}, {self.said()}"
+            )
+            self.turn()
+        return found
+
+    def ready(self):
+        """Go on until new orders pass."""
+        self.until(lambda: control.held(self.hold) == 0, "reconciliation")
+        return self
+
+    def for_a_while(self, turns=50):
+        for _ in range(turns):
+            self.turn()
+
+    def send(self, kind=m.NEW, side=m.BUY, price=50_00, quantity=1_00000000, instrument=0, **fields):
+        """Let risk send an order; return its id."""
+        self.number += 1
+        row = np.zeros(1, m.ORDER)
+        row["kind"], row["side"], row["price"], row["quantity"] = kind, side, price, quantity
+        row["order_id"], row["instrument"] = self.number, instrument
+        row["time_ns"] = time.time_ns()
+        row["order_type"], row["time_in_force"] = m.LIMIT, m.GTC
+        row["sequence"], row["slot"] = self.orders.own[ring.NEXT], -1
+        for name, value in fields.items():
+            row[name] = value
+        if kind in (m.NEW, m.REPLACE):
+            row["slot"] = slot = pool.allocate(self.pool)
+            row["generation"] = self.pool.generation[slot]
+            o.begin(self.pool.slots, slot, row, 0)
+        assert ring.claim(self.orders, 1)
+        self.orders.slots[int(ring.next_slot(self.orders))] = row[0]
+        ring.publish(self.orders)
+        return self.number
+
+    def said(self):
+        """Name what risk was told: (kind, order id)."""
+        return [(int(one["kind"]), int(one["order_id"])) for one in self.told]
+
+    def wait(self, kind, order_id):
+        """Go on until risk was told this; give the report."""
+        self.until(lambda: (kind, order_id) in self.said(), f"{kind} of {order_id}")
+        return self.told[self.said().index((kind, order_id))]
+
+    def state(self, order_id):
+        """Name the state of an order's slot."""
+        found = np.flatnonzero(self.pool.slots["order_id"] == order_id)
+        return o.STATES[self.pool.slots["state"][found[0]]]
+
+    def taken(self):
+        return int(pool.used(self.pool))
+
+    def close(self):
+        if self.session._link is not None:
+            self.session._link.close("the test is over")
+        self.session._resolver.close()
+
+
+def tables_of(rig):
+    """Give the instruments of a simulator."""
+    tables, errors = read_instruments(rig.simulator.config.file.parent / "instruments.toml", [])
+    assert not errors
+    return tables
