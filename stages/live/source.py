@@ -39,6 +39,7 @@ SWITCH_NS = 10 * S_NS
 SETTLE_NS = S_NS // 2
 """A new connection is listened to at least this long before it may take over."""
 CATCH_UP_NS = S_NS
+SHOW_EVERY_NS = S_NS // 20
 HELD_NS = 60 * S_NS
 """A connection that was open this long starts the back-off anew."""
 
@@ -163,6 +164,7 @@ class LiveSource:
         self.live, self.frames = r.make_receiver(2 * len(self._groups), rest)
         self._scratch = Frames(self.frames.data, np.zeros(len(self.frames.index), FRAME), np.zeros(16, np.int64))
         self._attempts = 0
+        self._show_ns = 0
         self._late: list[bytes] = []  # messages of a switch that found no room yet
         # The machine code is loaded now, and not when the first message comes.
         r.parse(self.live, self.frames, 0, 0)
@@ -196,7 +198,9 @@ class LiveSource:
         if self._late:
             words[r.ATTENTION] = 1
         words[r.WAKE_NS] = min(wake_ns)
-        self._show()
+        if now_ns >= self._show_ns or self.is_open != self._shown[OPEN]:
+            self._show_ns = now_ns + SHOW_EVERY_NS
+            self._show()
 
     def _show(self) -> None:
         """Tell other processes how the connections are."""
