@@ -171,10 +171,10 @@ class Simulator:
             except OSError:
                 found.close()
                 raise
-            return found
         except OSError as error:
             said = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
             raise ConfigError([f"{self.config.file}: {host}:{port}: cannot listen: {said}"]) from None
+        return found
 
     def _certificate(self) -> tuple[str | None, str | None]:
         """Give certificate and key, made if the configuration says so; nothing without TLS."""
