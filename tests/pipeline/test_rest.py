@@ -7,14 +7,17 @@ import http.server
 import json
 import random
 import threading
+import time
 import uuid
 
 import numpy as np
 import pytest
 
-from shrivenq.pipeline import rest
+from shrivenq.pipeline import processes, rest, topology
+from shrivenq.pipeline.assembly import Assembly
 from shrivenq.pipeline.rest import HttpClient, Requests, RestError, Side, check_instruments, exchange_info
 from shrivenq.shm import byte_ring, segment
+from shrivenq.shm.atomics import store_word
 from shrivenq.stages import control
 from shrivenq.stages.live import source
 from shrivenq.stages.live.source import Config
@@ -309,3 +312,28 @@ def test_the_process_ends_when_it_is_told(world, monkeypatch):
     turns = iter([False] * 3)
     assert rest.main(world.side, lambda: next(turns, True)) == 0
     assert world.venue.asked
+
+
+def test_the_process_of_a_run_serves_it_until_it_is_told_to_stop():
+    found = tables()
+    name = f"test-rest-{uuid.uuid4().hex[:8]}"
+    assembly = Assembly.create(name, "run", found.instruments, found.currencies, virtual=False, fused=False, live=True)
+    started = None
+    try:
+        with serving(lambda path: (200, DEPTH if "/depth" in path else b"{}")) as url:
+            reader = byte_ring.consumer(assembly.segments["rest"])
+            store_word(assembly.control("live"), source.OPEN, 1)
+            started = rest.start(Config(rest_url=url), found, assembly, Log())
+            frames, end = [], time.monotonic() + 20
+            while len(frames) < 2:
+                assert time.monotonic() < end, "no snapshots"
+                frames += [payload for _, _, payload in byte_ring.drain(reader)]
+                time.sleep(0.001)
+            assert sorted(frames) == [frame(b"btcusdt"), frame(b"ethusdt")]
+            store_word(assembly.control("supervisor"), topology.STOP, 1)
+            assert started.wait(20)
+            assert started.status == 0
+    finally:
+        if started is not None:
+            processes.stop([started], 0.0)
+        assembly.unlink()
