@@ -63,6 +63,7 @@ HELP = {
     "tap": "Follow a ring",
     "inspect": "Say what shared-memory segments are",
     "arm": "Lift the kill",
+    "exchange": "Run the exchange simulator, a network server that speaks Binance Spot",
     "doctor": "Look at this machine",
     "version": "Print the version",
     "config check": "Check a configuration file",
