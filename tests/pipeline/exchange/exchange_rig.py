@@ -115,6 +115,13 @@ class Rig:
 
         return asyncio.run_coroutine_threadsafe(inside(), self.loop).result(30)
 
+    def stop_clock(self) -> int:
+        """Let the venue's time stand still, so that no interval ends; give it."""
+        now_us = self.venue.now_us()
+        for name in ("now_us", "market_us"):
+            self.call(lambda name=name: setattr(self.venue, name, lambda: now_us))
+        return now_us
+
     def stop(self) -> None:
         """Stop the simulator in order."""
         self.server.should_exit = True

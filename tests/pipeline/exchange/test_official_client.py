@@ -130,8 +130,7 @@ def test_it_understands_refusals(rig):
 
 def test_it_understands_429(tmp_path):
     with running(tmp_path, limits={"request_weight": 20}) as rig:
-        now_us = rig.venue.now_us()
-        rig.call(lambda: setattr(rig.venue, "now_us", lambda: now_us))  # the minute does not end
+        rig.stop_clock()  # the minute does not end
         rest = client(rig).rest_api
         for _ in range(4):
             rest.depth(symbol=SYMBOL)

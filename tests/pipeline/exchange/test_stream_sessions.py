@@ -144,8 +144,7 @@ def test_six_messages_within_a_second_end_the_connection_pings_too(tmp_path):
 
 def test_too_many_attempts_to_connect_are_refused(tmp_path):
     with running(tmp_path, limits={"connections": 3}) as rig:
-        now_us = rig.venue.now_us()
-        rig.call(lambda: setattr(rig.venue, "now_us", lambda: now_us))
+        now_us = rig.stop_clock()
         for _ in range(3):
             with connect(rig):
                 pass
