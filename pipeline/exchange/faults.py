@@ -281,7 +281,7 @@ class Faults(Outgoing):
         trigger = self.pick("request", request.name)
         if trigger is None:
             return act()
-        rule, now_us = trigger.rule, self._venue.now_us()
+        rule, now_us = trigger.rule, self._venue.market_us()
         if rule.action == "error_not_placed":
             return Answer(504, dict(TIMEOUT))
         if rule.action == "too_many":

@@ -52,13 +52,13 @@ def _trades(venue: Venue, call: Call) -> Any:
     found = venue.engine.trades(
         symbol.name, from_id=call.values.get("fromId"), limit=call.values.get("limit", TRADES_DEFAULT)
     )
-    unit = 10 ** (symbol.price_decimals + symbol.quantity_decimals - symbol.quote_decimals)
+    quote, unit = 10**symbol.quote_decimals, 10 ** (symbol.price_decimals + symbol.quantity_decimals)
     return [
         {
             "id": one.trade_id,
             "price": form.price(one.price),
             "qty": form.quantity(one.quantity),
-            "quoteQty": form.quote(one.price * one.quantity // unit),
+            "quoteQty": form.quote(one.price * one.quantity * quote // unit),
             "time": call.time(one.time_us),
             "isBuyerMaker": one.buyer_is_maker,
             "isBestMatch": True,

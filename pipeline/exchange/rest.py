@@ -171,7 +171,7 @@ def _signed(http: HttpRequest, venue: Venue, query: str, body: str) -> Callable[
 
 def _response(venue: Venue, name: str, host: str, account: int, answer: Answer) -> Response:
     """Write an answer, with what its limits are used up to."""
-    now_us = venue.now_us()
+    now_us = venue.market_us()
     weight = venue.limits.address(host).weight
     used = str(weight.count(now_us))
     headers = {"x-mbx-used-weight": used, f"x-mbx-used-weight-{weight.rule.letters.lower()}": used}

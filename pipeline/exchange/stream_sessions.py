@@ -64,7 +64,7 @@ async def admit(venue: Venue, websocket: WebSocket) -> bool:
     Raises ApiError with the HTTP status of the refusal: too many attempts, a ban, or a bad time unit.
     """
     host = websocket.client.host if websocket.client else ""
-    now_us = venue.now_us()
+    now_us = venue.market_us()
     address = venue.limits.address(host)
     address.check_ban(now_us)
     if not address.connect(now_us):

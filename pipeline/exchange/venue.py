@@ -126,9 +126,13 @@ class Venue:
         """Give every asset with its decimals."""
         return self.engine.assets
 
+    def market_us(self) -> int:
+        """Give the time of the market and of the limits, which is right whatever the venue shows."""
+        return time.time_ns() // 1000
+
     def now_us(self) -> int:
-        """Give the venue's time."""
-        return time.time_ns() // 1000 + self.clock_offset_us
+        """Give the time the venue shows and checks by."""
+        return self.market_us() + self.clock_offset_us
 
     def listen(self, listener: Listener) -> None:
         """Have `listener` called with all that happened, in order, after each command and step that did something."""
@@ -143,7 +147,7 @@ class Venue:
 
     def step(self) -> None:
         """Let the rest of the market act up to now."""
-        self.engine.advance(self.now_us())
+        self.engine.advance(self.market_us())
         self.drain()
 
     def serve(self, request: Request) -> Answer:
@@ -156,17 +160,22 @@ class Venue:
             self.drain()
 
     def _serve(self, request: Request) -> Answer:
-        now_us = self.now_us()
+        now_us = self.market_us()
         address = self.limits.address(request.host)
         weight = requests.weight(request.name, request.params)
         address.charge(weight, now_us)
-        account = request.authorise(now_us)
+        account = request.authorise(self.now_us())
         values = requests.check(request.name, request.params)
-        call = Call(request.name, values, account, now_us, _microseconds if request.micros else _milliseconds)
+        call = Call(request.name, values, account, now_us, self._shown(1 if request.micros else 1000))
         body = COMMANDS[request.name](self, call)
         if requests.METHODS[request.name].free:
             address.weight.add(-weight, now_us)
         return Answer(200, body)
+
+    def _shown(self, unit_us: int) -> Callable[[int], int]:
+        """Make what turns the engine's time into the one the venue shows, in a client's unit."""
+        offset_us = self.clock_offset_us
+        return lambda time_us: (time_us + offset_us) // unit_us
 
     def _note(self, events: list[Event]) -> None:
         """Take an order's first fill off its account's count of unfilled orders; note when balances changed."""
@@ -181,11 +190,3 @@ class Venue:
                 self.limits.orders(event.account).filled(event.time_us, maker=event.fill.is_maker)
             if not event.order.is_open:
                 self._filled.discard(order_id)
-
-
-def _microseconds(time_us: int) -> int:
-    return time_us
-
-
-def _milliseconds(time_us: int) -> int:
-    return time_us // 1000

@@ -141,7 +141,7 @@ class Connection:
 
     def _rate_limits(self, method: str, account: int) -> list[Json]:
         """Tell the limits that a request touched."""
-        now_us = self._venue.now_us()
+        now_us = self._venue.market_us()
         windows = [self._venue.limits.address(self._host).weight]
         if account >= 0 and method in requests.METHODS and requests.METHODS[method].orders:
             windows = [*self._venue.limits.orders(account).windows, *windows]
@@ -192,8 +192,9 @@ class Connection:
     def _serve(self, message: Message) -> Answer:
         """Carry out a request about the session or its subscriptions."""
         try:
+            weight = requests.METHODS[message.method].weight
+            self._venue.limits.address(self._host).charge(weight, self._venue.market_us())
             now_us = self._venue.now_us()
-            self._venue.limits.address(self._host).charge(requests.METHODS[message.method].weight, now_us)
             values = requests.check(message.method, message.params)
             call = SessionCall(values, message.params, now_us, values.get("returnRateLimits", self._limits))
             return Answer(200, SESSION_COMMANDS[message.method](self.session, call))
@@ -204,7 +205,7 @@ class Connection:
         """Answer what is no request; it weighs something all the same."""
         error = wrong.error
         try:
-            self._venue.limits.address(self._host).charge(1, self._venue.now_us())
+            self._venue.limits.address(self._host).charge(1, self._venue.market_us())
         except ApiError as over:
             error = over
         self._respond(Message(wrong.id, "", {}), Answer(error.status, error.body(), error.retry_us), -1)
@@ -235,7 +236,7 @@ class WsApi:
         query = websocket.query_params
         try:
             micros = await admit(self._venue, websocket)
-            self._venue.limits.address(host_of(websocket)).charge(CONNECT_WEIGHT, self._venue.now_us())
+            self._venue.limits.address(host_of(websocket)).charge(CONNECT_WEIGHT, self._venue.market_us())
             if query.get("responseFormat", "json") != "json":
                 raise ApiError(-1155, "SBE is not enabled.")
         except ApiError as error:

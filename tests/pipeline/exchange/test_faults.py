@@ -44,7 +44,7 @@ class StubVenue:
         self.clock_offset_us = 0
         self.outgoing = None
 
-    def now_us(self):
+    def market_us(self):
         return 1_000_000_000
 
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from shrivenq.pipeline.exchange import state
 from shrivenq.pipeline.exchange.errors import ApiError
 from shrivenq.pipeline.exchange.faults import Rule, Script
 from shrivenq.pipeline.exchange.server import Simulator
@@ -92,6 +93,14 @@ def test_the_clock_can_be_wrong_on_purpose(simulator):
     shown = venue.serve(request("time", micros=True)).body["serverTime"]
     assert abs(shown + 3_600_000_000 - time.time_ns() // 1000) < 60_000_000
     assert venue.serve(request("time")).body["serverTime"] < 10**14
+
+
+def test_a_wrong_clock_leaves_the_market_alone(simulator):
+    venue = simulator.venue
+    venue.clock_offset_us = 3_600_000_000
+    venue.serve(request("time"))
+    venue.step()
+    assert venue.engine.exchange.words[state.NOW_US] <= venue.market_us() < venue.now_us() - 3_000_000_000
 
 
 def test_when_balances_changed_is_known(simulator):
