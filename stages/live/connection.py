@@ -39,6 +39,8 @@ SUBSCRIBE_GAP_NS = 300_000_000
 """Between two of our messages: the venue takes five a second, pongs included."""
 ANSWER_NS = 10_000_000_000
 """Longest wait for the handshake, and then for an acknowledgement."""
+STAY_AWAY_S = {418: "120", 429: "60"}
+"""How long the venue wants us away if it does not say: its shortest ban, its limits' interval."""
 RETRY_MAX_S = 3 * 86_400
 """Longest ban the venue knows."""
 RESPONSE_MAX = 1 << 16
@@ -188,7 +190,9 @@ class Connection:
                 self._subscribe(now_ns)
         if self._protocol.handshake_exc is not None:
             error = self._protocol.handshake_exc
-            asked = error.response.headers.get("Retry-After", "") if isinstance(error, InvalidStatus) else ""
+            asked = ""
+            if isinstance(error, InvalidStatus):
+                asked = error.response.headers.get("Retry-After", STAY_AWAY_S.get(error.response.status_code, ""))
             self._close(_explain(error, reason), min(int(asked), RETRY_MAX_S) if asked.isdecimal() else 0)
         elif self._protocol.close_rcvd is not None:
             self._close(f"closed by the venue: {self._protocol.close_rcvd}")

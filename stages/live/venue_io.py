@@ -75,6 +75,8 @@ def _is_repeated(context: Any, row: int) -> bool:
     if kind == m.REPLACED:
         gone = id_map.remember(seen, target_id, m.CANCELLED)
         placed = id_map.remember(seen, order_id, m.ACCEPTED)
+        if gone and not placed:  # the new order is open already: what is left to say is that the old one is gone
+            report[row]["kind"] = m.CANCELLED
         return not gone and not placed
     return False
 

@@ -1,42 +1,321 @@
-"""The live venue behind a gateway, against the exchange simulator over real sockets."""
+"""The live venue behind a gateway, against the exchange simulator over real sockets, with and without faults."""
 
 from __future__ import annotations
 
 import pytest
 
+from shrivenq.pipeline.exchange.faults import Rule, Script
+from shrivenq.pipeline.exchange.types import NewOrder
 from shrivenq.stages import control
 from shrivenq.stages import messages as m
+from shrivenq.stages.live import receive
+from shrivenq.stages.live import venue_state as v
 from tests.pipeline.exchange.exchange_rig import running
 from tests.stages.live.orders_rig import OrdersRig, tables_of
+from tests.stages.venue_rig import push
+
+ONE = 1_00000000
+
+
+class Exchange:
+    """A simulator, its other trader, and what goes wrong."""
+
+    def __init__(self, rig):
+        self.rig, self.url, self.tables = rig, rig.ws, tables_of(rig)
+        self.trader, self.other = (rig.simulator.accounts[name] for name in ("trader", "other"))
+
+    def place(self, account, side, price, quantity, client_id=None):
+        """Let an account place an order without us."""
+
+        def act():
+            venue = self.rig.venue
+            venue.engine.advance(venue.now_us())
+            order = NewOrder(
+                symbol="BTCUSDT", side=side, type="LIMIT", time_in_force="GTC", price=price, quantity=quantity,
+                client_id=client_id,
+            )  # fmt: skip
+            outcome = venue.engine.place(account, order, venue.now_us())
+            venue.drain()
+            return outcome
+
+        return self.rig.call(act)
+
+    def faults(self, *rules):
+        """Let these things go wrong from now on."""
+        self.rig.call(lambda: self.rig.simulator.faults.arm(Script(rules=[Rule(**one) for one in rules])))
+
+    def cut(self):
+        """End every order connection without a word."""
+        self.rig.call(lambda: [one.socket.abort() for one in list(self.rig.simulator.ws_api.connections)])
+
+    def open_orders(self):
+        return self.rig.call(lambda: self.rig.venue.engine.open_orders(self.trader))
+
+    def clear(self):
+        def act():
+            for account in (self.trader, self.other):
+                self.rig.venue.engine.cancel_all(account, "BTCUSDT", self.rig.venue.now_us())
+            self.rig.venue.drain()
+
+        self.faults()
+        self.rig.call(act)
 
 
 @pytest.fixture(scope="module")
 def exchange(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("exchange")) as rig:
-        yield rig
+    limits = {"orders_10s": 10_000, "connections": 10_000, "request_weight": 1_000_000}
+    with running(tmp_path_factory.mktemp("exchange"), limits=limits) as rig:
+        yield Exchange(rig)
 
 
 @pytest.fixture
-def rig(exchange):
-    made = OrdersRig(exchange.ws, tables_of(exchange))
-    yield made.ready()
-    made.close()
+def make(exchange):
+    made = []
+
+    def rig(**options):
+        made.append(OrdersRig(exchange.url, exchange.tables, **options))
+        return made[-1].ready()
+
+    yield rig
+    for one in made:
+        one.close()
+    exchange.clear()
 
 
-def test_orders_are_placed_cancelled_replaced_and_filled(rig):
-    first = rig.send(side=m.BUY, price=50_00)
-    report = rig.wait(m.ACCEPTED, first)
-    assert report["venue_order_id"] > 0
-    second = rig.send(m.REPLACE, side=m.BUY, price=49_00, target_id=first)
+@pytest.fixture
+def rig(make):
+    return make()
+
+
+def test_orders_are_placed_replaced_filled_and_cancelled(rig, exchange):
+    first = rig.send(price=50_00)
+    assert rig.wait(m.ACCEPTED, first)["venue_order_id"] > 0
+    second = rig.send(m.REPLACE, price=49_00, target_id=first)
     rig.wait(m.REPLACED, second)
-    taker = rig.send(side=m.SELL, price=49_00, quantity=40000000)
-    fill = rig.wait(m.FILL, taker)
-    assert (fill["last_price"], fill["last_quantity"], fill["leaves"]) == (49_00, 40000000, 0)
-    assert rig.wait(m.FILL, second)["fee"] > 0
-    assert rig.state(second) == "partly_filled"
+    exchange.place(exchange.other, "SELL", 49_00, ONE // 4)
+    fill = rig.wait(m.FILL, second)
+    assert (fill["last_price"], fill["last_quantity"], fill["leaves"]) == (49_00, ONE // 4, ONE * 3 // 4)
+    assert fill["flags"] & m.MAKER
+    assert fill["fee"] > 0
     cancel = rig.send(m.CANCEL, target_id=second)
     rig.wait(m.CANCELLED, cancel)
-    assert rig.taken() == 0
     rig.for_a_while()
+    assert rig.taken() == 0
     assert not rig.gateway.illegal.any()
-    assert control.held(rig.hold) == 0
+    assert rig.venue.words[v.REPEATED] > 0  # each thing is said twice, by answer and event
+    assert len(set(rig.said())) == len(rig.said())
+
+
+def test_what_takes_and_expires_is_told_by_events(rig, exchange):
+    exchange.place(exchange.other, "SELL", 60_00, ONE)
+    taker = rig.send(price=61_00, quantity=2 * ONE, time_in_force=m.IOC)
+    assert rig.reason(rig.wait(m.EXPIRED, taker)) == "unfilled"
+    assert rig.filled(taker) == ONE
+    assert rig.taken() == 0
+
+
+def test_the_venue_s_refusals_are_definite_and_logged(rig):
+    poor = rig.send(quantity=1_000_000 * ONE // 100, price=1999_00)  # the gateway's own limit comes first
+    rig.wait(m.DENIED, poor)
+    tiny = rig.send(quantity=1000, price=50_00)
+    assert rig.reason(rig.wait(m.REJECTED, tiny)) == "notional_range"
+    assert "venue refuses" in rig.log.events()
+    missing = rig.send(m.CANCEL, target_id=rig.number - 1000)
+    assert rig.reason(rig.wait(m.CANCEL_REJECTED, missing)) == "unknown_order"
+    assert rig.taken() == 0
+
+
+def test_a_report_before_the_answer(rig, exchange):
+    exchange.place(exchange.other, "SELL", 60_00, ONE)
+    exchange.faults({"on": "response", "name": "order.place", "action": "late", "ms": 60})
+    taker = rig.send(price=60_00)
+    rig.wait(m.FILL, taker)
+    rig.for_a_while(150)
+    assert rig.taken() == 0
+    assert rig.filled(taker) == ONE
+
+
+def test_what_was_lost_is_asked_for_and_never_sent_again(make, exchange):
+    rig = make(unknown_after_ms=150)
+    exchange.place(exchange.other, "SELL", 60_00, ONE)
+    exchange.faults(
+        {"on": "response", "name": "order.place", "action": "drop", "times": 2},
+        {"on": "event", "action": "drop", "times": 30},
+    )
+    taker = rig.send(price=60_00)
+    rig.wait(m.UNKNOWN, taker)
+    rig.wait(m.FILL, taker)
+    assert rig.filled(taker) == ONE
+    resting = rig.send(price=40_00)
+    rig.wait(m.UNKNOWN, resting)
+    rig.wait(m.ACCEPTED, resting)
+    assert rig.taken() == 1
+    assert len(exchange.open_orders()) == 1
+
+
+def test_an_order_that_never_arrived_is_absent_only_when_it_can_no_longer_arrive(make, exchange):
+    rig = make(unknown_after_ms=100)
+    exchange.faults({"on": "request", "name": "order.place", "action": "error_not_placed", "times": 1})
+    order = rig.send()
+    rig.wait(m.UNKNOWN, order)
+    rig.for_a_while(300)
+    assert rig.state(order) == "unknown"
+    assert (m.REJECTED, order) not in rig.said()
+    slot = rig.session._orders.find(order)
+    rig.pool.slots["time_ns"][slot] -= 14_000_000_000  # so long ago that the venue would have refused it as too late
+    assert rig.reason(rig.wait(m.REJECTED, order)) == "unknown_order"
+    assert rig.taken() == 0
+
+
+def test_an_error_of_the_venue_says_nothing_about_the_order(make, exchange):
+    rig = make(unknown_after_ms=200)
+    exchange.faults({"on": "request", "name": "order.place", "action": "error_placed", "times": 1})
+    order = rig.send()
+    rig.wait(m.ACCEPTED, order)
+    assert len(exchange.open_orders()) == 1
+    assert rig.state(order) == "accepted"
+
+
+def test_a_repeated_report_counts_once(rig, exchange):
+    exchange.faults({"on": "event", "action": "duplicate"})
+    order = rig.send(price=50_00)
+    rig.wait(m.ACCEPTED, order)
+    exchange.place(exchange.other, "SELL", 50_00, ONE)
+    rig.wait(m.FILL, order)
+    rig.for_a_while()
+    assert rig.filled(order) == ONE
+    assert rig.said().count((m.FILL, order)) == 1
+
+
+def test_what_happens_while_the_connection_is_cut_is_learned_by_asking(rig, exchange):
+    filled, resting = rig.send(price=50_00), rig.send(price=30_00)
+    rig.wait(m.ACCEPTED, filled)
+    rig.wait(m.ACCEPTED, resting)
+    exchange.cut()
+    exchange.place(exchange.other, "SELL", 50_00, ONE)
+    rig.until(lambda: control.held(rig.hold) == control.RECONCILING, "hold")
+    refused = rig.send(flags=m.FORCED)
+    assert rig.reason(rig.wait(m.REJECTED, refused)) == "disconnected"
+    cancel = rig.send(m.CANCEL, target_id=resting)
+    assert rig.reason(rig.wait(m.CANCEL_REJECTED, cancel)) == "disconnected"
+    rig.ready()
+    fill = rig.wait(m.FILL, filled)
+    assert fill["fee"] > 0
+    assert rig.filled(filled) == ONE
+    assert rig.state(resting) == "accepted"
+    rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=resting))
+
+
+def test_a_connection_cut_with_orders_in_flight_leaves_them_unknown_until_asked(make, exchange):
+    rig = make(unknown_after_ms=200)
+    exchange.faults({"on": "response", "name": "order.place", "action": "disconnect", "times": 1})
+    order = rig.send()
+    rig.wait(m.ACCEPTED, order)
+    rig.ready()
+    assert "venue disconnected" in rig.log.events()
+    assert len(exchange.open_orders()) == 1
+    assert rig.state(order) == "accepted"
+
+
+def test_garbage_makes_us_compare_everything_again(rig, exchange):
+    order = rig.send(price=50_00)
+    rig.wait(m.ACCEPTED, order)
+    rig.for_a_while()
+    exchange.faults({"on": "event", "name": "executionReport", "action": "garbage", "times": 1})
+    exchange.place(exchange.other, "SELL", 50_00, ONE)
+    rig.wait(m.FILL, order)
+    assert "venue not understood" in rig.log.events()
+    rig.ready()
+    assert rig.filled(order) == ONE
+
+
+def test_over_the_venue_s_limit_nothing_but_a_cancel_is_sent(rig, exchange):
+    resting = rig.send(price=50_00)
+    rig.wait(m.ACCEPTED, resting)
+    exchange.faults({"on": "request", "name": "order.place", "action": "too_many", "ms": 60_000, "times": 1})
+    refused = rig.send()
+    assert rig.reason(rig.wait(m.REJECTED, refused)) == "venue_rate"
+    sent = int(rig.venue.words[v.SENT])
+    assert rig.reason(rig.wait(m.REJECTED, rig.send())) == "venue_rate"
+    assert rig.venue.words[v.SENT] == sent
+    rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=resting))
+
+
+def test_a_ban_is_waited_for(tmp_path):
+    with running(tmp_path) as found:
+        exchange = Exchange(found)
+        rig = OrdersRig(exchange.url, exchange.tables).ready()
+        exchange.faults({"on": "request", "name": "order.place", "action": "banned", "ms": 60_000, "times": 1})
+        refused = rig.send()
+        assert rig.reason(rig.wait(m.REJECTED, refused)) == "banned"
+        rig.until(lambda: "venue disconnected" in rig.log.events(), "the cut")
+        assert dict(rig.log.lines)["venue disconnected"]["again_in_ms"] > 50_000
+        rig.session._try_ns = 0  # somebody who does not wait is told to
+        rig.venue.buckets.words[:] = 0
+        rig.venue.live.words[receive.ATTENTION] = 1
+        rig.until(lambda: rig.log.events().count("venue disconnected") == 2, "the refusal")
+        assert rig.log.lines[-1][1]["again_in_ms"] >= 119_000
+        rig.close()
+
+
+def test_halt_and_hold_are_read_again_before_each_order(rig):
+    resting = rig.send(price=50_00)
+    rig.wait(m.ACCEPTED, resting)
+    control.hold(rig.hold, control.STAGE_DOWN)
+    # What the gateway had let through just before.
+    sent, refused = int(rig.venue.words[v.SENT]), int(rig.venue.words[v.REFUSED])
+    push(
+        rig.gateway.to_venue,
+        kind=m.NEW,
+        order_id=5,
+        side=m.BUY,
+        price=50_00,
+        quantity=ONE,
+        order_type=m.LIMIT,
+        time_in_force=m.GTC,
+    )
+    rig.until(lambda: rig.venue.words[v.REFUSED] > refused, "refusal")
+    assert rig.venue.words[v.SENT] == sent
+    assert rig.reason(rig.wait(m.DENIED, rig.send())) == "held"
+    control.raise_kill(rig.kill, control.HALT)
+    assert rig.reason(rig.wait(m.DENIED, rig.send())) == "killed"
+    rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=resting))
+
+
+def test_foreign_orders_hold_until_they_are_gone(exchange):
+    exchange.place(exchange.trader, "BUY", 20_00, ONE, client_id="by-hand")
+    rig = OrdersRig(exchange.url, exchange.tables)
+    try:
+        rig.until(lambda: "held: open orders that are not ours" in rig.log.events(), "the warning")
+        rig.for_a_while()
+        assert control.held(rig.hold) == control.RECONCILING
+        assert len(exchange.open_orders()) == 1
+        control.raise_kill(rig.kill, control.CANCEL)
+        rig.ready()
+        assert exchange.open_orders() == []
+    finally:
+        rig.close()
+
+
+def test_orders_that_an_earlier_start_left_behind_are_cancelled(make, exchange):
+    exchange.place(exchange.trader, "BUY", 20_00, ONE, client_id="0123abcd-1-5-77")
+    make(run=b"0123abcd-2")
+    assert exchange.open_orders() == []
+
+
+def test_trades_since_the_last_one_known_are_adopted(exchange):
+    rig = OrdersRig(exchange.url, exchange.tables)
+    try:
+        exchange.place(exchange.other, "SELL", 70_00, ONE)
+        rig.venue.trades[:] = v.NO_TRADES
+        rig.ready()
+        before = len(rig.told)
+        known = int(rig.venue.trades[0])
+        exchange.cut()
+        exchange.place(exchange.trader, "BUY", 70_00, ONE)
+        fill = rig.wait(m.FILL, 0) if before == 0 else rig.until(lambda: rig.told[before:], "the fill")[0]
+        assert (fill["last_quantity"], fill["side"], fill["slot"]) == (ONE, m.BUY, -1)
+        assert rig.venue.trades[0] > known
+    finally:
+        rig.close()
+        exchange.clear()

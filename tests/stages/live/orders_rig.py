@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import time
 
@@ -19,8 +20,10 @@ from tests.pipeline.exchange.exchange_rig import ED25519_PEM, TRADER
 from tests.stages.venue_rig import drain, private_bytes, private_ring
 
 PATIENCE_S = 30
+EPOCHS = itertools.count(1)
+"""Order ids of two rigs are never alike, so they may share an exchange."""
 RUN = b"0123abcd"
-LIMITS = gateway.Limits(quantity_max="100", price_min="0.01", price_max="2000")
+LIMITS = gateway.Limits(quantity_max="100", price_min="0.1", price_max="2000")
 _SIGNER = load_pem_private_key(ED25519_PEM.encode(), None)
 
 
@@ -64,7 +67,8 @@ class OrdersRig:
         to_venue, at_venue = private_ring(m.ORDER, 256)
         self.feed, fill_feed = private_ring(m.TICK, 256)
         journal, self.journal = private_bytes(1 << 20)
-        self.log, self.number, self.run = Log(), 1 << 40, np.frombuffer(run, np.uint8)
+        self.log, self.run = Log(), np.frombuffer(run, np.uint8)
+        self.number = next(EPOCHS) << m.EPOCH_SHIFT
         shared = {"kill": self.kill, "hold": self.hold, "run": self.run, "orders": self.pool}
         limits = {row["symbol"].decode(): LIMITS for row in self.instruments}
         gateway_config = gateway.Config(unknown_after_ms=unknown_after_ms, orders_max=1000, window_ms=1, limits=limits)
@@ -153,6 +157,15 @@ class OrdersRig:
 
     def taken(self):
         return int(pool.used(self.pool))
+
+    def reason(self, report):
+        return m.REASONS[report["reason"]]
+
+    def filled(self, order_id):
+        """Add up the fills of an order that risk was told."""
+        return sum(
+            int(one["last_quantity"]) for one in self.told if (one["kind"], one["order_id"]) == (m.FILL, order_id)
+        )
 
     def close(self):
         if self.session._link is not None:

@@ -1,0 +1,115 @@
+"""Sessions: logged on, renewed, revoked, under TLS; what is unusual is Python's."""
+
+from __future__ import annotations
+
+import pytest
+
+from shrivenq.stages import control
+from shrivenq.stages import messages as m
+from shrivenq.stages.live import receive as r
+from shrivenq.stages.live import session as s
+from shrivenq.stages.live import venue_state as v
+from tests.pipeline.exchange.exchange_rig import TRADER, running
+from tests.pipeline.exchange.ws_api_rig import PUBLIC
+from tests.stages.live.orders_rig import OrdersRig, logon, tables_of
+
+
+@pytest.fixture(scope="module")
+def exchange(tmp_path_factory):
+    with running(tmp_path_factory.mktemp("exchange"), limits={"connections": 10_000}) as rig:
+        yield rig
+
+
+@pytest.fixture
+def make(exchange):
+    made = []
+
+    def rig(**options):
+        made.append(OrdersRig(exchange.ws, tables_of(exchange), **options))
+        return made[-1]
+
+    yield rig
+    for one in made:
+        one.close()
+
+
+def reasons(rig):
+    return [fields["reason"] for event, fields in rig.log.lines if event == "venue disconnected"]
+
+
+def test_a_refused_logon_is_told_and_tried_again_later(make):
+    rig = make(logon=lambda name, ms: logon(name, ms, api_key="NOBODY"))
+    rig.until(lambda: len(reasons(rig)) == 2, "two refusals")
+    assert "logon refused" in reasons(rig)[0]
+    assert control.held(rig.hold) == control.RECONCILING
+
+
+def test_a_key_that_cannot_be_used_is_told(make):
+    def nothing(name, ms):
+        raise ValueError("key file x: expired")
+
+    rig = make(logon=nothing)
+    rig.until(lambda: reasons(rig), "the refusal")
+    assert reasons(rig)[0] == "no logon: key file x: expired"
+
+
+def test_a_revoked_key_ends_the_session(make, exchange):
+    rig = make().ready()
+    keyring = exchange.venue.keyring
+    key = keyring.find(TRADER)
+    exchange.call(lambda: keyring.remove(TRADER))
+    try:
+        order = rig.send()
+        rig.until(lambda: reasons(rig), "the end")
+        assert reasons(rig)[0] in ("the venue has logged the session off", "the venue has ended the account's events")
+        assert rig.state(order) == "sent"  # it was handed over: what became of it will be asked
+    finally:
+        exchange.call(lambda: keyring.add(TRADER, key.account, public_key=PUBLIC))
+    rig.ready()
+
+
+def test_the_session_is_renewed_when_the_venue_says_so_and_when_it_is_old(make, exchange):
+    rig = make().ready()
+    exchange.call(exchange.simulator.ws_api.shut_down)
+    rig.until(lambda: reasons(rig) == ["the connection is renewed"], "a new session")
+    rig.ready()
+    rig.session._roll_ns = 0
+    rig.venue.live.words[r.ATTENTION] = 1
+    rig.until(lambda: len(reasons(rig)) == 2, "another")
+    rig.ready()
+    order = rig.send(price=50_00)
+    rig.wait(m.ACCEPTED, order)
+    rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=order))
+
+
+def test_a_connection_without_answers_or_bytes_is_replaced(make):
+    rig = make().ready()
+    rig.session._pending["account"] = 1
+    rig.venue.live.words[r.ATTENTION] = 1
+    rig.until(lambda: reasons(rig), "the end")
+    rig.ready()
+    rig.session._bytes_ns -= s.SILENT_NS + 1
+    rig.venue.live.words[r.ATTENTION] = 1
+    rig.until(lambda: len(reasons(rig)) == 2, "the end")
+    assert reasons(rig) == ["no answer in time: account", "nothing received for 65 s"]
+    rig.ready()
+
+
+def test_under_tls_the_same(tmp_path):
+    with running(tmp_path, tls={"generate": "tls"}) as exchange:
+        url = exchange.ws.replace("ws://", "wss://")
+        rig = OrdersRig(url, tables_of(exchange), authority=str(tmp_path / "tls" / "authority.pem")).ready()
+        order = rig.send(price=50_00)
+        rig.wait(m.ACCEPTED, order)
+        several = [rig.send(price=40_00 + i) for i in range(5)]
+        for one in several:
+            rig.wait(m.ACCEPTED, one)
+        rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=order))
+        assert rig.venue.words[v.SENDS] == 0
+        assert rig.venue.words[v.SENT] == 7
+        rig.close()
+
+
+def test_an_address_that_is_none_is_refused(exchange):
+    with pytest.raises(ValueError, match=r"live_venue\.url"):
+        OrdersRig("http://127.0.0.1", tables_of(exchange))
