@@ -19,7 +19,7 @@ run: venv
 	$(BIN)/shrivenq run $(or $(ARGS),simulator)
 
 test: check release
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python tests/run.py $(ARGS)
 
 quick: venv
 	$(BIN)/python -m pytest -q -x -m 'not slow' $(ARGS)

@@ -194,6 +194,9 @@ def write_order(order: Any, kind: int, flags: int, i: int, order_id: int, time_n
     out[at]["order_id"] = order_id
     out[at]["target_id"] = 0
     out[at]["target_slot"] = -1
+    out[at]["venue_order_id"] = 0
+    out[at]["stop_price"] = 0
+    out[at]["self_trade"] = 0
     return at
 
 

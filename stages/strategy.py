@@ -116,4 +116,6 @@ def _request(
     intents[slot]["side"] = side
     intents[slot]["order_type"] = order_type
     intents[slot]["time_in_force"] = time_in_force
+    intents[slot]["stop_price"] = 0
+    intents[slot]["self_trade"] = 0
     return order_id

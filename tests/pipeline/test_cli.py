@@ -57,6 +57,7 @@ def one_line(found, code, *words):
 HELP = {
     "run": "Start the supervised pipeline",
     "replay": "Replay a capture through the pipeline, in virtual time",
+    "reproduce": "Do a recorded run again, exactly, and compare the orders",
     "record": "Start the pipeline as `run` does, and record",
     "status": "Show stages, kill and hold, rings, orders and positions",
     "latency": "Show the latency of every hop",

@@ -81,7 +81,7 @@ def test_every_field_of_a_request(desk, call, argument, expected):
     assert call(orders, argument) == FIRST
     assert ring.available(consumer) == 0, "requests are committed by the stage, once a message"
     row = orders.intents.slots[0]
-    expected = {"sequence": 0, "flags": 0, "order_id": FIRST, **TRACE, **expected}
+    expected = {"sequence": 0, "flags": 0, "order_id": FIRST, "stop_price": 0, "self_trade": 0, **TRACE, **expected}
     assert {name: int(row[name]) for name in expected} == expected
     # The one field left is the stage's own stamp.
     assert set(m.INTENT.names) - set(expected) == {"signal_ns"}

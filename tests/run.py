@@ -1,0 +1,44 @@
+"""Run every test, in two halves side by side: most of the time goes into compiling and into waiting.
+
+`python tests/run.py` runs both; with arguments it is pytest with these arguments. The second half is printed when both
+have ended. The exit code is 0 only if both passed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent
+FIRST = ("pipeline",)
+"""Processes and networks. What is in no other half is in the second: kernels, codecs, stages."""
+
+
+def halves() -> list[list[str]]:
+    """List the paths of each half; together they are everything there is."""
+    there = sorted(one for one in TESTS.iterdir() if one.is_dir() or one.name.startswith("test_"))
+    there = [one for one in there if not one.name.startswith(("_", "."))]
+    return [
+        [str(one) for one in there if one.name in FIRST],
+        [str(one) for one in there if one.name not in FIRST],
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    """Run the tests; return the exit code."""
+    pytest = [sys.executable, "-m", "pytest"]
+    if arguments:
+        return subprocess.run([*pytest, *arguments], check=False).returncode
+    first, second = [[*pytest, "-o", f"cache_dir=.pytest_cache/{i}", *paths] for i, paths in enumerate(halves())]
+    with tempfile.TemporaryFile() as output, subprocess.Popen(second, stdout=output, stderr=subprocess.STDOUT) as other:
+        code = subprocess.run(first, check=False).returncode
+        other.wait()
+        output.seek(0)
+        sys.stdout.buffer.write(output.read())
+    return code or other.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
