@@ -1,7 +1,8 @@
 """Reconciliation: after every logon, what the venue holds is compared with what we hold, until both agree.
 
-Asked over the same session: balances, open orders and trades since the last one known of every symbol, and where every
-order stands that we think open. The answers become reports like any other. What we did not know is adopted: a trade
+Asked over the same session: balances, the open orders of every symbol, where every order stands that we think open, and
+only then the trades since the last one known: a trade must not be anybody's whose order has yet to be told. The answers
+become reports like any other. What we did not know is adopted: a trade
 becomes a FILL (of order 0 if its order is not ours), an open order is told in the log. Orders that an earlier start of
 this very supervisor left behind are cancelled; any other holds new orders until it is gone, by hand or by
 `shrivenq kill cancel`.
@@ -80,20 +81,21 @@ class Reconciliation:
         self._context, self._orders, self._ask, self._query = context, orders, ask, query
         self._symbols = [row["symbol"].decode() for row in context.instruments]
         self._left: set[str | int] = set()
+        self._trades_asked = False
+        self._owners: dict[tuple[int, int], int] = {}  # orders by instrument and the venue's id, as the venue just said
         self.open_orders: list[OpenOrder] = []
         self.adopted_fills = 0
 
     @property
     def is_answered(self) -> bool:
         """Tell whether everything asked was answered."""
-        return not self._left
+        return self._trades_asked and not self._left
 
     def begin(self) -> None:
-        """Ask for everything."""
+        """Ask for everything but trades."""
         self._request("account", "account.status", {})
-        for row, symbol in enumerate(self._symbols):
+        for symbol in self._symbols:
             self._request(f"orders {symbol}", "openOrders.status", {"symbol": symbol})
-            self._ask_trades(row)
         for slot in self._orders.taken().tolist():
             self._left.add(int(self._orders.slots["order_id"][slot]))
             self._query(slot)
@@ -109,13 +111,26 @@ class Reconciliation:
             params["fromId"] = known + 1
         self._request(f"trades {self._symbols[row]}", "myTrades", params)
 
-    def placed(self, order_id: int) -> None:
-        """Note that it was told where an order stands."""
-        self._left.discard(order_id)
+    def _answered(self, what: str | int) -> None:
+        self._left.discard(what)
+        if not self._left and not self._trades_asked:
+            self._trades_asked = True
+            for row in range(len(self._symbols)):
+                self._ask_trades(row)
+
+    def placed(self, order_id: int, instrument: int, venue_order_id: int) -> None:
+        """Note that it was told where an order stands, and what the venue calls it, 0 if it does not know it."""
+        self._owners[instrument, venue_order_id] = order_id
+        self._answered(order_id)
+
+    def _owner(self, row: int, venue_order_id: int) -> int:
+        return self._orders.owner(row, venue_order_id) or self._owners.get((row, venue_order_id), 0)
 
     def take(self, name: str, result: Any) -> int:
-        """Take the result of a request; return how many reports in `context.reports` follow. Raises Refused."""
-        self._left.discard(name)
+        """Take the result of a request; return how many reports in `context.reports` follow. Raises Refused.
+
+        `went_on` is to be called once they are published.
+        """
         what, _, symbol = name.partition(" ")
         if what == "account":
             self._take_balances(result)
@@ -161,14 +176,15 @@ class Reconciliation:
             if desk.instrument(one, "symbol") != row:
                 raise Refused(f"myTrades: symbol is {one['symbol']}: not the request's")
             venue_order_id = integer(one, "orderId", 1)
-            request = slow._Request(m.NEW, row, self._orders.owner(row, venue_order_id), 0)  # noqa: SLF001
+            request = slow._Request(m.NEW, row, self._owner(row, venue_order_id), 0)  # noqa: SLF001
             side = m.BUY if _field(one, "isBuyer", bool, "") else m.SELL
             known = {"venue_order_id": venue_order_id, "venue_ns": time_ns(one, "time"), "side": side}
             slow._read_trade(desk, request, one, ("qty", "id"), known, 0)  # noqa: SLF001
         self.adopted_fills += desk.rows
         return desk.rows
 
-    def taken_trades(self, name: str, rows: int) -> None:
-        """Go on behind a full page, once its fills are published."""
+    def went_on(self, name: str, rows: int) -> None:
+        """Note that the reports of an answer are published: behind a full page of trades there is another."""
+        self._answered(name)
         if name.startswith("trades ") and rows == PAGE:
             self._ask_trades(self._symbols.index(name.partition(" ")[2]))

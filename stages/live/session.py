@@ -284,13 +284,13 @@ class Session:
         standing = self._context.reports[0].copy()
         slot = self._orders.find(order_id)
         if not rows or slot < 0:
-            self._placed(order_id)
+            self._placed(standing)
             return
         if standing["kind"] == m.ABSENT:
             # The venue may still be about to learn of it.
             age_ns = time_of(self._loop, 0) - int(self._orders.slots["time_ns"][slot])
             if age_ns < ABSENCE_MS * 1_000_000:
-                self._placed(order_id)
+                self._placed(standing)
                 return
         if standing["filled"] > self._orders.slots["filled"][slot]:
             self._placing[order_id] = standing
@@ -303,11 +303,12 @@ class Session:
         if standing["kind"] != m.ACCEPTED or standing["leaves"] > 0:
             self._context.reports[0] = standing
             venue_io.publish(self._context, self._loop, 0, 1, True)
-        self._placed(int(standing["order_id"]))
+        self._placed(standing)
 
-    def _placed(self, order_id: int) -> None:
+    def _placed(self, standing: Any) -> None:
         if self._reconciliation is not None:
-            self._reconciliation.placed(order_id)
+            order_id, venue_order_id = int(standing["order_id"]), int(standing["venue_order_id"])
+            self._reconciliation.placed(order_id, int(standing["instrument"]), venue_order_id)
             self._compare()
 
     def _request(self, kind: int, slot: int, venue_order_id: int) -> None:
@@ -318,7 +319,8 @@ class Session:
         order = _message(kind, int(row["instrument"]), int(row["order_id"]), venue_order_id)
         if token_bucket.take(context.buckets, kind, now) != token_bucket.PASS:
             self._placing.pop(int(row["order_id"]), None)
-            self._placed(int(row["order_id"]))
+            if self._reconciliation is not None:
+                self._link.close("over the venue's limits while reconciling")
             return
         frame = context.outbox.copy()
         begin, end = encode_frame(order, 0, context.instruments, context.run, now // 1_000_000, context.masks, frame)
@@ -365,7 +367,7 @@ class Session:
             self._link.close(f"{name} cannot be read: {refused}")
             return
         venue_io.publish(self._context, self._loop, 0, rows, False)
-        reconciliation.taken_trades(name, rows)
+        reconciliation.went_on(name, rows)
         self._compare()
 
     def _compare(self) -> None:

@@ -40,9 +40,13 @@ class Desk:
         return slot
 
     def answer_rest(self):
-        self.one.take("account", {"balances": []})
-        for name in ("orders SYM0", "orders SYM1", "trades SYM0", "trades SYM1"):
-            self.one.take(name, [])
+        for name in ("account", "orders SYM0", "orders SYM1"):
+            self.take(name, {"balances": []} if name == "account" else [])
+
+    def take(self, name, result):
+        rows = self.one.take(name, result)
+        self.one.went_on(name, rows)
+        return rows
 
 
 @pytest.fixture
@@ -62,12 +66,16 @@ def test_everything_is_asked_and_only_then_compared(desk):
     pool.give_back(desk.pool, over, desk.pool.generation[over])
     desk.context.trades[1] = 41
     desk.one.begin()
-    assert dict(desk.asked)["trades SYM0"] == {"symbol": "SYM0", "limit": 1}
-    assert dict(desk.asked)["trades SYM1"] == {"symbol": "SYM1", "limit": PAGE, "fromId": 42}
     assert desk.queried == [slot]
     desk.answer_rest()
     assert not desk.one.is_answered
-    desk.one.placed(OWN)
+    assert not any(name.startswith("trades") for name, _ in desk.asked)  # whose they are is not known yet
+    desk.one.placed(OWN, 0, 55)
+    assert dict(desk.asked)["trades SYM0"] == {"symbol": "SYM0", "limit": 1}
+    assert dict(desk.asked)["trades SYM1"] == {"symbol": "SYM1", "limit": PAGE, "fromId": 42}
+    desk.take("trades SYM0", [])
+    assert not desk.one.is_answered
+    desk.take("trades SYM1", [])
     assert desk.one.is_answered
     assert desk.context.trades.tolist() == [v.NO_TRADES, 41]
 
@@ -90,12 +98,21 @@ def test_trades_become_fills_of_our_orders_or_of_nobody_s(desk):
     assert desk.one.adopted_fills == 2
 
 
+def test_a_trade_is_of_the_order_that_the_venue_has_just_named(desk):
+    desk.open(OWN, o.UNKNOWN)
+    desk.context.trades[0] = 3
+    desk.one.placed(OWN, 0, 55)
+    assert desk.one.take("trades SYM0", [trade(4)]) == 1
+    assert desk.context.reports[0]["order_id"] == OWN
+
+
 def test_a_full_page_of_trades_has_another_behind_it(desk):
     desk.context.trades[0] = 0
+    desk.one._trades_asked = True
     name = "trades SYM0"
     rows = desk.one.take(name, [trade(number) for number in range(1, PAGE + 1)])
     desk.context.trades[0] = PAGE
-    desk.one.taken_trades(name, rows)
+    desk.one.went_on(name, rows)
     assert desk.asked == [(name, {"symbol": "SYM0", "limit": PAGE, "fromId": PAGE + 1})]
     assert not desk.one.is_answered
 
