@@ -160,7 +160,8 @@ class Config(Document, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def as_document(config: Config) -> dict[str, Any]:
     """Spell a configuration as the plain values `check` reads."""
-    found: dict[str, Any] = msgspec.to_builtins({name: getattr(config, name) for name in Document.__struct_fields__})
+    values = {name: getattr(config, name) for name in Document.__struct_fields__}
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(values))
     return found
 
 

@@ -50,9 +50,8 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path, number):
             seen = []
             with pytest.raises(websockets.exceptions.ConnectionClosed):
                 seen.extend(json.loads(one.recv(60)) for _ in range(1 << 20))
-            while "serverShutdown" not in [event["e"] for event in seen]:
-                seen.append(json.loads(one.recv(60)))
-        assert seen[-1]["e"] == "serverShutdown"
+        # The market goes on until the connection is closed.
+        assert "serverShutdown" in [event["e"] for event in seen[-20:]]
         assert process.wait(60) == 0
         assert process.stdout.read() == ""
         assert process.stderr.read() == ""
