@@ -43,6 +43,8 @@ def _dotted(key: str, name: str) -> str:
 def _convert(value: Any, wanted: Any, key: str) -> tuple[Any, list[str]]:
     """Convert one value, tables within it too."""
     if get_origin(wanted) is UnionType:  # a table that may be left out
+        if value is None:
+            return None, []
         wanted = next((one for one in get_args(wanted) if hasattr(one, "__struct_fields__")), wanted)
     if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
         return read_table(value, wanted, key)

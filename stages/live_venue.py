@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from shrivenq.shm import ring
+from shrivenq.shm.clock import realtime_ns
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import control, id_map, token_bucket
 from shrivenq.stages import messages as m
@@ -70,7 +71,7 @@ def _send(context: Any, loop: Any, slot: int) -> int:
     if words[v.READY] == 0:
         return DISCONNECTED
     begin, end = encode_frame(
-        order, slot, context.instruments, context.run, now // 1_000_000, context.masks, context.outbox
+        order, slot, context.instruments, context.run, realtime_ns() // 1_000_000, context.masks, context.outbox
     )
     if end == 0:
         return MALFORMED

@@ -323,7 +323,9 @@ class Session:
                 self._link.close("over the venue's limits while reconciling")
             return
         frame = context.outbox.copy()
-        begin, end = encode_frame(order, 0, context.instruments, context.run, now // 1_000_000, context.masks, frame)
+        begin, end = encode_frame(
+            order, 0, context.instruments, context.run, time.time_ns() // 1_000_000, context.masks, frame
+        )
         self._link.send_bytes(frame[begin:end].tobytes())
 
     # ── requests of our own ──────────────────────────────────────────────────────────────────────────────────────

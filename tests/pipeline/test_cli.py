@@ -196,6 +196,12 @@ def test_a_mistake_in_a_configuration_is_one_line(text, words):
         one_line(call(*command, "mine.toml"), 2, "mine.toml: ", *words)
 
 
+def test_a_live_run_without_its_key_is_one_line():
+    live = (SHIPPED / "live_simulator.toml").read_text()
+    Path("mine.toml").write_text(live.replace("file:~/.config/shrivenq/simulator.key", "file:nowhere"))
+    one_line(call("run", "mine.toml"), 2, "key file nowhere: cannot be read")
+
+
 def test_all_mistakes_are_said_at_once():
     Path("mine.toml").write_text(DEFAULT.replace(LIMIT, "").replace("seed = 1", "sede = 1"))
     found = start("config", "check", "mine.toml")

@@ -312,6 +312,13 @@ def test_a_live_run_needs_a_venue_of_one_environment_and_nothing_else_may_have_o
     assert "live_venue: found a table, allowed: only in mode live, this is mode paper" in found
 
 
+def test_a_live_configuration_is_what_it_was_after_being_spelled():
+    loaded = load("live_simulator")
+    again = config.check(config.as_document(loaded), loaded.file)
+    assert again.live_venue == loaded.live_venue
+    assert again.paper_venue is None
+
+
 def write(folder, text):
     """Check a configuration with this text."""
     (folder / "config.toml").write_text(text)

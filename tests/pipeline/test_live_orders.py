@@ -58,7 +58,7 @@ def configured(tmp_path, exchange):
         ('price_min = "100"', 'price_min = "1"'),
         ("reject_streak_max = 50", "reject_streak_max = 100000"),
         ("unknown_after_ms = 2000", "unknown_after_ms = 1000"),
-        ("stop_cancel_ms = 500.0", "stop_cancel_ms = 20000.0"),
+        ("stop_cancel_ms = 3000.0", "stop_cancel_ms = 20000.0"),
         ("silence_kill_ms = 5000.0", "silence_kill_ms = 60000.0"),
     ):
         assert found in text, found
