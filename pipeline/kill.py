@@ -34,7 +34,7 @@ WORDS = 208
 USAGE = """Usage: shrivenq kill LEVEL [NAME] [--reason TEXT] [--json]
 
   halt      no new orders; cancels and verified reductions pass
-  cancel    halt, and cancel every open order
+  cancel    halt, and cancel every open order; live, look at the venue, and cancel there what is left
   flatten   cancel, and close every position
 
 Stays in force, over restarts too, until `shrivenq arm NAME --reason TEXT`."""
@@ -186,16 +186,32 @@ def main(arguments: list[str]) -> int:
             confirmed += _confirm(control, level, time.monotonic_ns())
     except (OSError, state.StateError) as error:
         problems.append(f"armed file not changed: {error}")
-    return _report(name, level, confirmed, problems, as_json)
+    running = bool(confirmed)
+    if known and LEVELS[level] != "halt":
+        confirmed += _at_the_venue(name, confirmed)
+    return _report(name, level, confirmed, problems, as_json, running=running)
 
 
-def _report(name: str, level: int, confirmed: list[dict[str, object]], problems: list[str], as_json: bool) -> int:
+def _at_the_venue(name: str, confirmed: list[dict[str, object]]) -> list[dict[str, object]]:
+    """See to it that a live pipeline has no order open; its gateway gets a moment first, if it has confirmed."""
+    if not (state.folder(name) / "venue.json").exists():
+        return []
+    # The word is set: from here on it may load what it needs.
+    from shrivenq.pipeline import venue_cancel  # noqa: PLC0415
+
+    lives = any(one["by"] == "gateway" and one["confirmed"] for one in confirmed)
+    return venue_cancel.clear(name, patience_s=venue_cancel.PATIENCE_S if lives else 0.0)
+
+
+def _report(
+    name: str, level: int, confirmed: list[dict[str, object]], problems: list[str], as_json: bool, *, running: bool
+) -> int:
     """Say what is confirmed, by whom, in how many µs, and what is not."""
     complete = not problems and all(one["confirmed"] for one in confirmed)
     if as_json:
         print(json.dumps({"name": name, "level": LEVELS[level], "confirmed": confirmed, "problems": problems}))
         return 0 if complete else 3
-    if not confirmed:
+    if not running:
         print(f"{name}: not running; will start killed ({LEVELS[level]}) until it is armed")
     for one in confirmed:
         if one["confirmed"]:
@@ -205,7 +221,8 @@ def _report(name: str, level: int, confirmed: list[dict[str, object]], problems:
                 f"{name}: {one['by']} did not answer in {ACKNOWLEDGE_S * 1e3:.0f} ms and was killed (pid {one['pid']})"
             )
         else:
-            print(f"{name}: {LEVELS[level]} NOT confirmed by {one['by']} (pid {one['pid']})")
+            why = one.get("problem") or f"pid {one['pid']}"
+            print(f"{name}: {LEVELS[level]} NOT confirmed by {one['by']} ({why})")
     for problem in problems:
         print(f"shrivenq kill: {problem}", file=sys.stderr)
     return 0 if complete else 3

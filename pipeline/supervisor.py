@@ -209,6 +209,8 @@ class Supervisor:
         recovered = recovery.recover(writer.found, tables)
         epoch = writer.begin_run(part.encode(), time.time_ns())
         writer.note(recovery.describe(tables))
+        if self.config.mode == "live":
+            self._remember_venue()
         plan = placement.plan(self.config, self.stages, fused=len(self.groups) == 1)
         for problem in self.assembly.shortfalls():
             self.log.warning("memory", problem=problem)
@@ -244,6 +246,16 @@ class Supervisor:
         assert self.assembly is not None
         if self.config.market_data.source == "binance":
             self.rest = rest.start(self.config.market_data.binance, self.config.tables(), self.assembly, self.log)
+
+    def _remember_venue(self) -> None:
+        """Leave for `shrivenq kill` where orders can be cancelled without us."""
+        from shrivenq.pipeline import venue_cancel  # noqa: PLC0415 - it loads what signs, which only mode live needs
+
+        live, symbols = self.config.live_venue, [one.decode() for one in self.config.tables().instruments["symbol"]]
+        assert live is not None
+        url = self.config.market_data.binance.rest_url
+        place = venue_cancel.Place(rest_url=url, authority=live.authority, key=live.key, symbols=symbols)
+        venue_cancel.remember(self.config.name, place)
 
     def _words(self, index: int, value: int) -> None:
         assert self.assembly is not None

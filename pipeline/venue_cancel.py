@@ -1,0 +1,170 @@
+"""Cancelling at the venue itself, past the pipeline: what `shrivenq kill` does once the word is set, over REST.
+
+A live pipeline leaves in its state folder where its venue is, which symbols it trades and where its key is kept (never
+the key). With that every open order of those symbols can be cancelled, and seen to be gone, by a connection of our own,
+whatever has become of the gateway. A gateway that lives gets a moment to do it first; what is left then is cancelled
+here.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from shrivenq.pipeline import keys, signing, state
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILE = "venue.json"
+TIMEOUT_S = 5.0
+PATIENCE_S = 1.0
+"""How long a gateway that lives has to see its orders cancelled."""
+PAUSE_S = 0.05
+TRIES = 3
+RECEIVE_WINDOW_MS = 5_000
+TIMESTAMP = -1021
+NOTHING_TO_CANCEL = -2011
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a live pipeline trades."""
+
+    rest_url: str
+    authority: str
+    key: str
+    """Where the key is, as in `[live_venue]`."""
+    symbols: list[str]
+
+
+class VenueError(Exception):
+    """The venue did not do it, or cannot be asked; one line says why."""
+
+
+def remember(name: str, place: Place) -> None:
+    """Leave in the state folder where a pipeline trades, for its user alone."""
+    path = state.make_folder(name) / FILE
+    path.touch(mode=0o600)
+    path.write_bytes(msgspec.json.encode(place))
+
+
+def recall(folder: Path) -> Place | None:
+    """Read where a pipeline trades; None for one that was never live. Raises VenueError."""
+    path = folder / FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Place)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise VenueError(f"{path}: {error}") from None
+
+
+class Venue:
+    """A connection of our own. Raises VenueError for a key that cannot be used."""
+
+    def __init__(self, place: Place) -> None:
+        try:
+            self._key = keys.load_key(place.key)
+            keys.bind(self._key, "live", [place.rest_url])
+        except ValueError as error:
+            raise VenueError(str(error)) from None
+        self._place = place
+        self._offset_ms = 0
+
+    def open_orders(self, symbol: str) -> int:
+        """Count the open orders of a symbol."""
+        found = self._ask("GET", "/api/v3/openOrders", symbol)
+        if not isinstance(found, list):
+            raise VenueError(f"{symbol}: openOrders: found {str(found)[:100]}, expected a list")
+        return len(found)
+
+    def cancel(self, symbol: str) -> None:
+        """Cancel every open order of a symbol; that there was none is no problem."""
+        self._ask("DELETE", "/api/v3/openOrders", symbol)
+
+    def _ask(self, verb: str, path: str, symbol: str) -> Any:
+        for _ in range(2):
+            status, found = self._send(verb, path, {"symbol": symbol, "recvWindow": RECEIVE_WINDOW_MS})
+            if status == http.client.OK:
+                return found
+            code = found.get("code") if isinstance(found, dict) else None
+            if code == NOTHING_TO_CANCEL:
+                return []
+            if code != TIMESTAMP:
+                break
+            self._set_clock()
+        said = found.get("msg") if isinstance(found, dict) else None
+        raise VenueError(f"{symbol}: {verb} {path}: HTTP {status}: {code} {said}")
+
+    def _set_clock(self) -> None:
+        """Measure how far the venue's clock is off ours: it does not take our time."""
+        _, found = self._exchange("GET", "/api/v3/time", {})
+        if isinstance(found, dict) and isinstance(found.get("serverTime"), int):
+            self._offset_ms = found["serverTime"] - time.time_ns() // 1_000_000
+
+    def _send(self, verb: str, path: str, params: dict[str, str | int]) -> tuple[int, Any]:
+        query = signing.rest_query(self._key, params, time.time_ns() // 1_000_000 + self._offset_ms)
+        return self._exchange(verb, f"{path}?{query}", {signing.KEY_HEADER: self._key.api_key.reveal()})
+
+    def _exchange(self, verb: str, target: str, headers: dict[str, str]) -> tuple[int, Any]:
+        """Send one request over a connection of its own; HTTP status and what the body holds."""
+        url = urlsplit(self._place.rest_url)
+        host, connection = url.hostname or "", http.client.HTTPConnection("")
+        try:
+            if url.scheme == "https":
+                context = ssl.create_default_context(cafile=self._place.authority or None)
+                connection = http.client.HTTPSConnection(host, url.port, timeout=TIMEOUT_S, context=context)
+            else:
+                connection = http.client.HTTPConnection(host, url.port, timeout=TIMEOUT_S)
+            connection.request(verb, url.path.rstrip("/") + target, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            # The target holds a signature: not said.
+            raise VenueError(f"{url.scheme}://{url.netloc}: {verb} {target.partition('?')[0]}: {error}") from None
+        finally:
+            connection.close()
+
+
+def clear(name: str, *, patience_s: float) -> list[dict[str, object]]:
+    """See to it that no order of a pipeline is open; what was confirmed of each symbol, or the problem, for the report.
+
+    Nothing to report of a pipeline that was never live.
+    """
+    try:
+        place = recall(state.folder(name))
+        if place is None:
+            return []
+        venue = Venue(place)
+    except VenueError as error:
+        return [{"by": "venue", "confirmed": False, "problem": str(error)}]
+    began = time.monotonic()
+    return [_clear(venue, symbol, began, patience_s) for symbol in place.symbols]
+
+
+def _clear(venue: Venue, symbol: str, began: float, patience_s: float) -> dict[str, object]:
+    problem = ""
+    tried = cancelled = 0
+    while tried <= TRIES:
+        try:
+            count = venue.open_orders(symbol)
+            if count == 0:
+                took = (time.monotonic() - began) * 1e6
+                return {"by": f"venue: {symbol}", "confirmed": True, "us": round(took), "cancelled": cancelled}
+            problem = f"{count} orders are open"
+            if time.monotonic() - began < patience_s:
+                time.sleep(PAUSE_S)
+                continue
+            tried += 1
+            venue.cancel(symbol)
+            cancelled = max(cancelled, count)
+        except VenueError as error:
+            tried += 1
+            problem = str(error)
+    return {"by": f"venue: {symbol}", "confirmed": False, "problem": problem}

@@ -1,0 +1,140 @@
+"""Cancelling at the venue without the pipeline: against the simulator, over the network, and what can go wrong."""
+
+from __future__ import annotations
+
+import json
+import stat
+
+import pytest
+
+from shrivenq.pipeline import kill, state, venue_cancel
+from shrivenq.pipeline.exchange.types import NewOrder
+from shrivenq.pipeline.venue_cancel import Place, Venue, VenueError
+from tests.pipeline.exchange.exchange_rig import ED25519_PEM, TRADER, running
+
+NAME = "test-venue-cancel"
+SYMBOLS = ["BTCUSDT", "ETHUSDT"]
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory):
+    with running(tmp_path_factory.mktemp("venue")) as made:
+        yield made
+
+
+@pytest.fixture
+def place(rig, tmp_path, monkeypatch):
+    """Where the simulator is, remembered in a state folder of the test's own."""
+    monkeypatch.setenv("SHRIVENQ_STATE", str(tmp_path))
+    key = tmp_path / "key"
+    key.touch(mode=0o600)
+    key.write_text(
+        f'environment = "simulator"\npurpose = "trade"\napi_key = "{TRADER}"\nprivate_key = """\n{ED25519_PEM}"""\n'
+    )
+    made = Place(rest_url=rig.rest, authority="", key=f"file:{key}", symbols=SYMBOLS)
+    venue_cancel.remember(NAME, made)
+    return made
+
+
+def account(rig):
+    return rig.simulator.accounts["trader"]
+
+
+def rest_orders(rig, counts):
+    """Let orders rest in the simulator, so many in each symbol."""
+
+    def act():
+        venue = rig.venue
+        for symbol, count in counts.items():
+            for number in range(count):
+                outcome = venue.engine.place(
+                    account(rig),
+                    NewOrder(
+                        symbol=symbol,
+                        side="BUY",
+                        type="LIMIT",
+                        time_in_force="GTC",
+                        quantity=1_000_000_000,
+                        price=1000 + number,
+                    ),
+                    venue.market_us(),
+                )
+                assert outcome.error is None
+
+    rig.call(act)
+
+
+def open_orders(rig):
+    return rig.call(lambda: {one: len(rig.venue.engine.open_orders(account(rig), one)) for one in SYMBOLS})
+
+
+def test_every_order_is_cancelled_and_seen_to_be_gone(rig, place):
+    rest_orders(rig, {"BTCUSDT": 3, "ETHUSDT": 2})
+    found = venue_cancel.clear(NAME, patience_s=0.0)
+    assert [(one["by"], one["confirmed"], one["cancelled"]) for one in found] == [
+        ("venue: BTCUSDT", True, 3),
+        ("venue: ETHUSDT", True, 2),
+    ]
+    assert open_orders(rig) == dict.fromkeys(SYMBOLS, 0)
+    assert [one["cancelled"] for one in venue_cancel.clear(NAME, patience_s=0.0)] == [0, 0]
+
+
+def test_the_command_of_a_pipeline_that_is_dead_cancels_at_the_venue(rig, place, capsys):
+    rest_orders(rig, {"BTCUSDT": 2})
+    assert kill.main(["halt", NAME]) == 0
+    assert open_orders(rig)["BTCUSDT"] == 2
+    capsys.readouterr()
+    assert kill.main(["cancel", NAME]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"{NAME}: not running; will start killed")
+    assert said[1].startswith(f"{NAME}: cancel confirmed by venue: BTCUSDT after ")
+    assert open_orders(rig) == dict.fromkeys(SYMBOLS, 0)
+
+
+def test_a_clock_that_is_wrong_is_asked_for(rig, place):
+    rest_orders(rig, {"ETHUSDT": 1})
+    rig.call(lambda: setattr(rig.venue, "clock_offset_us", 3_600_000_000))
+    try:
+        assert all(one["confirmed"] for one in venue_cancel.clear(NAME, patience_s=0.0))
+    finally:
+        rig.call(lambda: setattr(rig.venue, "clock_offset_us", 0))
+    assert open_orders(rig)["ETHUSDT"] == 0
+
+
+def test_a_venue_that_does_not_answer_is_not_confirmed(rig, place, capsys):
+    venue_cancel.remember(NAME, Place(rest_url="http://127.0.0.1:9", authority="", key=place.key, symbols=["BTCUSDT"]))
+    assert kill.main(["cancel", NAME, "--json"]) == 3
+    found = json.loads(capsys.readouterr().out)["confirmed"]
+    assert [one["confirmed"] for one in found] == [False]
+    assert "refused" in found[0]["problem"]
+    assert "signature" not in found[0]["problem"]
+
+
+def test_a_symbol_the_venue_does_not_know_is_not_confirmed(rig, place):
+    venue_cancel.remember(NAME, Place(rest_url=rig.rest, authority="", key=place.key, symbols=["NOSUCH"]))
+    (found,) = venue_cancel.clear(NAME, patience_s=0.0)
+    assert not found["confirmed"]
+    assert "-1121" in found["problem"]
+
+
+def test_a_key_that_cannot_be_used_is_told(rig, place, tmp_path):
+    (tmp_path / "key").chmod(0o644)
+    (found,) = venue_cancel.clear(NAME, patience_s=0.0)
+    assert not found["confirmed"]
+    assert "0600" in found["problem"] or "mode" in found["problem"]
+    with pytest.raises(VenueError):
+        Venue(place)
+
+
+def test_what_is_remembered_is_private_and_holds_no_key(rig, place):
+    path = state.folder(NAME) / venue_cancel.FILE
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert TRADER not in path.read_text()
+    assert venue_cancel.recall(state.folder(NAME)) == place
+
+
+def test_a_pipeline_that_was_never_live_has_nothing_at_a_venue(place, tmp_path):
+    assert venue_cancel.clear("never-live", patience_s=0.0) == []
+    (state.folder(NAME) / venue_cancel.FILE).write_text("{")
+    (found,) = venue_cancel.clear(NAME, patience_s=0.0)
+    assert not found["confirmed"]
