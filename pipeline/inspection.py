@@ -95,14 +95,19 @@ def _stage(running: Running, name: str) -> dict[str, Any]:
     }
 
 
+def _here(running: Running, name: str) -> str:
+    """Name a stage as this pipeline runs it: another venue stands at the same rings in mode live."""
+    return "live_venue" if name == "paper_venue" and _mode(running) == "live" else name
+
+
 def _ring(running: Running, spec: topology.RingSpec) -> dict[str, Any]:
     held = running.part(spec.name)
     head = int(load_word(held.array("producer"), ring.HEAD))
     consumer = held.array("consumer")
     return {
         "ring": spec.name,
-        "from": spec.source,
-        "to": spec.target,
+        "from": _here(running, spec.source),
+        "to": _here(running, spec.target),
         "published": head,
         "waiting": head - int(load_word(consumer, ring.TAIL)),
         "high_water": int(consumer[ring.HIGH_WATER]),

@@ -125,6 +125,14 @@ def test_status_says_what_the_words_say(run):
     json.dumps(found)
 
 
+def test_status_of_a_live_pipeline_names_the_venue_it_has(run):
+    run.control("loop.live_venue")[stage.PID] = os.getpid()
+    found = inspection.status(inspection.attach(NAME))
+    assert [row["stage"] for row in found["stages"]] == list(topology.LIVE_STAGES)
+    rings = {row["ring"]: (row["from"], row["to"]) for row in found["rings"]}
+    assert (rings["to_venue"], rings["from_venue"]) == (("gateway", "live_venue"), ("live_venue", "gateway"))
+
+
 def test_status_of_a_pipeline_that_goes_meanwhile_is_one_line(run):
     found = inspection.attach(NAME)
     run.segments["book"].unlink()
