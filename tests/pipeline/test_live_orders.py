@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections import defaultdict
 
@@ -121,6 +123,27 @@ def test_everybody_agrees_on_every_order_fill_fee_and_position(configured, excha
     check_agreement(configuration.load(configured), exchange)
 
 
+def test_what_a_dead_stage_left_behind_is_cancelled_and_its_fills_are_taken_over(configured, exchange):
+    run = Run(configured, "--placement", "split")
+    try:
+        run.until(reconciled)
+        inspection.arm(NAME, "the test")
+        first = inspection.attach(NAME).run
+        run.until(lambda: len(open_orders(exchange)) >= 2 and len(trades(exchange)) > FILLS)
+        (gateway,) = [one for one in inspection.status(inspection.attach(NAME))["stages"] if one["stage"] == "gateway"]
+        os.kill(gateway["pid"], signal.SIGKILL)
+        run.until(lambda: inspection.attach(NAME).run != first and reconciled())
+        assert not [one for one in open_orders(exchange) if one.client_id.startswith(f"{first}-1-")]
+        before = len(trades(exchange))
+        run.until(lambda: len(trades(exchange)) > before)
+        errors = run.stop()
+        assert run.process.returncode == 0, errors
+    finally:
+        if run.process.poll() is None:
+            run.stop()
+    check_agreement(configuration.load(configured), exchange)
+
+
 def check_agreement(config, exchange):
     """Compare the journal with the venue's own records."""
     contents = journal_file.read_journal(state.folder(NAME) / "journal")
@@ -152,16 +175,20 @@ def check_agreement(config, exchange):
 
 def check_orders(contents, exchange):
     """Every order the venue knows was journaled before, and is over on both sides with the same quantity filled."""
-    run = contents.rows(journal.RUN)[-1]["run"]
+    run = contents.rows(journal.RUN)[-1]
     sent = contents.rows(journal.ORDER_SENT)
-    named = {m.client_order_id(run, int(one["order_id"])).decode(): int(one["order_id"]) for one in sent}
+    sent = sent[sent["order_id"] >> m.EPOCH_SHIFT == run["epoch"]]
+    named = {m.client_order_id(run["run"], int(one["order_id"])).decode(): int(one["order_id"]) for one in sent}
     reports = contents.rows(journal.REPORT_SEEN)
     filled = defaultdict(int)
     for one in reports[(reports["kind"] == m.FILL) & (reports["sequence"] >= 0)]:
         filled[int(one["order_id"])] += int(one["last_quantity"])
     said = set(reports["order_id"].tolist()) | set(reports["target_id"].tolist())
+    last = run["run"].decode()
     for one in orders(exchange):
-        assert one.client_id in named
         assert not one.is_open
+        if not one.client_id.startswith(f"{last}-{run['epoch']}-"):
+            continue  # of a start before: its fills were counted with the account's
+        assert one.client_id in named
         assert filled[named[one.client_id]] == one.executed
     assert {int(one["order_id"]) for one in sent if one["kind"] != m.CANCEL} <= said

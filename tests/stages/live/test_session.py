@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import pytest
 
-from shrivenq.stages import control
+from shrivenq.stages import control, gateway, live_venue, stage
 from shrivenq.stages import messages as m
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import session as s
@@ -12,6 +15,8 @@ from shrivenq.stages.live import venue_state as v
 from tests.pipeline.exchange.exchange_rig import TRADER, running
 from tests.pipeline.exchange.ws_api_rig import PUBLIC
 from tests.stages.live.orders_rig import OrdersRig, logon, tables_of
+
+S_NS = 1_000_000_000
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +113,27 @@ def test_under_tls_the_same(tmp_path):
         assert rig.venue.words[v.SENDS] == 0
         assert rig.venue.words[v.SENT] == 7
         rig.close()
+
+
+def test_a_half_sent_frame_is_finished_before_anything_else(make):
+    rig = make().ready()
+    row, words = rig.venue.live.rows[0], rig.venue.words
+    words[v.SENDS] = 0
+    order = rig.send(price=50_00)
+    gateway.step(rig.gateway, rig.gateway_loop)
+    rig.loop[stage.DEADLINE_NS], rig.loop[stage.LOOK_NS] = time.monotonic_ns() + S_NS, 0
+    live_venue.run(rig.venue, rig.loop)
+    begin, end = int(words[v.OUT_BEGIN]), int(words[v.OUT_END])
+    assert end > begin
+    # As if the socket had taken ten bytes and no more.
+    os.write(int(row["descriptor"]), rig.venue.outbox[begin : begin + 10].tobytes())
+    words[v.OUT_BEGIN] += 10
+    other = rig.send(price=40_00)
+    rig.wait(m.ACCEPTED, order)
+    rig.wait(m.ACCEPTED, other)
+    assert not reasons(rig)
+    for one in (order, other):
+        rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=one))
 
 
 def test_an_address_that_is_none_is_refused(exchange):
