@@ -340,7 +340,7 @@ class Again:
         self.kill[:] = 0
         self.kill[control.OPERATOR] = row["level"]
         self.holds[control.HOLD] = row["held"]
-        self.loops["risk"][stage.NOW_NS] = row["time_ns"]
+        self.loops["risk"][stage.NOW_NS] = self.contexts["risk"].arrivals.words[arrivals.TOLD_NS] = row["time_ns"]
         step_risk(self.contexts["risk"], self.loops["risk"])
         made = gates["order"].take()
         for order in made[made["kind"] != m.CANCEL]:

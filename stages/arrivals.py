@@ -14,7 +14,8 @@ import numpy as np
 
 from shrivenq.shm import ring
 from shrivenq.shm.context import by_reference
-from shrivenq.shm.kernel import kernel
+from shrivenq.shm.kernel import inlined, kernel
+from shrivenq.stages.stage import stamp
 
 ARRIVAL = np.dtype(
     [
@@ -47,6 +48,7 @@ STAGES = ("market_data", "book", "signal", "risk")
 
 # Words of `Arrivals.words` (int64).
 ON = 0  # 1: noted; 0: nobody records
+TOLD_NS = 2  # a run done again: what the clock said then, 0 where it is to be read
 BROKEN = 1  # 1: something was not noted, which is still to be said; 2: it was said
 WORDS = 8
 
@@ -70,6 +72,13 @@ def nowhere() -> Arrivals:
     """Note nothing."""
     cursors = np.zeros(ring.HIGH_WATER + 1, np.int64)
     return Arrivals(ring.Producer(cursors, cursors.copy(), np.zeros(2, ARRIVAL)), np.zeros(WORDS, np.int64))
+
+
+@inlined
+def read_clock(arrivals: Any, loop: Any) -> int:
+    """Read the clock, CLOCK_MONOTONIC; in a run done again, hear what it said then."""
+    told = arrivals.words[TOLD_NS]
+    return told if told != 0 else stamp(loop)
 
 
 @kernel

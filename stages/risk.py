@@ -207,7 +207,8 @@ def step(context: Risk, loop: Any) -> int:
     if not in_sequence(context.report, reports):
         s.fault(loop, s.FAULT_SEQUENCE, context.report.own[ring.TAIL])
         return 0
-    stamp_ns = loop[s.NOW_NS]
+    # Read after the intents were counted: none of them is of a later time.
+    stamp_ns = arrivals.read_clock(context.arrivals, loop) if intents > 0 else loop[s.NOW_NS]
     if loop[s.VIRTUAL] == 0:
         advance_time(context.words, context.totals, context.positions, stamp_ns + loop[s.OFFSET_NS])
     watch_kill(context, loop, stamp_ns)

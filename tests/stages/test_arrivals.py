@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import time
 
 import numpy as np
 import pytest
 
 from shrivenq.shm import ring
+from shrivenq.shm.kernel import kernel
 from shrivenq.stages import arrivals
 
 FIELDS = (
@@ -67,3 +69,16 @@ def test_nobody_who_records_nothing_is_noted():
     log = arrivals.nowhere()
     assert log.words[arrivals.ON] == 0
     assert arrivals.to(ends(16)[0]).words[arrivals.ON] == 1
+
+
+@kernel
+def clock(log, loop):
+    return arrivals.read_clock(log, loop)
+
+
+def test_a_run_done_again_hears_what_the_clock_said_then():
+    log, loop = arrivals.nowhere(), np.zeros(64, np.int64)
+    before = time.monotonic_ns()
+    assert before <= clock(log, loop) <= time.monotonic_ns()
+    log.words[arrivals.TOLD_NS] = 7
+    assert clock(log, loop) == 7

@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -369,3 +370,17 @@ def test_an_instrument_without_limits_is_refused():
     config = make_config()
     with pytest.raises(ValueError, match=r"^risk\.limits\.OTHER: missing"):
         Desk(msgspec.structs.replace(config, limits={key: config.limits[key] for key in ("SPOT", "PERP")}))
+
+
+def test_what_was_asked_after_the_turn_began_is_not_of_the_future():
+    """Fused, market data takes a frame in the same turn: an intent about a trade is younger than the turn."""
+    desk = Desk()
+    desk.loop[stage.VIRTUAL] = 0
+    desk.now = time.monotonic_ns()
+    desk.touch()
+    desk.loop[stage.NOW_NS] = desk.now
+    desk.step()
+    desk.loop[stage.NOW_NS] = time.monotonic_ns()
+    desk.now = time.monotonic_ns()
+    assert desk.now > desk.loop[stage.NOW_NS]
+    assert desk.ask()["kind"] == m.NEW
