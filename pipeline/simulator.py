@@ -86,6 +86,7 @@ def _become(config: Config, log: Path, parent: int) -> NoReturn:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+    os.setsid()  # Ctrl-C is for the supervisor: it stops the venue last
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     for standard in (1, 2):
         os.dup2(descriptor, standard)
