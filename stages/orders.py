@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from shrivenq.shm.kernel import kernel
+from shrivenq.stages import messages as m
 
 NEW, SENT, ACCEPTED, PARTLY_FILLED, FILLED, CANCEL_SENT = 0, 1, 2, 3, 4, 5
 CANCELLED, REPLACED, REJECTED, EXPIRED, UNKNOWN = 6, 7, 8, 9, 10
@@ -179,3 +180,9 @@ def advance(slots: Any, index: int, event: int, illegal: Any) -> bool:
 def is_terminal(slots: Any, index: int) -> bool:
     """Tell whether the order's life is over."""
     return bool(TERMINAL[slots[index]["state"]])
+
+
+@kernel
+def trade_key(trade_id: int, side: int) -> int:
+    """Make one number of a trade and our side of it: both sides of a trade with ourselves carry its id."""
+    return trade_id * 2 + (1 if side == m.SELL else 0)
