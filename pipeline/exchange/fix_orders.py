@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from shrivenq.pipeline.exchange.errors import ApiError
 from shrivenq.pipeline.exchange.fix_dictionary import AMEND, CANCEL, CANCEL_ALL, ORDER, REPLACE
+from shrivenq.pipeline.exchange.requests import value_of
 from shrivenq.pipeline.exchange.types import STP_MODES
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ NEEDED = frozenset({1100, 1101, 1107})
 def parameters_of(message: Message) -> dict[str, Any]:
     """Give the parameters of what a message, which was checked, asks for. Raises ApiError."""
     names = PARAMETERS[message.kind]
+    if message.kind == CANCEL_ALL:  # its id goes nowhere but into the answer
+        value_of("newClientOrderId", message.get(11))
     found = {names[tag]: WORDS.get(tag, {}).get(value, value) for tag, value in message.fields if tag in names}
     if message.kind in {ORDER, REPLACE}:
         found["type"] = _type_of(dict(message.fields))

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 MESSAGES = Rule("MESSAGES", "SECOND", 10, 10_000)
 SECOND_S = 1.0
 """What HeartBtInt counts; tests have shorter ones."""
+KIND_MAX = 16
+"""Of a MsgType that is told again."""
 STRANGER = "UNKNOWN"
 """TargetCompID of what is said to who has said no name."""
 FAREWELL = "Your connection is about to be closed. Please reconnect."
@@ -81,7 +83,7 @@ class FixSession:
         fields: Fields = [(45, sequence)] if sequence and sequence.isascii() and sequence.isdigit() else []
         if error.tag:
             fields.append((371, str(error.tag)))
-        fields += [(372, message.kind), (373, str(error.reason)), (25016, str(error.code)), (58, error.text)]
+        fields += [(372, message.kind[:KIND_MAX]), (373, str(error.reason)), (25016, str(error.code)), (58, error.text)]
         self.send(words.REJECT, fields, "response", METHODS.get(message.kind, "session.logon"))
 
     def end(self, text: str) -> None:

@@ -1,7 +1,12 @@
-"""A FIX client, as plain as it can be: messages built and read with `simplefix`, over a TCP connection that blocks."""
+"""FIX clients, as plain as they can be: messages built with `simplefix`, and read field by field.
+
+`fix_connected` speaks over the network to a simulator that runs; a `Desk` has a venue and its sessions without a
+network, in a time that moves when a test says so.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import itertools
@@ -12,8 +17,12 @@ from datetime import UTC, datetime
 
 import simplefix
 
+from shrivenq.pipeline.exchange.fix_members import Members
+from shrivenq.pipeline.exchange.fix_server import FixServer
+from shrivenq.pipeline.exchange.fix_session import FixSession
+from shrivenq.pipeline.exchange.fix_wire import Frames, GarbledError
 from tests.pipeline.exchange.exchange_rig import TRADER
-from tests.pipeline.exchange.ws_api_rig import PRIVATE
+from tests.pipeline.exchange.ws_api_rig import ALICE, PRIVATE, Rig
 
 NAMES = (f"T{number}" for number in itertools.count())
 """SenderCompIDs nobody has had."""
@@ -68,6 +77,18 @@ class Received:
     def __repr__(self):
         """Write it as people do."""
         return "|".join(f"{tag}={value}" for tag, value in self.fields)
+
+    def told(self, *tags):
+        """Give the values of some fields."""
+        return tuple(self[tag] for tag in tags)
+
+
+ORDER = {38: "1", 40: "2", 44: "100", 54: "1", 55: "BTCUSDT", 59: "1"}
+
+
+def order_fields(name, **changed):
+    """Give the body of an order; `_TAG=value` changes a field, None leaves it out."""
+    return list({11: name, **ORDER, **{int(tag[1:]): value for tag, value in changed.items()}}.items())
 
 
 class FixClient:
@@ -142,10 +163,8 @@ class FixClient:
         assert self.next() is None
 
     def order(self, **changed):
-        """Place an order; `_TAG=value` changes a field, None leaves it out. Give what came of it up to now."""
-        fields = {11: f"o{self.sequence}", 38: "1", 40: "2", 44: "100", 54: "1", 55: "BTCUSDT", 59: "1"}
-        fields |= {int(tag[1:]): value for tag, value in changed.items()}
-        self.send("D", *fields.items())
+        """Place an order; give what came of it up to now."""
+        self.send("D", *order_fields(f"o{self.sequence}", **changed))
         return self.settle()
 
 
@@ -160,3 +179,131 @@ def fix_connected(rig, sender=None, *, logged_on=True, **changed):
         if logged_on:
             with contextlib.suppress(OSError):
                 client.log_out()
+
+
+# ── without a network ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Desk:
+    """A venue with FIX sessions, whose time stands still until a test moves it."""
+
+    def __init__(self, **limits):
+        self.rig = Rig(**limits)
+        self.venue = self.rig.venue
+        self.seconds = 1_000.0
+        self.start_us = 1_700_000_000_000_000
+        self.venue.now_us = self.venue.market_us = self.now_us
+        self.loop = asyncio.new_event_loop()
+        self.loop.time = lambda: self.seconds
+        self.server = FixServer(self.venue, 1 << 20)
+        self.server._members = Members(self.venue, lambda: self.seconds)
+
+    def now_us(self):
+        """Give the venue's time."""
+        return self.start_us + round(self.seconds * 1e6)
+
+    def run(self, function, *arguments):
+        """Run a function in the loop, and a turn of it afterwards."""
+
+        async def inside():
+            found = function(*arguments)
+            if asyncio.iscoroutine(found):
+                await found
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+        self.loop.run_until_complete(inside())
+
+    def wait(self, seconds):
+        """Let time pass, a tenth of a second at a time."""
+        for _ in range(round(seconds * 10)):
+            self.seconds += 0.1
+            self.run(lambda: None)
+
+    def client(self, sender=None, *, key=ALICE, logged_on=True, **changed):
+        """Connect; with `logged_on` log on."""
+        client = DeskClient(self, sender or next(NAMES))
+        if logged_on:
+            found = client.log_on(key=key, **changed)
+            assert [one.kind for one in found] == ["A"], found
+        return client
+
+
+class DeskSocket:
+    """A connection's way out: keeps what it is sent."""
+
+    def __init__(self):
+        self.sent = []
+        self.is_open = True
+
+    def send_message(self, payload, *, text=True):
+        """Take what the venue sends."""
+        assert text
+        if self.is_open:
+            self.sent.append(payload)
+
+    def close(self):
+        """Take the venue's close."""
+        self.is_open = False
+
+    abort = close
+
+
+class DeskClient:
+    """One connection of a Desk."""
+
+    def __init__(self, desk, sender):
+        self.desk = desk
+        self.sender = sender
+        self.sequence = 0
+        self.heard = 0
+        self.socket = DeskSocket()
+        self.frames = Frames()
+        desk.run(self._open)
+
+    def _open(self):
+        self.session = FixSession(self.desk.venue, self.desk.server._members, self.socket, "10.0.0.1")
+
+    def new(self):
+        """Give what was sent since it was last asked; numbers follow each other."""
+        found = [Received(raw) for raw in self.socket.sent]
+        self.socket.sent.clear()
+        for message in found:
+            self.heard += 1
+            assert int(message[34]) == self.heard, found
+        return found
+
+    def raw(self, data):
+        """Send bytes, as the server's loop takes them; give what comes back."""
+        self.desk.run(self._take, data)
+        return self.new()
+
+    async def _take(self, data):
+        self.frames.add(data)
+        try:
+            while self.socket.is_open and (message := self.frames.next()) is not None:
+                await self.session.take(message)
+        except GarbledError as error:
+            self.session.take_garbled(error)
+        if not self.socket.is_open:
+            self.session.leave()
+
+    def send(self, kind, *fields, **options):
+        """Send a message as the next one; give what comes back."""
+        self.sequence += 1
+        options.setdefault("sent", time_text(self.desk.now_us() * 1000))
+        return self.raw(encode(kind, self.sequence, self.sender, fields, **options))
+
+    def log_on(self, *, key=ALICE, sent=None, **changed):
+        """Log on; give what comes back."""
+        sent = sent or time_text(self.desk.now_us() * 1000)
+        return self.send("A", *logon_fields(self.sender, sent, key, **changed), sent=sent)
+
+    def order(self, name="", **changed):
+        """Place an order; give what comes back."""
+        return self.send("D", *order_fields(name or f"o{self.sequence}", **changed))
+
+    def cut(self):
+        """Be gone without a word."""
+        self.socket.close()
+        self.session.leave()
