@@ -67,7 +67,7 @@ class ApiLink(Link):
 
     def _enter_waiting(self, frames: Frames, now_ns: int, time_ns: int) -> bool:  # noqa: ARG002
         while self._waiting:
-            if not self._take(self._waiting[0]):
+            if not self._take(self._waiting[0].payload):
                 return False
             self._waiting.popleft()
         return True
