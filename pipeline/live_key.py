@@ -33,7 +33,7 @@ def load(config: Config) -> Key:
     from shrivenq.pipeline import keys  # noqa: PLC0415
 
     key = keys.load_key(config.key)
-    keys.bind(key, "live", [config.url])
+    keys.bind(key, "live", [config.url, *([config.fix_url] if config.order_entry == "fix" else [])])
     if key.environment != config.environment:
         raise ValueError(f"{key.source}: is for {key.environment}, live_venue.environment says {config.environment}")
     if not key.is_ed25519:
@@ -68,7 +68,7 @@ class DataKey:
 
 
 class Logon:
-    """Spells the signed `session.logon`; loads the key when first asked."""
+    """Spells the signed `session.logon`, and the Logon of FIX; loads the key when first asked."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -78,6 +78,15 @@ class Logon:
         """Spell the request. Raises ValueError for a key that cannot be used."""
         from shrivenq.pipeline import signing  # noqa: PLC0415
 
+        return signing.logon_request(self._load(), name, timestamp_ms)
+
+    def fix(self, sender: str, sending_time: str, heartbeat_s: int) -> bytes:
+        """Spell a FIX Logon; messages are handled in their order. Raises ValueError for a key that cannot be used."""
+        from shrivenq.pipeline import signing  # noqa: PLC0415
+
+        return signing.fix_logon(self._load(), sender, sending_time, heartbeat_s=heartbeat_s)
+
+    def _load(self) -> Key:
         if self._key is None:
             self._key = load(self._config)
-        return signing.logon_request(self._key, name, timestamp_ms)
+        return self._key

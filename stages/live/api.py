@@ -42,6 +42,9 @@ class ApiConnection(Connection):
 class ApiLink(Link):
     """One attempt at a connection to the WebSocket API; `take` is told each message, False if it has to wait."""
 
+    ROW = 0
+    """Of the receiver."""
+
     connection: ApiConnection | None
 
     def __init__(
@@ -56,7 +59,7 @@ class ApiLink(Link):
         attempt: int,
         take: Callable[[bytes], bool],
     ) -> None:
-        super().__init__(context.live, 0, uri, url, (), resolver, tls, now_ns, attempt)
+        super().__init__(context.live, self.ROW, uri, url, (), resolver, tls, now_ns, attempt)
         self._venue, self._loop, self._take = context, loop, take
 
     def _open(self, now_ns: int) -> Connection:
