@@ -225,7 +225,8 @@ def _note_sent(context: Any, now: int) -> None:
         target = id_map.find(context.ids, order[0]["target_id"], 0)
         if target >= 0 and o.advance(slots, target, o.SEND_CANCEL, context.illegal):
             slots[target]["cancel_id"] = order[0]["order_id"]
-            await_answer(context, target, now)
+            if context.watch[target]["linked"] == 0:  # else an answer is awaited already: who repeats does not delay
+                await_answer(context, target, now)
     if order[0]["kind"] != m.CANCEL:
         slot = order[0]["slot"]
         id_map.put(context.ids, order[0]["order_id"], 0, slot)

@@ -18,11 +18,13 @@ from shrivenq.stages.gateway_state import (
     RELEASE,
     REPEATED_FILLS,
     UNMATCHED,
+    await_answer,
     unwatch,
 )
 from shrivenq.stages.stage import stamp
 
 REPORT_WORDS = m.REPORT.itemsize // 8
+UNKNOWN_ORDER = m.REASON["unknown_order"]
 
 
 @inlined
@@ -68,6 +70,13 @@ def _settle(context: Any, slot: int) -> None:
         slots[slot]["cancel_id"] = 0
 
 
+@inlined
+def _doubt(context: Any, slot: int) -> None:
+    """Keep an order that is over but for fills we were not told: the venue is asked unless they come soon."""
+    if o.advance(context.slots, slot, o.SEND_CANCEL, context.illegal) and context.watch[slot]["linked"] == 0:
+        await_answer(context, slot, context.report[0]["time_ns"])
+
+
 @kernel
 def _happen(context: Any, slot: int, event: int) -> bool:
     """Let an event of `report` happen to the order in `slot`; False if it has none, or it may not."""
@@ -77,6 +86,9 @@ def _happen(context: Any, slot: int, event: int) -> bool:
     slots, report = context.slots, context.report
     if event == o.ACCEPT:
         slots[slot]["venue_order_id"] = report[0]["venue_order_id"]
+    if event in (o.CANCEL, o.EXPIRE) and report[0]["filled"] > slots[slot]["filled"]:
+        _doubt(context, slot)
+        return False
     if not o.advance(slots, slot, event, context.illegal):
         return False
     _describe(context, slot)
@@ -112,7 +124,10 @@ def _on_cancel_rejected(context: Any) -> bool:
     """Restore the target; a replacement that was not placed is over with it."""
     report = context.report
     target = id_map.find(context.ids, report[0]["target_id"], 0)
-    if target >= 0:
+    if target >= 0 and report[0]["reason"] == UNKNOWN_ORDER and context.slots[target]["state"] == o.CANCEL_SENT:
+        # It may be over, and we were not told: the wait for an answer goes on, and ends with a question.
+        _describe(context, target)
+    elif target >= 0:
         _happen(context, target, o.REFUSE_CANCEL)
     slot = id_map.find(context.ids, report[0]["order_id"], 0)
     if slot >= 0:
