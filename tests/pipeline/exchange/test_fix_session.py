@@ -11,10 +11,10 @@ from tests.pipeline.exchange.ws_api_rig import ALICE, BOB, CAROL, LIMIT
 
 
 @pytest.fixture
-def desk():
-    found = Desk()
-    yield found
-    found.loop.close()
+def desk(request):
+    """A venue; a parameter is the limit of orders."""
+    with Desk(orders=getattr(request, "param", 100)) as found:
+        yield found
 
 
 def kinds(messages):
@@ -318,8 +318,8 @@ def test_stops_wait_and_go_off(desk):
     assert ("stop", "F", None) in told
 
 
-def test_orders_over_the_limit():
-    desk = Desk(orders=2)
+@pytest.mark.parametrize("desk", [2], indirect=True)
+def test_orders_over_the_limit(desk):
     client = desk.client()
     client.order()
     client.order()
@@ -335,7 +335,6 @@ def test_orders_over_the_limit():
         "6136=q|25003=3|25004=2|25005=7|25006=10000|25007=10|25008=s|25004=1|25005=2|25006=2|25007=10|25008=s|"
         "25004=1|25005=2|25006=200000|25007=1|25008=d"
     )
-    desk.loop.close()
 
 
 def test_orders_weigh_nothing(desk):
