@@ -267,6 +267,13 @@ class DeskClient:
         self.frames = Frames()
         desk.run(self._open)
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        if self.socket.is_open:
+            self.cut()
+
     def _open(self):
         self.session = FixSession(self.desk.venue, self.desk.server._members, self.socket, "10.0.0.1")
 
