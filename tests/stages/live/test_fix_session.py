@@ -23,7 +23,8 @@ S_NS = 1_000_000_000
 
 @pytest.fixture(scope="module")
 def exchange(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("exchange"), limits={"connections": 10_000}) as rig:
+    limits = {"connections": 10_000, "request_weight": 1_000_000}
+    with running(tmp_path_factory.mktemp("exchange"), limits=limits) as rig:
         yield rig
 
 
