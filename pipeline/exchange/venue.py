@@ -89,8 +89,8 @@ class Outgoing:
     ) -> None:
         """Send one message, of WebSocket or of FIX.
 
-        `kind` is "market" (`name`: the stream), "control" (an answer about subscriptions), "response" (`name`: the
-        method), "event" (`name`: the user data event) or "notice" (serverShutdown).
+        `kind` is "market" (`name`: the stream), "control" (an answer about subscriptions; `name`: a FIX session's own
+        message), "response" (`name`: the method), "event" (`name`: the user data event) or "notice" (serverShutdown).
         """
         socket.send_message(payload, text=text)
 
