@@ -36,7 +36,7 @@ ANSWERS_BYTES = 4096
 
 # Words, shared with the process that measures (int64).
 STATE = 0  # CONNECTING …
-TASK = 1  # set from outside: PLAY, SERVE, LEAVE
+TASK = 1  # set from outside: IDLE …
 PROBLEM = 2
 MARKET, MARKET_TLS, ORDERS, ORDERS_TLS = 3, 4, 5, 6  # descriptors, and addresses of their SSL objects
 UPDATE_ID = 7  # last one sent
@@ -48,7 +48,7 @@ SAMPLES = 12  # of `rtt` that are there
 WORDS = 16
 
 CONNECTING, CONNECTED, PLAYED = 0, 1, 2
-PLAY, SERVE, LEAVE = 1, 2, 3
+IDLE, PLAY, SERVE, LEAVE = 0, 1, 2, 3
 PROBLEMS = (
     "none", "a frame brought no order", "an order at another price than the new best bid", "not a whole new order",
     "an order out of its turn", "the client has closed", "more orders than frames",
