@@ -180,7 +180,7 @@ class Venue:
         values = requests.check(request.name, request.params)
         call = Call(request.name, values, account, now_us, self._shown(1 if request.micros else 1000))
         body = COMMANDS[request.name](self, call)
-        if requests.METHODS[request.name].free:
+        if requests.is_free(request.name, body):
             address.weight.add(-weight, now_us)
         return Answer(200, body)
 
