@@ -127,13 +127,14 @@ class Session:
         if not words[r.STARTED] or (not words[r.ATTENTION] and now_ns < words[r.WAKE_NS]):
             return
         words[r.ATTENTION] = 0
+        if self._fix is not None:
+            self._fix.serve(now_ns)
         if self._link is None and now_ns >= self._try_ns:
             self._connect(now_ns)
         if self._link is not None:
             self._serve(self._link, now_ns)
         words[r.WAKE_NS] = self._wake_ns(now_ns)
         if self._fix is not None:
-            self._fix.serve(now_ns)
             words[r.WAKE_NS] = min(words[r.WAKE_NS], self._fix.wake_ns(now_ns))
 
     def close(self) -> None:
@@ -175,7 +176,9 @@ class Session:
             link.close("the connection is renewed")
         elif self._look_ns and self.state == RECONCILING:
             self._look_again(now_ns)
-        elif self.state == TRADING and (self._context.words[v.STRANGE] or not self._trades.look(now_ns)):
+        elif (self._again and self.state == WAITING) or (
+            self.state == TRADING and (self._context.words[v.STRANGE] or not self._trades.look(now_ns))
+        ):
             self._reconcile()
 
     def _wake_ns(self, now_ns: int) -> int:
@@ -358,7 +361,7 @@ class Session:
 
     def _reconcile(self) -> None:
         control.hold(self._context.hold, control.RECONCILING)
-        self.state = RECONCILING
+        self.state, self._again = RECONCILING, False
         self._context.words[v.STRANGE] = self._look_ns = 0
         self._reconciliation = Reconciliation(
             self._context,
@@ -441,15 +444,12 @@ class Session:
         assert self._fix is not None
         if not self._fix.is_up:
             self.state = WAITING if self.state == TRADING else self.state
-        elif self.state == WAITING:
-            self._reconcile()
-        elif self.state == RECONCILING:
+        elif self.state in (WAITING, RECONCILING):
             self._again = True
 
     def _is_whole(self) -> bool:
         """Tell whether both sides agree on everything that went by FIX too."""
         if self._again:
-            self._again = False
             self._reconcile()
             return False
         if self._fix is not None and not self._fix.is_up:
