@@ -22,6 +22,7 @@ from shrivenq.shm import byte_ring, segment
 from shrivenq.shm.atomics import store_word
 from shrivenq.stages import control
 from shrivenq.stages.live.source import Config
+from tests.hostile_json import mutations
 from tests.pipeline.pipeline_rig import tables
 from tests.pipeline.test_venue_symbols import info
 from tests.stages.live import authority
@@ -240,6 +241,17 @@ def test_an_unknown_symbol_is_named():
     venue.answers = [invalid, (200, {}, b"{}"), invalid]
     with pytest.raises(RestError, match=r"^ETHUSDT: the venue answers HTTP 400: Invalid symbol. \(-1121\)$"):
         exchange_info(Requests(venue), ["BTCUSDT", "ETHUSDT"])
+
+
+def test_whatever_exchange_info_says_it_is_taken_or_refused():
+    venue = Venue()
+    limit = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": 1000}
+    for hostile in mutations({"rateLimits": [limit], "symbols": []}, more=(float("inf"), "9" * 5_000)):
+        venue.answers = [(200, {}, json.dumps(hostile).encode())]
+        requests = Requests(venue, clock=lambda: venue.now_ns)
+        with contextlib.suppress(RestError):
+            exchange_info(requests, ["BTCUSDT"])
+        requests.allows(20)
 
 
 # ── over a socket ────────────────────────────────────────────────────────────────────────────────────────────────────
