@@ -295,8 +295,11 @@ class Side:
         self._needs_snapshots = any(one in ("depth", "depth@100ms") for one in self.config.streams)
         self._look_s = 0.0
         self._clock_s = 0.0
-        self._reasons: list[str] = []
+        self._reasons: list[str] | None = None  # not looked at yet: one before us may have held
         self._blocked_said = 0
+        # What the venue has said to a process before this one holds for this one.
+        self.requests.blocked_until_ns = int(load_word(self.words, BLOCKED_UNTIL_NS))
+        self.requests.blocked_why = "the venue has said to stay away" if self.requests.blocked_until_ns else ""
 
     def step(self) -> bool:
         """Do at most one request; tell whether one was made."""
@@ -373,7 +376,7 @@ class Side:
                 self.log.warning("held: symbol not as at the start", what=line)
             if reasons:
                 or_word(self.hold, control.HOLD, control.NOT_TRADING)
-            else:
+            elif load_word(self.hold, control.HOLD) & control.NOT_TRADING:
                 and_word(self.hold, control.HOLD, ~control.NOT_TRADING)
                 self.log.info("all symbols trading again")
             self._reasons = reasons

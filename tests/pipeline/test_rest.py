@@ -213,6 +213,18 @@ def test_a_symbol_that_halts_holds_until_it_trades_again(world):
     assert not world.hold[control.HOLD]
 
 
+def test_what_a_process_before_has_held_and_was_told_holds_for_the_next(world):
+    world.hold[control.HOLD] = control.NOT_TRADING | control.RECONCILING
+    world.words[rest.BLOCKED_UNTIL_NS] = world.venue.now_ns + 5 * S
+    side, fields = world.side, ("config", "tables", "requests", "ring", "resync", "streaming", "words", "hold", "log")
+    world.requests = side.requests = Requests(world.venue, clock=lambda: world.venue.now_ns)
+    world.side = Side(*(getattr(side, name) for name in fields), random.Random(1), lambda: world.now_s)
+    world.run(4.9)
+    assert not world.venue.asked, "the ban is not forgotten"
+    assert len(world.run(2)) == 2
+    assert world.hold[control.HOLD] == control.RECONCILING, "and neither is the hold, which is over"
+
+
 @pytest.mark.parametrize("change", [{"PRICE_FILTER__tickSize": "0.1"}, {"LOT_SIZE__maxQty": "1"}, {"symbol": "GONE"}])
 def test_stricter_rules_while_running_hold(world, change):
     world.venue.info = info(**change)

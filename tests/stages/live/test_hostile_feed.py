@@ -10,7 +10,9 @@ import ssl
 import threading
 
 import pytest
+from websockets.datastructures import Headers
 from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
 
 from shrivenq.stages.frames import BINARY, TEXT
 from shrivenq.stages.live import link as live_link
@@ -230,6 +232,18 @@ def test_a_wrong_certificate_is_refused_until_the_right_one_is_there(stack, tmp_
     assert not server.sessions
     context.load_cert_chain(good / "server.pem")
     assert said in comes_back(driver, server, "the right certificate")
+
+
+def test_a_refusal_under_tls_counts_although_its_body_is_cut_short(stack, tmp_path):
+    path, context = authority.make(tmp_path)
+    answers = [Response(418, "no", Headers({"Content-Length": "100", "Retry-After": "7"}), b"banned")]
+    _, _, port = serve(stack, ssl=context, process_request=lambda *_: answers.pop() if answers else None)
+    driver = drive(stack, port, "wss", authority=str(path))
+    driver.until(lambda: reasons(driver), "a refusal")
+    assert reasons(driver) == ["the venue answers HTTP 418 to the handshake: banned"]
+    (line,) = [fields for event, fields in driver.lines if event == "market data disconnected"]
+    assert 8000 <= line["again_in_ms"] <= 8100, "the ban is known"
+    assert driver.taken == []
 
 
 @pytest.mark.parametrize(
