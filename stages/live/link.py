@@ -174,7 +174,8 @@ class Link:
             self._take_response(frames, now_ns, is_all=bool(record["failed"]))
             if connection.state == UPGRADING:
                 return True
-            self.has_data = connection.state != CLOSED
+        if connection.state != CLOSED:
+            self.has_data = True
         while self._enter_waiting(frames, now_ns, time_ns) and self.closed is None:
             record["strict"] = connection.strict
             self._parse(frames, time_ns)
