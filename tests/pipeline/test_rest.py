@@ -247,6 +247,37 @@ def test_the_venues_clock_is_estimated(world):
     assert said["ahead_ms"] == pytest.approx(5, abs=0.01)
 
 
+def test_the_shortest_round_trip_counts_until_it_is_old(world):
+    """The venue is 5 ms ahead; an answer that takes long says little, and what is old says less each minute."""
+    trips_ms = [40, 2, 300, 300, 300]
+    get = world.venue.get
+
+    def slowly(target):
+        if "/time" in target and trips_ms:
+            world.venue.now_ns += trips_ms[0] * 1_000_000  # all of it on the way there
+            trips_ms.pop(0)
+        return get(target)
+
+    world.venue.get = slowly
+    errors = []
+    for left in range(4, -1, -1):
+        while len(trips_ms) > left:
+            world.run(1)
+        errors.append(int(world.words[rest.VENUE_ERROR_NS]) / 1e6)
+        assert abs(int(world.words[rest.VENUE_OFFSET_NS]) / 1e6 - 5) <= errors[-1]
+    assert errors[0] == pytest.approx(20, abs=0.1)
+    assert errors[1] == pytest.approx(1, abs=0.1)
+    assert 1 < errors[2] < errors[3] < errors[4] < 15
+
+
+@pytest.mark.parametrize("time", [b"0", b"-1", b"99999999999999999999999999", b"1e999", b'"x"', b"null"])
+def test_a_time_that_is_none_is_told(world, time):
+    world.venue.answers = [(200, {}, b'{"serverTime":%s}' % time)] * 4
+    world.run(1)
+    assert any("not a time" in str(line) for line in world.log.lines)
+    assert not world.words[rest.VENUE_OFFSET_NS]
+
+
 def test_an_unknown_symbol_is_named():
     venue = Venue()
     invalid = (400, {}, b'{"code":-1121,"msg":"Invalid symbol."}')
