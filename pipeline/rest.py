@@ -57,6 +57,8 @@ WEIGHT_LIMIT = 6000
 """A minute, until the venue has said."""
 WEIGHT_MAX = 10**9
 """What the venue may say at most."""
+WEIGHT_MIN = 1000
+"""Less than this is no limit the venue ever had: obeyed, it could leave us without requests for good."""
 RETRY_S = 60.0
 """After a 429 or 418 that does not say how long."""
 RETRY_MAX_S = 3 * 86_400.0
@@ -218,7 +220,8 @@ def exchange_info(requests: Requests, symbols: list[str]) -> Any:
         found = json.loads(body)
         for limit in found.get("rateLimits", ()):
             if limit["rateLimitType"] == "REQUEST_WEIGHT" and limit["interval"] == "MINUTE":
-                requests.weight_limit = min(int(limit["limit"]) // int(limit["intervalNum"]), WEIGHT_MAX)
+                told = int(limit["limit"]) // int(limit["intervalNum"])
+                requests.weight_limit = max(WEIGHT_MIN, min(told, WEIGHT_MAX))
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise RestError(f"exchangeInfo is not what was expected: {body[:60]!a}") from None
     return found
