@@ -32,6 +32,7 @@ class Watch:
         self._began_ns = 0
         self._looked_ns = 0
         self._frames, self._fed_ns = 0, 0  # market data's count when it last moved, and when that was
+        self._ending: list[str] = []  # told already: it takes a while until they are gone
         self._killed = control.ARMED  # by the stages, as far as it was noted
 
     def begin(self, now_ns: int) -> None:
@@ -67,7 +68,9 @@ class Watch:
             self._log.info("all stages answer again")
         ending = [name for name, age_ns in silent.items() if age_ns > self._limits.silence_kill_ms * NS_PER_MS]
         for name in ending:
-            self._log.error("stage silent for too long: stopped", stage=name, ms=silent[name] // NS_PER_MS)
+            if name not in self._ending:
+                self._log.error("stage silent for too long: stopped", stage=name, ms=silent[name] // NS_PER_MS)
+        self._ending = ending
         return ending
 
     def _feed(self, assembly: Assembly, hold: Any, now_ns: int) -> None:
