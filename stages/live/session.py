@@ -343,7 +343,8 @@ class Session:
             return
         reconciliation = self._reconciliation
         if message["status"] != 200:
-            code = message["error"]["code"]
+            error = message.get("error")
+            code = error.get("code") if type(error) is dict else None
             if reconciliation is not None and reconciliation.refused(name, code):
                 self._compare()
             else:
