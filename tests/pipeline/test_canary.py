@@ -196,11 +196,10 @@ def test_a_run_in_which_all_goes_wrong_leaves_nothing_of_its_key(configured, exc
         said = [command("status", NAME, "--json"), command("inspect"), command("tap", "order", NAME, "--count", 1)]
         go_wrong(exchange)
         run.until(trading)
+        gateway = stage("gateway")
         os.kill(stage("live_venue"), signal.SIGABRT)
+        os.kill(gateway, signal.SIGKILL)
         run.until(lambda: trading() not in (None, first))
-        second = trading()
-        os.kill(stage("live_venue"), signal.SIGKILL)
-        run.until(lambda: trading() not in (None, second))
         check_memory_and_processes()
         go_wrong(exchange, {"on": "request", "name": "*penOrders*", "action": "error_not_placed"})
         said.append(command("kill", "cancel", NAME, "--reason", "the canary"))
