@@ -371,6 +371,19 @@ def test_frames_that_fail_are_counted_and_the_pipeline_goes_on(virtual):
         ]
 
 
+@pytest.mark.parametrize(
+    "body", [b"<html>", b'{"result":null,"id":1}', b'{"lastUpdateId":-1,"bids":[],"asks":[]}', b""]
+)
+def test_a_snapshot_that_is_none_says_of_its_instrument_that_it_is_lost(body):
+    broken = b'{"stream":"btcusdt@snapshot","data":' + body + b"}"
+    stranger = b'{"stream":"nosuch@snapshot","data":' + body + b"}"
+    with rig_of(Source([(T0, one) for one in (trade(1), broken, stranger, trade(2))], 2), virtual=True) as rig:
+        rows = everything(rig)
+        check_stream(rows)
+        assert rows["kind"].tolist() == [m.TRADE, m.END, m.LOST, m.END, m.TRADE, m.END]
+        assert rows[rows["kind"] == m.LOST]["instrument"].tolist() == [0], "of one, and not -1"
+
+
 def test_refusals_beyond_the_first_ten_are_sampled_to_the_log():
     with rig_of(Source([(T0, REFUSED)] * 2005, 50), virtual=True) as rig:
         while not rig.loop[stage.FINISHED]:
