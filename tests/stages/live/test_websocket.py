@@ -193,7 +193,7 @@ FRAMES = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(FRAMES, max_size=8).map(b"".join) | st.binary(max_size=300), st.lists(st.integers(0, 200), max_size=8))
 def test_hypothesis_finds_no_stream_read_otherwise(stream, cuts):
     compare(stream, cuts, "hypothesis")
