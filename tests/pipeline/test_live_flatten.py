@@ -83,7 +83,7 @@ def test_flatten_closes_every_position_at_the_venue(run, configured, exchange, c
     live.check_agreement(configuration.load(configured), exchange)
 
 
-def test_errors_of_the_venue_are_survived_or_said(run, exchange, capsys):
+def test_errors_of_the_venue_are_survived_or_said_and_a_gateway_is_done_without(run, exchange, capsys, monkeypatch):
     run.until(lambda: len(live.open_orders(exchange)) >= 2)
     fail(exchange, "openOrders.*", "error_not_placed")
     assert kill.main(["cancel", NAME, "--reason", "the test"]) == 3
@@ -97,9 +97,7 @@ def test_errors_of_the_venue_are_survived_or_said(run, exchange, capsys):
     fail(exchange, "openOrders.*", "error_not_placed", times=2)
     assert kill.main(["cancel", NAME, "--reason", "once more"]) == 0
     assert "cancel confirmed by venue: BTCUSDT" in capsys.readouterr().out
-
-
-def test_a_dead_gateway_and_an_error_after_which_all_was_cancelled(run, exchange, capsys, monkeypatch):
+    inspection.arm(NAME, "and now without a gateway")
     run.until(lambda: len(live.open_orders(exchange)) >= 2)
     (gateway,) = [one for one in inspection.status(inspection.attach(NAME))["stages"] if one["stage"] == "gateway"]
     os.kill(gateway["pid"], signal.SIGSTOP)
