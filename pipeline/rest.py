@@ -70,7 +70,8 @@ REPEAT_MAX_S = 30.0
 """… up to this."""
 CALM_S = 30.0
 """A book that was content for this long starts anew."""
-PAUSE_S = 0.002
+PAUSE_S = 0.01
+"""Between two looks when nothing was asked for: a look takes a CPU that a stage may be using for 50 µs."""
 DRIFT_NS_PER_S = 50_000
 """How far two clocks may drift apart: 50 ppm, a poor quartz."""
 TIME_US_MAX = 10**17

@@ -150,7 +150,8 @@ def build(
     return Runner(
         names=names,
         loops=loops,
-        polls=[poll for setup in setups for poll in setup.polls],
+        # The venue's edge first: under TLS an order waits there to be sent.
+        polls=[poll for setup in reversed(setups) for poll in setup.polls],
         closes=[close for setup in setups for close in setup.closes],
         _run=run,
         _arguments=arguments,

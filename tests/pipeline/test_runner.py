@@ -74,7 +74,7 @@ def test_all_together_run_fused_in_path_order(rig):
     assert contexts == [held.context(name) for name in topology.STAGES]
     assert pages == tuple(held.loops[1:])
     assert loop is held.loops[0]
-    assert rig.polled == [f"config of {name}" for name in topology.STAGES]
+    assert rig.polled == [f"config of {name}" for name in reversed(topology.STAGES)]
 
 
 def test_an_ordered_end_is_every_stage_s(rig):
