@@ -84,6 +84,7 @@ class Reconciliation:
         self._symbols = [row["symbol"].decode() for row in context.instruments]
         self._left: set[str | int] = set()
         self._trades_asked = False
+        self._has_moved = False
         self._more = False  # behind the trades that were just taken
         self._owners: dict[tuple[int, int], int] = {}  # orders by instrument and the venue's id, as the venue just said
         left = context.unsettled[context.unsettled["order_id"] != 0]
@@ -100,6 +101,11 @@ class Reconciliation:
     def is_answered(self) -> bool:
         """Tell whether everything asked was answered."""
         return self._trades_asked and not self._left
+
+    def has_moved(self) -> bool:
+        """Tell whether any of it was answered since this was asked last; others ask about orders as well."""
+        moved, self._has_moved = self._has_moved, False
+        return moved
 
     @property
     def expected(self) -> list[int]:
@@ -128,6 +134,7 @@ class Reconciliation:
         self._ask(name, method, params)
 
     def _answered(self, what: str | int) -> None:
+        self._has_moved = self._has_moved or what in self._left
         self._left.discard(what)
         if not self._left and not self._trades_asked:
             self._trades_asked = True

@@ -406,7 +406,8 @@ class Session:
         if reconciliation is None:
             return
         if not reconciliation.is_answered:
-            self._pending[COMPARISON] = time.monotonic_ns() + ANSWER_NS
+            if reconciliation.has_moved():
+                self._pending[COMPARISON] = time.monotonic_ns() + ANSWER_NS
             return
         self._reconciliation = None
         del self._pending[COMPARISON]

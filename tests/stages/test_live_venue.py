@@ -250,6 +250,21 @@ def test_garbage_while_comparing_makes_us_compare_once_more(rig, exchange):
     assert rig.taken() == 0
 
 
+def test_an_answer_that_is_lost_while_comparing_is_waited_for_no_longer_because_others_come(
+    make, exchange, monkeypatch
+):
+    monkeypatch.setattr(session, "ANSWER_NS", 500_000_000)
+    rig = make(unknown_after_ms=100)
+    rig.wait(m.ACCEPTED, rig.send(price=50_00))
+    exchange.faults({"on": "request", "name": "order.place", "action": "error_not_placed", "times": 1})
+    rig.wait(m.UNKNOWN, rig.send(price=49_00))  # asked about ten times a second: it might still arrive
+    exchange.faults({"on": "response", "name": "order.status", "action": "drop", "times": 1})
+    exchange.cut()
+    rig.until(lambda: rig.session.state == session.DOWN, "the cut")
+    rig.ready()
+    assert "no answer in time: reconciliation" in [one.get("reason") for _, one in rig.log.lines]
+
+
 def test_over_the_venue_s_limit_nothing_but_a_cancel_is_sent(rig, exchange):
     resting = rig.send(price=50_00)
     rig.wait(m.ACCEPTED, resting)
