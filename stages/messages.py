@@ -230,7 +230,7 @@ REPORT_FIELDS = (
         "target_id",
         "<i8",
         40,
-        "CANCELLED, REPLACED, AMENDED and refusals of them: the order that was to go or to change",
+        "CANCELLED, REPLACED, AMENDED and their refusals: the order that was to go or to change",
     ),
     ("venue_order_id", "<i8", 48, "venue's own order id, 0 while unknown"),
     ("trade_id", "<i8", 56, "FILL: venue's trade id: with the instrument, the fill's identity"),
