@@ -86,10 +86,11 @@ class Assembly:
         fused: bool,
         recorded: bool = False,
         live: bool = False,
+        hold: int = 0,
     ) -> Assembly:
         """Make every segment of a run, sized for its placement, with the recorder's rings if it is recorded.
 
-        `live` market data has a ring from the REST process.
+        `live` market data has a ring from the REST process; `hold`: what holds the run from the first moment on.
 
         Raises SegmentError, leaving nothing behind.
         """
@@ -98,6 +99,7 @@ class Assembly:
             made._add("control", CONTROL)
             # Killed until somebody arms it: what is only being made must not look like a pipeline that trades.
             store_word(made.control("kill"), control.OPERATOR, control.HALT)
+            store_word(made.control("hold"), control.HOLD, hold)
             made._add("orders", pool.pool_layout(orders.ORDER_SLOT, topology.POOL_COUNT))
             made._pool = pool.attach(made.segments["orders"])
             pool.reset(made._pool)
@@ -211,13 +213,16 @@ class Assembly:
         if name == "live_venue":
             for region in ("slots", "generation"):
                 shared[region] = self.segments["orders"].array(region)
-            shared["logon"] = live_key.Logon(config)
+            shared["logon"] = logon = live_key.Logon(config)
+            shared["fix_logon"] = logon.fix
         if name == "risk":
             shared["positions"] = board.writer(self.segments["positions"])
         producers: dict[str, Any] = {part: ring.producer(self.segments[part]) for part in made.writes if part in RING}
         if name == "market_data" and "rest" in self.segments:
             shared["rest"] = byte_ring.consumer(self.segments["rest"])
-            shared["live"] = self.control("live")
+            shared["live"], shared["streaming"] = self.control("live"), self.control("streaming")
+            if config.binance.key:
+                shared["api_key"] = live_key.DataKey(config.binance)
         if name == "market_data" and "raw" in self.segments:
             shared["raw"] = byte_ring.producer(self.segments["raw"])
         if topology.ARRIVALS.get(name) in self.segments:

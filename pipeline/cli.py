@@ -97,11 +97,13 @@ def _run(loaded: Config, placement: str) -> None:
         raise _fail(MISTAKE, [f'{loaded.file}: mode: found "replay", allowed: "paper"; `shrivenq replay` replays'])
     if placement:
         loaded = _placed(loaded, placement)
-    if loaded.live_venue is not None:
-        try:
-            live_key.load(loaded.live_venue)  # and forgotten: only the stage that uses it holds it
-        except ValueError as error:
-            raise _fail(MISTAKE, [str(error)]) from None
+    try:  # and forgotten: only the stage that uses a key holds it
+        if loaded.live_venue is not None:
+            live_key.load(loaded.live_venue)
+        if loaded.market_data.source == "binance" and loaded.market_data.binance.key:
+            live_key.load_data(loaded.market_data.binance)
+    except ValueError as error:
+        raise _fail(MISTAKE, [str(error)]) from None
     live = terminal.is_terminal
     if live:
         # The table owns the terminal; the lines go to the file.

@@ -17,6 +17,7 @@ from shrivenq.pipeline import live_key
 from shrivenq.pipeline.instruments import DECIMAL, NUMBER_MAX, Tables, read_instruments
 from shrivenq.pipeline.tables import read_table
 from shrivenq.stages import book, gateway, live_venue, market_data, paper_venue, risk_limits, signal
+from shrivenq.stages.live import fix_link
 from shrivenq.stages.live import source as live_source
 
 if TYPE_CHECKING:
@@ -305,11 +306,25 @@ def _check_venue(one: Document) -> list[str]:
         errors.append(f'market_data.source: found "{one.market_data.source}", allowed: "binance" in mode live')
     if one.live_venue is None:
         return [*errors, "live_venue: missing, allowed: a table"]
-    found = live_key.environments(one.live_venue.url, one.market_data.binance.stream_url)
-    for key, environment in zip(("live_venue.url", "market_data.binance.stream_url"), found, strict=True):
+    urls = {"live_venue.url": one.live_venue.url, "market_data.binance.stream_url": one.market_data.binance.stream_url}
+    if one.live_venue.order_entry == "fix" or one.live_venue.fix_url:
+        errors += _check_fix(one.live_venue)
+        urls["live_venue.fix_url"] = one.live_venue.fix_url
+    for key, environment in zip(urls, live_key.environments(*urls.values()), strict=True):
         if environment != one.live_venue.environment:
             errors.append(f'{key}: is of {environment}, live_venue.environment: found "{one.live_venue.environment}"')
     return errors
+
+
+def _check_fix(venue: live_venue.Config) -> list[str]:
+    """Check the address of FIX order entry."""
+    try:
+        address = fix_link.read_address(venue.fix_url)
+    except ValueError as error:
+        return [f"live_venue.fix_url: {error}"]
+    if not address.secure and venue.environment != "simulator":
+        return [f'live_venue.fix_url: found "{venue.fix_url}", allowed: tcp+tls:// but for the simulator']
+    return []
 
 
 def _check_pace(one: Document) -> list[str]:

@@ -1,8 +1,9 @@
 """Recovery: what a start takes over from the journal of earlier runs.
 
 Start and restart are one path: positions are rebuilt by applying every fill of the journal again, in order, through
-the very kernel that applied them first. Orders are not taken over: the paper venue ends with its run, so what was open
-then is gone; a live venue will be reconciled instead.
+the very kernel that applied them first. A paper venue ends with its run, so what was open then is gone. A live venue
+goes on without us: it is asked about every order whose end the journal does not hold, and for every trade that might
+be missing there. So a journal is either of live runs or of others, never of both.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import numpy as np
 
 from shrivenq.shm import board
 from shrivenq.shm.kernel import kernel
-from shrivenq.stages import journal, positions
+from shrivenq.stages import journal, orders, positions
 from shrivenq.stages import messages as m
+from shrivenq.stages.live.venue_state import LOOK_BACK, UNSETTLED, UNSETTLED_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from shrivenq.pipeline.instruments import Tables
     from shrivenq.stages.journal_file import Contents
 
-NOTE = "instruments "
+NOTE, CURRENCIES, MODE = "instruments ", " currencies ", " mode "
 
 
 class RecoveryError(Exception):
@@ -32,18 +34,23 @@ class RecoveryError(Exception):
 
 @dataclass
 class Recovered:
-    """Fills of earlier runs, as REPORT rows whose `instrument` and `fee_currency` are of this run's tables."""
+    """What the journal of earlier runs holds; rows name instruments and currencies as this run's tables number them."""
 
     fills: Any
+    """REPORT rows of every fill, once."""
+    looked: Any
+    """REPORT rows that say from which trade on the account is ours: LOOKED. Live only."""
+    unsettled: Any
+    """UNSETTLED rows: orders that may be open at the venue, or about to arrive there. Live only."""
 
 
-def describe(tables: Tables) -> str:
+def describe(tables: Tables, mode: str) -> str:
     """Spell what the rows of the tables mean, for the journal: a later run may number them otherwise."""
     rows = [
         f"{row['symbol'].decode()}:{row['price_decimals']}:{row['quantity_decimals']}" for row in tables.instruments
     ]
     money = [f"{row['code'].decode()}:{row['decimals']}" for row in tables.currencies]
-    return f"{NOTE}{','.join(rows)} currencies {','.join(money)}"
+    return f"{NOTE}{','.join(rows)}{CURRENCIES}{','.join(money)}{MODE}{mode}"
 
 
 def _mapping(old: list[str], new: list[str]) -> Any:
@@ -52,51 +59,104 @@ def _mapping(old: list[str], new: list[str]) -> Any:
     return np.array([places.get(name, -1) for name in old], np.int64)
 
 
-def _names(text: str) -> tuple[list[str], list[str]]:
-    """Read a description: its instruments and its currencies, row by row."""
-    instruments, _, currencies = text.removeprefix(NOTE).partition(" currencies ")
-    return instruments.split(","), currencies.split(",")
+def _names(text: str) -> tuple[list[str], list[str], str]:
+    """Read a description: its instruments and its currencies, row by row, and its mode."""
+    rest, _, mode = text.removeprefix(NOTE).partition(MODE)
+    instruments, _, currencies = rest.partition(CURRENCIES)
+    return instruments.split(","), currencies.split(","), mode
 
 
-def _renumbered(rows: Any, mapping: Any) -> Any:
+def _renumbered(rows: Any, old: list[str], new: list[str]) -> Any:
     """Translate row numbers, -1 for those without a translation."""
+    mapping = _mapping(old, new)
     known = (rows >= 0) & (rows < len(mapping))
     found = np.full(len(rows), -1, np.int64)
     found[known] = mapping[rows[known]]
     return found
 
 
-def _translate(fills: Any, there: tuple[list[str], list[str]], here: tuple[list[str], list[str]]) -> None:
-    """Renumber the fills of a run described as `there`. Raises RecoveryError for the first that cannot be."""
-    instruments = _renumbered(fills["instrument"], _mapping(there[0], here[0]))
-    currencies = _renumbered(fills["fee_currency"], _mapping(there[1], here[1]))
-    lost = np.flatnonzero((instruments < 0) | (currencies < 0))
-    if len(lost):
-        at = int(fills["instrument"][lost[0]])
-        named = there[0][at] if 0 <= at < len(there[0]) else f"row {at}"
-        raise RecoveryError(
-            f"the journal holds fills in {named}, which the configuration does not trade with those decimals: "
-            f"restore it there, or start under another name"
-        )
-    fills["instrument"], fills["fee_currency"] = instruments, currencies
+class _Descriptions:
+    """The descriptions of a journal, each for the records up to the next; `mode` is this run's."""
+
+    def __init__(self, contents: Contents, tables: Tables, mode: str) -> None:
+        self._here = _names(describe(tables, mode))
+        self._end = len(contents.index)
+        self._there: list[tuple[int, tuple[list[str], list[str], str]]] = [(0, ([], [], mode))]
+        for note in np.flatnonzero(contents.index["kind"] == journal.NOTE).tolist():
+            text = contents.payload(note).rstrip(b"\0").decode("utf-8", "replace")
+            if text.startswith(NOTE):
+                self._there.append((note, _names(text)))
+        other = next((held for _, (*_, held) in self._there if (held == "live") != (mode == "live")), None)
+        if other is not None:
+            raise RecoveryError(f"the journal is of mode {other}: run mode {mode} under another name")
+
+    def translate(self, rows: Any, places: Any, what: str) -> None:
+        """Renumber rows found at these `places` of the journal. Raises RecoveryError for the first that cannot be."""
+        ends = [begin for begin, _ in self._there[1:]] + [self._end]
+        for (begin, (instruments, currencies, _)), end in zip(self._there, ends, strict=True):
+            here = slice(*np.searchsorted(places, [begin, end]))
+            found = _renumbered(rows["instrument"][here], instruments, self._here[0])
+            lost = found < 0
+            if "fee_currency" in rows.dtype.names:
+                money = _renumbered(rows["fee_currency"][here], currencies, self._here[1])
+                lost |= (money < 0) & (rows["kind"][here] == m.FILL)
+            if lost.any():
+                at = int(rows["instrument"][here][lost.argmax()])
+                named = instruments[at] if 0 <= at < len(instruments) else f"row {at}"
+                raise RecoveryError(
+                    f"the journal holds {what} in {named}, which the configuration does not trade with those "
+                    f"decimals: restore it there, or start under another name"
+                )
+            rows["instrument"][here] = found
+            if "fee_currency" in rows.dtype.names:
+                rows["fee_currency"][here] = money
 
 
-def recover(contents: Contents, tables: Tables) -> Recovered:
-    """Collect the fills of a journal. Raises RecoveryError for one in an instrument this configuration lacks."""
-    here = _names(describe(tables))
+def _unsettled(contents: Contents, reports: Any, sent: Any, places: Any) -> tuple[Any, Any]:
+    """Find the orders whose end the journal does not hold, and their places in it."""
+    kind = reports["kind"]
+    over = reports["order_id"][(reports["flags"] & m.FINAL != 0) | (kind == m.OVER)]
+    gone = reports["target_id"][(kind == m.CANCELLED) | (kind == m.REPLACED)]
+    there = reports[np.isin(kind, (m.ACCEPTED, m.FILL, m.REPLACED))]
+    open_ = np.isin(sent["kind"], (m.NEW, m.REPLACE))
+    open_ &= ~np.isin(sent["order_id"], np.concatenate([over, gone]))
+    begun = np.flatnonzero(contents.index["kind"] == journal.RUN)
+    runs = contents.rows(journal.RUN)["run"][np.searchsorted(begun, places[open_]) - 1] if len(begun) else []
+    found = np.zeros(int(open_.sum()), UNSETTLED)
+    for field in ("order_id", "instrument", "time_ns"):
+        found[field] = sent[field][open_]
+    found["time_ns"][np.isin(found["order_id"], there["order_id"])] = 0
+    for row in found:
+        row["venue_order_id"] = there["venue_order_id"][there["order_id"] == row["order_id"]].max(initial=0)
+    found["name"] = [m.client_order_id(run, int(one)) for run, one in zip(runs, found["order_id"], strict=True)]
+    return found, places[open_]
+
+
+def recover(contents: Contents, tables: Tables, mode: str) -> Recovered:
+    """Collect what a journal holds for a run of this mode.
+
+    Raises RecoveryError for something in an instrument this configuration lacks, and for a journal of another mode.
+    """
+    descriptions = _Descriptions(contents, tables, mode)
     reports, places = contents.rows(journal.REPORT_SEEN), np.flatnonzero(contents.index["kind"] == journal.REPORT_SEEN)
-    chosen = reports["kind"] == m.FILL
-    fills, places = reports[chosen], places[chosen]
-    there: tuple[list[str], list[str]] = ([], [])
-    begin = 0
-    for note in np.flatnonzero(contents.index["kind"] == journal.NOTE).tolist():
-        text = contents.payload(note).rstrip(b"\0").decode("utf-8", "replace")
-        if text.startswith(NOTE):
-            end = int(np.searchsorted(places, note))
-            _translate(fills[begin:end], there, here)
-            there, begin = _names(text), end
-    _translate(fills[begin:], there, here)
-    return Recovered(fills)
+    # A fill that was told twice is journaled twice, and shown to risk once.
+    chosen = (reports["kind"] == m.FILL) & (reports["sequence"] >= 0)
+    fills = reports[chosen]
+    descriptions.translate(fills, places[chosen], "fills")
+    chosen = reports["kind"] == m.LOOKED
+    looked, unsettled = reports[chosen], np.zeros(0, UNSETTLED)
+    if mode == "live":
+        descriptions.translate(looked, places[chosen], "a look at the trades")
+        sent = contents.rows(journal.ORDER_SENT)
+        asked = np.flatnonzero(contents.index["kind"] == journal.ORDER_SENT)
+        unsettled, asked = _unsettled(contents, reports, sent, asked)
+        descriptions.translate(unsettled, asked, "orders without an end")
+        if len(unsettled) > UNSETTLED_MAX:
+            raise RecoveryError(
+                f"the journal holds {len(unsettled)} orders without an end, more than {UNSETTLED_MAX}: look at the "
+                f"venue what became of them, and start under another name"
+            )
+    return Recovered(fills, looked, unsettled)
 
 
 @kernel
@@ -109,10 +169,20 @@ def _apply(books: Any, instruments: Any, currencies: Any, fills: Any) -> None:
         )  # fmt: skip
 
 
+def _remember_trades(trades: Any, recovered: Recovered) -> None:
+    """Note for each instrument what its last trades were, or from which on the account is ours."""
+    for one in recovered.looked:
+        trades[one["instrument"]] = orders.trade_key(int(one["trade_id"]), m.SELL)
+    for row in range(len(trades)):
+        of = recovered.fills[recovered.fills["instrument"] == row][-LOOK_BACK:]
+        for at, one in enumerate(of):
+            trades[row, at] = orders.trade_key(int(one["trade_id"]), int(one["side"]))
+
+
 def restore(contexts: Mapping[str, Any], recovered: Recovered) -> None:
     """Give risk its positions, and a strategy's `position` field, if its STATE has one, the same.
 
-    The live venue learns from which trade on it has to ask.
+    The live venue learns from which trade on it has to ask, and about which orders.
 
     `contexts` are those of the stages built here, by name.
     """
@@ -124,7 +194,8 @@ def restore(contexts: Mapping[str, Any], recovered: Recovered) -> None:
         for i in range(len(risk.instruments)):
             board.write(risk.board, i, risk.positions.rows[i : i + 1])
     if "live_venue" in contexts:
-        np.maximum.at(contexts["live_venue"].trades, fills["instrument"], fills["trade_id"])
+        _remember_trades(contexts["live_venue"].trades, recovered)
+        contexts["live_venue"].unsettled[: len(recovered.unsettled)] = recovered.unsettled
     if "signal" in contexts:
         state = contexts["signal"].state
         if "position" in (state.dtype.names or ()):

@@ -227,7 +227,7 @@ class Again:
         self.loops = {name: setup.loop for name, setup in setups.items()}
         self.contexts = {name: STAGES[name].build(setup) for name, setup in setups.items()}
         self._poll = setups["market_data"].polls[0]
-        recovery.restore(self.contexts, recovery.recover(run.earlier, run.config.tables()))
+        recovery.restore(self.contexts, recovery.recover(run.earlier, run.config.tables(), run.config.mode))
         self.at = dict.fromkeys(arrivals.STAGES, 0)
         self.orders: list[Any] = []
         self._slots: dict[int, tuple[int, int]] = {}  # of the orders that are open

@@ -278,7 +278,7 @@ class Side:
     requests: Requests
     ring: byte_ring.Producer
     resync: Any  # int64, one an instrument
-    live: Any  # market_data's words
+    streaming: Any  # int64, one an instrument: 1 while market_data is sent all its streams
     words: Any
     hold: Any
     log: Any
@@ -305,11 +305,11 @@ class Side:
 
     def _snapshot(self) -> bool:
         """Fetch the snapshot that is due, if the streams it belongs to are being sent."""
-        if not self._needs_snapshots or not load_word(self.live, source.OPEN):
+        if not self._needs_snapshots:
             return False
         for row, wanted in enumerate(self._wanted):
             asked, now = int(load_word(self.resync, row)), self.now_s()
-            if asked == wanted.served:
+            if asked == wanted.served or not load_word(self.streaming, row):
                 continue
             if wanted.due_s == 0.0:
                 wanted.due_s = now + self._wait_s(wanted, now)
@@ -415,7 +415,7 @@ def start(config: source.Config, tables: Tables, assembly: Assembly, log: Any) -
         Requests(client),
         ring,
         assembly.control_read("resync"),
-        assembly.control_read("live"),
+        assembly.control_read("streaming"),
         assembly.control("rest"),
         assembly.control("hold"),
         log,

@@ -50,6 +50,7 @@ class Runner:
     polls: list[Callable[[], None]]
     _run: Callable[..., None]
     _arguments: tuple[Any, ...]
+    closes: Sequence[Callable[[], None]] = ()
     keep: list[Any] = field(default_factory=list)
     configs: Mapping[str, Any] = field(default_factory=dict)
 
@@ -96,6 +97,11 @@ class Runner:
         for _ in range(SETTLING_TURNS):
             self.warm()
         return [f"{'+'.join(self.names)}: {problem}" for problem in resident.keep()]
+
+    def close(self) -> None:
+        """Do what an ordered end asks for."""
+        for close in self.closes:
+            close()
 
     @property
     def finished(self) -> bool:
@@ -145,6 +151,7 @@ def build(
         names=names,
         loops=loops,
         polls=[poll for setup in setups for poll in setup.polls],
+        closes=[close for setup in setups for close in setup.closes],
         _run=run,
         _arguments=arguments,
         keep=[*setups, assembly],

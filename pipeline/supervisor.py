@@ -179,6 +179,7 @@ class Supervisor:
             fused=len(self.groups) == 1,
             recorded=recorded,
             live=self.config.market_data.source == "binance",
+            hold=control.STARTING | control.RECONCILING,
         )
 
     def _build(self, assembly: Assembly, names: list[str], *, wait: int, epoch: int) -> runner.Runner:
@@ -200,15 +201,14 @@ class Supervisor:
         self.starts += 1
         recorded = bool(self.config.recorder.path)
         self.assembly = self._create(part, recorded=recorded)
-        or_word(self.assembly.control("hold"), control.HOLD, control.STARTING | control.RECONCILING)
         self._words(topology.SUPERVISOR_PID, os.getpid())
         path = state.make_folder(self.config.name) / "journal"
         writer = journal_file.JournalWriter(path)
         if writer.quarantine:
             self.log.warning("journal tail set aside", file=str(writer.quarantine), problem=writer.found.problem)
-        recovered = recovery.recover(writer.found, tables)
+        recovered = recovery.recover(writer.found, tables, self.config.mode)
         epoch = writer.begin_run(part.encode(), time.time_ns())
-        writer.note(recovery.describe(tables))
+        writer.note(recovery.describe(tables, self.config.mode))
         if self.config.mode == "live":
             self._remember_venue()
         plan = placement.plan(self.config, self.stages, fused=len(self.groups) == 1)
@@ -333,6 +333,7 @@ class Supervisor:
             held.turn()
             if os.getppid() != parent:
                 return self._orphaned(held, assembly)
+        held.close()
         held.set_state(stage.STOPPED)
         return 0
 
@@ -345,6 +346,7 @@ class Supervisor:
         until = time.monotonic() + ORPHAN_S
         while time.monotonic() < until:
             held.turn(ORPHAN_TURN_NS)
+        held.close()
         held.set_state(stage.STOPPED)
         return 3
 

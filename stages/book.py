@@ -253,11 +253,11 @@ def room(context: Any, loop: Any, record: Any) -> bool:
 
 
 @kernel
-def lose_all(context: Any, record: Any) -> None:
-    """Make every book invalid, and say so."""
+def lose(context: Any, record: Any, first: int, stop: int) -> None:
+    """Make the books of the instruments `first` … `stop` - 1 invalid, and say so."""
     context.words[sync.EVENT_ID] = 0
     context.words[sync.VENUE_NS] = 0
-    for i in range(context.state.shape[0]):
+    for i in range(first, stop):
         sync.lose(context, i)
         put_depth(context, i, record)
 
@@ -312,19 +312,22 @@ def take(context: Any, loop: Any, record: Any) -> None:
     kind = record["kind"]
     if record["flags"] & m.GAP != 0:
         words[sync.INPUT_GAPS] += 1
-        lose_all(context, record)
+        lose(context, record, 0, context.state.shape[0])
     if kind in (m.SNAPSHOT, m.DIFF):
         sync.open_event(context, record)
     elif kind == m.END:
         close_event(context, loop, record)
     else:
         words[sync.KIND] = kind
-        if kind == m.LOST:
-            lose_all(context, record)
+        count = context.state.shape[0]
+        if kind == m.LOST and record["instrument"] < 0:
+            lose(context, record, 0, count)
         elif kind == m.TIMER:
             put_other(context, record)
-        elif record["instrument"] < 0 or record["instrument"] >= context.state.shape[0]:
+        elif record["instrument"] < 0 or record["instrument"] >= count:
             words[sync.UNKNOWN] += 1
+        elif kind == m.LOST:
+            lose(context, record, record["instrument"], record["instrument"] + 1)
         elif kind == m.QUOTE:
             put_quote(context, record)
         else:

@@ -90,7 +90,8 @@ def _happen(context: Any, slot: int, event: int) -> bool:
 def _on_fill(context: Any, slot: int) -> bool:
     """Count a fill, once. It moves the position whatever state its order is in, so risk sees every new one."""
     report, slots, words = context.report, context.slots, context.words
-    if not id_map.remember(context.fills, report[0]["instrument"], report[0]["trade_id"]):
+    side = slots[slot]["side"] if slot >= 0 else report[0]["side"]
+    if not id_map.remember(context.fills, report[0]["instrument"], o.trade_key(report[0]["trade_id"], side)):
         words[REPEATED_FILLS] += 1
         return False
     if slot < 0:

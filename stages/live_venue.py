@@ -19,11 +19,12 @@ from shrivenq.shm.clock import realtime_ns
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import control, id_map, token_bucket
 from shrivenq.stages import messages as m
+from shrivenq.stages.live import fix_io
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.live.reconcile import Orders
 from shrivenq.stages.live.session import Session
-from shrivenq.stages.live.venue_io import attend, parse, refuse, send_out
+from shrivenq.stages.live.venue_io import allowed, attend, parse, refuse, send_out, stopped
 from shrivenq.stages.live.venue_state import Config, LiveVenue
 from shrivenq.stages.stage import FAULT_SEQUENCE, NOW_NS, Setup, Stage, fault, return_soon, time_of, turn
 from shrivenq.stages.venues import answers as a
@@ -36,38 +37,21 @@ BATCH = 64
 SEEN = 1 << 13
 """Reports by which a repeated one is recognised."""
 
-DISCONNECTED, MALFORMED, VENUE_RATE = m.REASON["disconnected"], m.REASON["malformed"], m.REASON["venue_rate"]
-KILLED, HELD, BANNED = m.REASON["killed"], m.REASON["held"], m.REASON["banned"]
+WEBSOCKET = 0
+"""Row of the WebSocket API's connection in the receiver."""
+
+DISCONNECTED, MALFORMED = m.REASON["disconnected"], m.REASON["malformed"]
 
 
 # ── orders ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @inlined
-def _stopped(context: Any, slot: int) -> int:
-    """Read the kill and hold words; the reason for which an order may not be sent now, 0 for none."""
-    order = context.to_venue.slots
-    kind = order[slot]["kind"]
-    if kind not in (m.NEW, m.REPLACE) or order[slot]["flags"] & (m.REDUCING | m.FORCED) != 0:
-        return 0
-    if control.kill_level(context.kill) != control.ARMED:
-        return KILLED
-    return HELD if control.held(context.hold) != 0 else 0
-
-
-@inlined
-def _allowed(context: Any, kind: int, now: int) -> int:
-    """Count a request against the venue's limits; the reason for which it does not fit, 0 if it does."""
-    verdict = token_bucket.take(context.buckets, kind, now)
-    if verdict == token_bucket.PASS:
-        return 0
-    return BANNED if verdict == token_bucket.BANNED else VENUE_RATE
-
-
-@inlined
 def _send(context: Any, loop: Any, slot: int) -> int:
     """Send an order; the reason for which it was not sent, 0 if it was."""
     order, words, now = context.to_venue.slots, context.words, time_of(loop, 0)
+    if fix_io.goes_by_fix(context, order[slot]["kind"]):
+        return fix_io.send(context, loop, slot)
     if words[v.READY] == 0:
         return DISCONNECTED
     begin, end = encode_frame(
@@ -75,29 +59,31 @@ def _send(context: Any, loop: Any, slot: int) -> int:
     )
     if end == 0:
         return MALFORMED
-    reason = _allowed(context, order[slot]["kind"], now)
-    if reason == 0:
-        reason = _stopped(context, slot)
+    reason = allowed(context.buckets, order[slot]["kind"], now)
     if reason != 0:
+        return reason
+    reason = stopped(context, slot)
+    if reason != 0:
+        token_bucket.answered(context.buckets, order[slot]["kind"], now)  # nobody else will
         return reason
     words[v.OUT_BEGIN] = begin
     words[v.OUT_END] = end
     words[v.SENT] += 1
-    send_out(context, loop)
+    send_out(context, loop, WEBSOCKET, words, context.outbox)
     return 0
 
 
 @inlined
 def _take_orders(context: Any, loop: Any) -> int:
     """Take what waits on `to_venue`; while a frame is not sent whole, nothing."""
-    source = context.to_venue
+    source, words, by_fix = context.to_venue, context.words, context.fix.words
     waiting = min(ring.available(source), BATCH)
     for taken in range(waiting):
         slot = ring.slot_at(source, 0)
         if source.slots[slot]["sequence"] != source.own[ring.TAIL]:
             fault(loop, FAULT_SEQUENCE, source.own[ring.TAIL])
             return taken
-        if context.words[v.OUT_END] != 0 or not ring.claim(context.from_venue, 1):
+        if words[v.OUT_END] | by_fix[v.OUT_END] != 0 or not ring.claim(context.from_venue, 1):
             return taken
         reason = _send(context, loop, slot)
         if reason != 0:
@@ -110,25 +96,27 @@ def _take_orders(context: Any, loop: Any) -> int:
 
 
 @inlined
-def _receive(context: Any, loop: Any) -> int:
-    """Take what has arrived from the venue; return 1 if anything has."""
+def _receive(context: Any, loop: Any, c: int) -> int:
+    """Take what has arrived from the venue on connection `c`; return 1 if anything has."""
     live = context.live
-    row = live.rows[0]
+    row = live.rows[c]
     if row["mode"] == r.OFF or live.words[r.ATTENTION] != 0:
         return 0
     waiting = row["stopped"] == r.FULL
     row["stopped"] = r.MORE
     count = 0
     if not waiting:
-        count = r.receive(live, context.frames, 0)
+        count = r.receive(live, context.frames, c)
     if count == 0 and not waiting:
         if live.words[r.ATTENTION] != 0:
             return_soon(loop)
         return 0
-    if row["mode"] == r.DIRECT:
-        parse(context, loop)
-    else:
+    if row["mode"] != r.DIRECT:
         attend(context, loop)
+    elif c == fix_io.ROW:
+        fix_io.parse(context, loop)
+    else:
+        parse(context, loop)
     return 1
 
 
@@ -151,7 +139,9 @@ def step(context: Any, loop: Any) -> int:
     """Send what the gateway wants sent, then take what the venue said; return the number of things done."""
     feed = context.fill_feed
     ring.release(feed, ring.available(feed))  # a real venue fills by itself
-    work = _take_orders(context, loop) + _receive(context, loop)
+    work = _take_orders(context, loop) + _receive(context, loop, WEBSOCKET)
+    if context.words[v.BY_FIX] != 0:
+        work += _receive(context, loop, fix_io.ROW)
     _wake(context, loop)
     return work
 
@@ -170,7 +160,8 @@ def build(setup: Setup) -> LiveVenue:
     Raises ValueError for a configuration that cannot be used.
     """
     config: Config = setup.config
-    live, frames = r.make_receiver(1)
+    by_fix = config.order_entry == "fix"
+    live, frames = r.make_receiver(2 if by_fix else 1)
     context = LiveVenue(
         fill_feed=setup.consumers["fill_feed"],
         to_venue=setup.consumers["to_venue"],
@@ -184,17 +175,22 @@ def build(setup: Setup) -> LiveVenue:
         outbox=np.zeros(FRAME_MAX, np.uint8),
         masks=np.array([time.time_ns() % 0xFFFFFFFF or 1], np.int64),
         seen=id_map.make_recent(SEEN),
-        trades=np.full(len(setup.instruments), v.NEVER_LOOKED, np.int64),
+        trades=np.full((len(setup.instruments), v.LOOK_BACK), v.NEVER_LOOKED, np.int64),
+        unsettled=np.zeros(v.UNSETTLED_MAX, v.UNSETTLED),
         balances=np.zeros((len(setup.currencies), 2), np.int64),
         instruments=setup.instruments,
         run=setup.shared["run"],
         kill=setup.shared["kill"],
         hold=setup.shared["hold"],
+        fix=v.make_fix(),
         words=np.zeros(v.WORDS, np.int64),
     )
+    context.words[v.BY_FIX] = by_fix
     orders = Orders(setup.shared["slots"], setup.shared["generation"])
-    session = Session(config, context, setup.loop, orders, setup.shared["logon"], setup.log)
+    fix = (int(setup.shared["epoch"][0]), setup.shared["fix_logon"]) if by_fix else None
+    session = Session(config, context, setup.loop, orders, setup.shared["logon"], setup.log, fix=fix)
     setup.polls.append(session.poll)
+    setup.closes.append(session.close)
     return context
 
 

@@ -414,8 +414,16 @@ def build(setup: Setup) -> MarketData:
     source: Source
     frames, live = None, None
     if config.source == "binance":
-        rest, shown = setup.shared.get("rest"), setup.shared.get("live")
-        source = LiveSource(config.binance, setup.instruments, rest, setup.log, shown)
+        given = setup.shared
+        source = LiveSource(
+            config.binance,
+            setup.instruments,
+            given.get("rest"),
+            setup.log,
+            given.get("live"),
+            given.get("streaming"),
+            given.get("api_key"),
+        )
         frames, live = source.frames, source.live
     elif config.source == "capture":
         source = Capture(config.path)

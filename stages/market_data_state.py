@@ -113,6 +113,8 @@ def marker(context: Any, kind: int) -> int:
         event[i]["cause"] = context.words[NUMBER]
         event[i]["time_ns"] = context.words[LAST_NS]
     event[0]["kind"] = kind
+    if kind == m.LOST:
+        event[0]["instrument"] = -1  # of all
     event[1]["kind"] = m.END
     event[1]["count"] = 1
     return 2

@@ -55,6 +55,8 @@ DENIED = 9  # refused by ourselves (risk or gateway); `reason` says why
 ABSENT = 10  # answer to QUERY: the venue has never seen the order
 AMENDED = 11  # the order lives on with another `quantity`: an AMEND, or self-trade prevention that took a part of it
 AMEND_REJECTED = 12  # `target_id` is as it was
+LOOKED = 13  # for the journal: trades of the account up to `trade_id` are from before this name's first start
+OVER = 14  # for the journal: an order of an earlier run is over, and its fills are told
 
 # ── flags ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -233,7 +235,7 @@ REPORT_FIELDS = (
         "CANCELLED, REPLACED, AMENDED and their refusals: the order that was to go or to change",
     ),
     ("venue_order_id", "<i8", 48, "venue's own order id, 0 while unknown"),
-    ("trade_id", "<i8", 56, "FILL: venue's trade id: with the instrument, the fill's identity"),
+    ("trade_id", "<i8", 56, "FILL: venue's trade id: with instrument and side, the fill's identity"),
     ("last_price", "<i8", 64, "FILL: price"),
     ("last_quantity", "<i8", 72, "FILL: quantity"),
     ("filled", "<i8", 80, "quantity filled so far"),

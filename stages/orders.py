@@ -196,3 +196,9 @@ def advance(slots: Any, index: int, event: int, illegal: Any) -> bool:
 def is_terminal(slots: Any, index: int) -> bool:
     """Tell whether the order's life is over."""
     return bool(TERMINAL[slots[index]["state"]])
+
+
+@kernel
+def trade_key(trade_id: int, side: int) -> int:
+    """Make one number of a trade and our side of it: both sides of a trade with ourselves carry its id."""
+    return trade_id * 2 + (1 if side == m.SELL else 0)

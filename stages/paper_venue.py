@@ -134,8 +134,10 @@ def on_tick(context: Any, tick: Any, slot: int) -> None:
     if tick[slot]["flags"] & m.GAP != 0:
         context.words[FEED_GAPS] += 1
     if tick[slot]["flags"] & m.GAP != 0 or kind == m.LOST:
+        only = tick[slot]["instrument"] if kind == m.LOST and tick[slot]["flags"] & m.GAP == 0 else -1
         for i in range(market.instruments.shape[0]):
-            depth.lose(sync, i)
+            if only < 0 or only == i:
+                depth.lose(sync, i)
     if kind == m.LEVEL:
         _level(context, tick, slot)
     elif kind == m.END:

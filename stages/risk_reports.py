@@ -6,7 +6,7 @@ from typing import Any
 
 from shrivenq.shm import board, ring
 from shrivenq.shm.kernel import inlined, kernel
-from shrivenq.stages import control, id_map, open_orders
+from shrivenq.stages import control, id_map, open_orders, orders
 from shrivenq.stages import messages as m
 from shrivenq.stages import positions as p
 from shrivenq.stages import risk_checks as c
@@ -89,8 +89,7 @@ def book_fill(context: Risk, slot: int, at: int) -> bool:
     if not known or price <= 0 or quantity <= 0:
         words[BAD_FILLS] += 1
         return False
-    # Both sides of a trade with ourselves carry its id.
-    if not id_map.remember(context.fills, i, report[slot]["trade_id"] * 2 + (1 if side == m.SELL else 0)):
+    if not id_map.remember(context.fills, i, orders.trade_key(report[slot]["trade_id"], side)):
         words[REPEATED_FILLS] += 1
         return False
     p.apply_fill(

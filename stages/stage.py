@@ -143,6 +143,7 @@ class Setup:
     shared: Mapping[str, Any] = field(default_factory=dict)  # other arrays by name: kill word, order slots …
     cursors: list[tuple[Any, Any, int]] = field(default_factory=list)  # of every ring, for `conductor`
     polls: list[Callable[[], None]] = field(default_factory=list)  # `build` adds what runs in Python between turns
+    closes: list[Callable[[], None]] = field(default_factory=list)  # … and what is done when the stage stops in order
     log: Any = field(default_factory=structlog.get_logger)
 
 

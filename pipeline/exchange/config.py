@@ -150,6 +150,13 @@ class TlsTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Host names and addresses of the certificate that is made."""
 
 
+class FixTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[fix]`: order entry in FIX 4.4, at the venue's host and with its certificate. Without the table, no FIX."""
+
+    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+    """0 takes a free one and says which."""
+
+
 class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -166,6 +173,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sessions: SessionTable = SessionTable()
     streams: StreamTable = StreamTable()
     market: MarketTable = MarketTable()
+    fix: FixTable | None = None
     tls: TlsTable = TlsTable()
 
 
@@ -252,6 +260,8 @@ def check(document: dict[str, Any], file: Path) -> Config:
     balances = _balances(good, markets, said)
     _check_keys(good, said)
     _check_tls(good, file, said)
+    if good.fix is not None and good.fix.port == good.port != 0:
+        said.append(f"fix.port: found {good.fix.port}, allowed: another than port")
     if (good.market.source == "capture") != bool(good.market.path):
         said.append('market.path: allowed: a capture file or folder, with source = "capture" and only then')
     errors += [f"{file}: {one}" for one in said]

@@ -44,9 +44,8 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request as HttpRequest
 
-    from shrivenq.pipeline.exchange.sockets import VenueSocket
     from shrivenq.pipeline.exchange.types import BookView
-    from shrivenq.pipeline.exchange.venue import Request, Venue
+    from shrivenq.pipeline.exchange.venue import Request, Socket, Venue
 
 FrameAction = Literal["delay", "late", "drop", "duplicate", "reorder", "disconnect", "garbage", "giant"]
 """`delay` holds up what follows as well, `late` is overtaken, `reorder` changes places with the next frame; `garbage`
@@ -155,7 +154,7 @@ class Frame(NamedTuple):
 class Lane:
     """What waits to leave through one socket, in order."""
 
-    def __init__(self, socket: VenueSocket) -> None:
+    def __init__(self, socket: Socket) -> None:
         self._socket = ref(socket)  # the lane must not keep alive what it is found by
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[float, Frame]] = deque()
@@ -223,7 +222,7 @@ class Faults(Outgoing):
         self._venue = venue
         self._plain = venue.outgoing
         self._clock = clock
-        self._lanes: WeakKeyDictionary[VenueSocket, Lane] = WeakKeyDictionary()
+        self._lanes: WeakKeyDictionary[Socket, Lane] = WeakKeyDictionary()
         self.triggers: list[Trigger] = []
         self._books: dict[str, BookView] = {}
         self.arm(script)
@@ -250,8 +249,8 @@ class Faults(Outgoing):
         """Tell whether no rule is armed, and nothing waits because of one that was."""
         return not self.triggers and not any(lane.is_busy for lane in self._lanes.values())
 
-    def frame(self, socket: VenueSocket, kind: str, name: str, payload: bytes, *, text: bool = True) -> None:
-        """Send one WebSocket message, or what the rules make of it."""
+    def frame(self, socket: Socket, kind: str, name: str, payload: bytes, *, text: bool = True) -> None:
+        """Send one message, or what the rules make of it."""
         if socket not in self._lanes:
             self._lanes[socket] = Lane(socket)
         lane, frame = self._lanes[socket], Frame(payload, text)

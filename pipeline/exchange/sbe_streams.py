@@ -114,6 +114,6 @@ async def serve_sbe(
     try:
         check_key(venue, websocket.headers.get("X-MBX-APIKEY", ""))
     except ApiError as error:
-        await refuse(websocket, error)
+        await refuse(venue, websocket, error)
         return
     await serve_streams(websocket, venue, streams, limits, combined=combined)

@@ -5,6 +5,7 @@
     /sbe/ws/…, /sbe/stream   market streams, SBE
     /ws-api/v3               WebSocket API and user data
     /control/faults          what shall go wrong
+    a port of its own        order entry in FIX 4.4
 
 An ordered stop: every connection is told `serverShutdown`, then closed; requests under way are answered first.
 """
@@ -28,6 +29,7 @@ from starlette.websockets import WebSocket
 from shrivenq.pipeline.config import ConfigError
 from shrivenq.pipeline.exchange import faults, tls
 from shrivenq.pipeline.exchange.config import Config
+from shrivenq.pipeline.exchange.fix_server import FixServer
 from shrivenq.pipeline.exchange.rest import serve_rest
 from shrivenq.pipeline.exchange.sbe_streams import SbeStreams, serve_sbe
 from shrivenq.pipeline.exchange.sockets import VenueHttp, VenueSocket
@@ -59,6 +61,9 @@ class Simulator:
         self.sbe_streams = SbeStreams(self.venue)
         self.user_data = UserData(self.venue)
         self.ws_api = WsApi(self.venue, self.user_data, config.sessions.lifetime_s)
+        self.fix = FixServer(self.venue, config.sessions.backlog_bytes) if config.fix else None
+        self.fix_socket: socket.socket | None = None
+        """Where FIX listens, once it does."""
         self.faults = faults.Faults(self.venue, faults.Script())
         self.venue.outgoing = self.faults
         self.failure: BaseException | None = None
@@ -110,9 +115,13 @@ class Simulator:
         tasks = [asyncio.create_task(_every(interval_ms / 1000, work)) for interval_ms, work in works]
         for task in tasks:
             task.add_done_callback(self._note_end)
+        if self.fix is not None and self.fix_socket is not None:
+            await self.fix.start(self.fix_socket, self._server.config.ssl if self._server else None)
         try:
             yield {"backlog_bytes": self.config.sessions.backlog_bytes}
         finally:
+            if self.fix is not None:
+                await self.fix.stop()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -129,6 +138,8 @@ class Simulator:
         self.streams.shut_down()
         self.sbe_streams.shut_down()
         self.ws_api.shut_down()
+        if self.fix is not None:
+            self.fix.shut_down()
 
     def server(self) -> uvicorn.Server:
         """Make the server; `serve(sockets=[…])` runs it until `should_exit`, or a signal. Raises ConfigError."""
@@ -158,8 +169,23 @@ class Simulator:
         return self._server
 
     def listen(self) -> socket.socket:
-        """Open the listening socket. Raises ConfigError if the address cannot be had."""
-        host, port = self.config.host, self.config.port
+        """Open the listening socket, and that of FIX. Raises ConfigError if an address cannot be had."""
+        found = self._listen(self.config.port)
+        if self.config.fix is not None:
+            try:
+                self.fix_socket = self._listen(self.config.fix.port)
+            except ConfigError:
+                found.close()
+                raise
+        return found
+
+    @property
+    def fix_port(self) -> int:
+        """Tell the port of FIX, 0 where there is none."""
+        return int(self.fix_socket.getsockname()[1]) if self.fix_socket is not None else 0
+
+    def _listen(self, port: int) -> socket.socket:
+        host = self.config.host
         try:
             family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             # The protocol is named: asyncio sets TCP_NODELAY only where it sees TCP, and without it answers wait 40 ms.
@@ -228,8 +254,9 @@ def run(config: Config, said: Callable[[str], None]) -> None:
     simulator.venue.step()  # compiles on a new machine: who connects is answered at once
     listening = simulator.listen()
     host, port = listening.getsockname()[:2]
-    scheme = "https" if server.config.is_ssl else "http"
-    said(f"exchange: {', '.join(simulator.venue.symbols)} at {scheme}://{host}:{port}; Ctrl-C stops")
+    scheme, fix_scheme = ("https", "tcp+tls") if server.config.is_ssl else ("http", "tcp")
+    fix = f", FIX at {fix_scheme}://{host}:{simulator.fix_port}" if simulator.fix_port else ""
+    said(f"exchange: {', '.join(simulator.venue.symbols)} at {scheme}://{host}:{port}{fix}; Ctrl-C stops")
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(server.serve(sockets=[listening]))
     if simulator.failure is not None:

@@ -72,10 +72,13 @@ async def admit(venue: Venue, websocket: WebSocket) -> bool:
     return read_time_unit(websocket.url.query)
 
 
-async def refuse(websocket: WebSocket, error: ApiError) -> None:
-    """Answer a handshake with an HTTP error."""
+async def refuse(venue: Venue, websocket: WebSocket, error: ApiError) -> None:
+    """Answer a handshake with an HTTP error, and say when another may be tried."""
+    headers = {}
+    if error.retry_us:
+        headers["retry-after"] = str(max(1, -((venue.market_us() - error.retry_us) // 1_000_000)))
     await websocket.send_denial_response(
-        Response(orjson.dumps(error.body()), error.status, media_type="application/json")
+        Response(orjson.dumps(error.body()), error.status, headers, "application/json")
     )
 
 
@@ -89,7 +92,7 @@ async def serve_streams(
         if len(names) > limits.streams:
             raise ApiError(-1103, f"Too many streams; at most {limits.streams}.")
     except ApiError as error:
-        await refuse(websocket, error)
+        await refuse(venue, websocket, error)
         return
     await websocket.accept()
     socket: VenueSocket = websocket.scope["state"]["socket"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from shrivenq.pipeline.exchange import private, public, requests
 from shrivenq.pipeline.exchange.errors import ApiError
@@ -22,7 +22,6 @@ from shrivenq.pipeline.exchange.types import BalanceEvent, Event, OrderEvent, Sy
 if TYPE_CHECKING:
     from shrivenq.pipeline.exchange.accounts import Keyring
     from shrivenq.pipeline.exchange.engine import Engine
-    from shrivenq.pipeline.exchange.sockets import VenueSocket
 
 Listener = Callable[[list[Event]], None]
 COMMANDS = public.COMMANDS | private.COMMANDS
@@ -46,6 +45,8 @@ class Request(NamedTuple):
     """Gives the account whose request it is at the venue's time, -1 for a method that needs none. Raises ApiError."""
     micros: bool
     """Whether times in the answer are in microseconds."""
+    weighs: bool = True
+    """Whether it uses request weight of its address; FIX counts messages instead."""
 
 
 class Answer(NamedTuple):
@@ -59,6 +60,16 @@ class Answer(NamedTuple):
     """429 and 418: when it may be tried again."""
 
 
+class Socket(Protocol):
+    """A connection as faults see it, of WebSocket or of FIX."""
+
+    def send_message(self, payload: bytes, *, text: bool = True) -> None:
+        """Send one message."""
+
+    def abort(self) -> None:
+        """End the connection without a word."""
+
+
 class Outgoing:
     """All that leaves the venue passes here. This one lets everything pass; a script of faults replaces it."""
 
@@ -69,14 +80,14 @@ class Outgoing:
 
     def frame(  # what a script of faults chooses by is named here
         self,
-        socket: VenueSocket,
+        socket: Socket,
         kind: str,  # noqa: ARG002
         name: str,  # noqa: ARG002
         payload: bytes,
         *,
         text: bool = True,
     ) -> None:
-        """Send one WebSocket message.
+        """Send one message, of WebSocket or of FIX.
 
         `kind` is "market" (`name`: the stream), "control" (an answer about subscriptions), "response" (`name`: the
         method), "event" (`name`: the user data event) or "notice" (serverShutdown).
@@ -162,8 +173,9 @@ class Venue:
     def _serve(self, request: Request) -> Answer:
         now_us = self.market_us()
         address = self.limits.address(request.host)
-        weight = requests.weight(request.name, request.params)
-        address.charge(weight, now_us)
+        weight = requests.weight(request.name, request.params) if request.weighs else 0
+        if request.weighs:
+            address.charge(weight, now_us)
         account = request.authorise(self.now_us())
         values = requests.check(request.name, request.params)
         call = Call(request.name, values, account, now_us, self._shown(1 if request.micros else 1000))

@@ -240,7 +240,7 @@ class WsApi:
             if query.get("responseFormat", "json") != "json":
                 raise ApiError(-1155, "SBE is not enabled.")
         except ApiError as error:
-            await refuse(websocket, error)
+            await refuse(self._venue, websocket, error)
             return
         limits = query.get("returnRateLimits", "true") != "false"
         await websocket.accept()

@@ -42,6 +42,9 @@ class ApiConnection(Connection):
 class ApiLink(Link):
     """One attempt at a connection to the WebSocket API; `take` is told each message, False if it has to wait."""
 
+    ROW = 0
+    """Of the receiver."""
+
     connection: ApiConnection | None
 
     def __init__(
@@ -56,7 +59,7 @@ class ApiLink(Link):
         attempt: int,
         take: Callable[[bytes], bool],
     ) -> None:
-        super().__init__(context.live, 0, uri, url, (), resolver, tls, now_ns, attempt)
+        super().__init__(context.live, self.ROW, uri, url, (), resolver, tls, now_ns, attempt)
         self._venue, self._loop, self._take = context, loop, take
 
     def _open(self, now_ns: int) -> Connection:
@@ -67,7 +70,7 @@ class ApiLink(Link):
 
     def _enter_waiting(self, frames: Frames, now_ns: int, time_ns: int) -> bool:  # noqa: ARG002
         while self._waiting:
-            if not self._take(self._waiting[0]):
+            if not self._take(self._waiting[0].payload):
                 return False
             self._waiting.popleft()
         return True

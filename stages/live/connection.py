@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
+import re
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -45,15 +47,26 @@ RETRY_MAX_S = 3 * 86_400
 """Longest ban the venue knows."""
 RESPONSE_MAX = 1 << 16
 """Bytes of a response to the handshake."""
+REASON_MAX = 300
+"""Characters of a reason."""
+ACCEPTED = re.compile(rb"HTTP/1\.1 101[ \r]")
+BODY_BYTES = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n", re.IGNORECASE)
+BODY_FRAMING = re.compile(rb"\r\n(?:content-length|transfer-encoding):[^\r\n]*(?=\r\n)", re.IGNORECASE)
 
 SERVER_SHUTDOWN = "serverShutdown"
 DATA_OPCODES = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+KEY_HEADER = "X-MBX-APIKEY"
+
+# At level debug the protocol would log every header, a key too.
+_SILENT = logging.getLogger("shrivenq.websockets")
+_SILENT.disabled = True
 
 
 class Message(NamedTuple):
     """A message that came in fragments, or one that is neither market data nor an answer to us."""
 
     payload: bytes
+    is_binary: bool = False
 
 
 class Restarting(NamedTuple):
@@ -68,23 +81,30 @@ class Closed(NamedTuple):
 
 
 class Connection:
-    """The state machine of one connection to `url` (`ws://` or `wss://`, without a path) for `streams`."""
+    """The state machine of one connection to `url` (`ws://` or `wss://`) for `streams`.
+
+    A path in `url` stays in front of ours. An `api_key` is named in the handshake; nothing is signed with it.
+    """
 
     PATH = "/stream"
 
-    def __init__(self, url: str, streams: Sequence[str], now_ns: int) -> None:
+    def __init__(self, url: str, streams: Sequence[str], now_ns: int, api_key: str = "") -> None:
         fitting = _fitting(streams)
         path = self.PATH + (f"?streams={'/'.join(streams[:fitting])}" if fitting else "")
-        self._protocol = ClientProtocol(parse_uri(url.rstrip("/") + path), max_size=SIZE_MAX)
+        self._protocol = ClientProtocol(parse_uri(url.rstrip("/") + path), max_size=SIZE_MAX, logger=_SILENT)
         self._unasked = deque(_batches(streams[fitting:]))
         self._unanswered: set[int] = set()
         self._ids = itertools.count(1)
         self._fragments: list[bytes] = []
+        self._is_binary = False  # the message that is coming in fragments
         self._answer_by_ns = now_ns + ANSWER_NS
         self._ask_ns = 0
         self.state = UPGRADING
         self.events: deque[Message | Restarting | Closed] = deque()
-        self._protocol.send_request(self._protocol.connect())
+        request = self._protocol.connect()
+        if api_key:
+            request.headers[KEY_HEADER] = api_key
+        self._protocol.send_request(request)
 
     @property
     def strict(self) -> bool:
@@ -102,17 +122,25 @@ class Connection:
             waiting.append(self._answer_by_ns)
         return min(waiting, default=0)
 
-    def receive_response(self, data: bytes, now_ns: int) -> int:
-        """Take the response to the handshake from what has arrived; return the bytes of it, 0 while it is cut short."""
+    def receive_response(self, data: bytes, now_ns: int, *, is_all: bool = False) -> int:
+        """Take the response to the handshake from what has arrived; return the bytes of it, 0 while it is cut short.
+
+        With `is_all` nothing more comes: a refusal counts although its body is cut short.
+        """
         end = data.find(b"\r\n\r\n")
         if end < 0 and len(data) <= RESPONSE_MAX:
             return 0
         took = end + 4 if end >= 0 else len(data)
-        self._protocol.receive_data(data[:took])
-        if self._protocol.state is State.CONNECTING:  # refused, perhaps with a body
-            self._protocol.receive_data(data[took:])
+        if ACCEPTED.match(data) is None:
+            found = BODY_BYTES.search(data[:took])
+            if found and not is_all and len(data) < min(took + int(found[1]), RESPONSE_MAX):
+                return 0
+            # What is said of the body no longer matters: it is what is there, up to the end.
+            self._protocol.receive_data(BODY_FRAMING.sub(b"", data[:took]) + data[took:])
             self._protocol.receive_eof()
             took = len(data)
+        else:
+            self._protocol.receive_data(data[:took])
         self._look(now_ns)
         return took
 
@@ -203,6 +231,8 @@ class Connection:
         """Join fragments; control frames were answered by the protocol."""
         if frame.opcode not in DATA_OPCODES:
             return
+        if frame.opcode is not Opcode.CONT:
+            self._is_binary = frame.opcode is Opcode.BINARY
         self._fragments.append(bytes(frame.data))
         if not frame.fin:
             return
@@ -211,22 +241,28 @@ class Connection:
 
     def _take_message(self, payload: bytes, now_ns: int) -> None:
         """Sort a message that did not come through the compiled parser."""
-        if payload.startswith(b'{"stream":"') and payload[11:12] != b"!":
-            self.events.append(Message(payload))
+        if self._is_binary or (payload.startswith(b'{"stream":"') and payload[11:12] != b"!"):
+            self.events.append(Message(payload, self._is_binary))
         else:
             self.receive_notice(payload, now_ns)
 
     def _close(self, reason: str, retry_after_s: int = 0) -> None:
         if self.state != CLOSED:
             self.close()
-            self.events.append(Closed(reason, retry_after_s))
+            self.events.append(Closed(_one_line(reason), retry_after_s))
 
 
 def _explain(error: Exception, reason: str) -> str:
     """Say in one line why a connection did not open."""
     if isinstance(error, InvalidStatus):
-        return f"the venue answers HTTP {error.response.status_code} to the handshake"
+        said = (error.response.body or b"")[:200].decode("utf-8", "replace")
+        return f"the venue answers HTTP {error.response.status_code} to the handshake{said and ': '}{said}"
     return reason or f"not a WebSocket server: {error.__cause__ or error}"
+
+
+def _one_line(text: str) -> str:
+    """Spell what a stranger has a part in so that it stays on one line."""
+    return "".join(one if one.isprintable() else " " for one in text[:REASON_MAX]).strip()
 
 
 def _fitting(streams: Sequence[str]) -> int:

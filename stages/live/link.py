@@ -10,14 +10,14 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from shrivenq.stages.frames import COUNT
+from shrivenq.stages.frames import BINARY, COUNT, TEXT
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live.connection import CLOSED, UPGRADING, Closed, Connection, Message, Restarting
 from shrivenq.stages.live.transport import Resolver, Transport, TransportError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
     from websockets.uri import WebSocketURI
@@ -45,25 +45,33 @@ class Link:
         context: ssl.SSLContext | None,
         now_ns: int,
         attempt: int,
+        read_key: Callable[[], str] | None = None,
     ) -> None:
         self._live, self.row = live, row
         self._record = live.rows[row]
         self._uri, self._url, self._streams = uri, url, streams
-        self._context, self._attempt = context, attempt
+        self._context, self._attempt, self._read_key = context, attempt, read_key
         self._began_ns = now_ns
         self._looked_up: Future[list[Address]] | None = resolver.look_up(uri.host, uri.port)
         self._transport: Transport | None = None
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[Message] = deque()
         self.connection: Connection | None = None
         self.closed: Closed | None = None
         self.is_restarting = False
         self.is_watched = False
         """Messages go through Python, which looks at each: while connections are switched."""
+        self.may_connect = True
+        """Being connected may go on, a step of it."""
         begin = self._record["begin"]
         for name in self._record.dtype.names:
             if name not in ("begin", "limit", "frames", "bytes"):
                 self._record[name] = 0
         self._record["parsed"] = self._record["filled"] = begin
+
+    @property
+    def is_connecting(self) -> bool:
+        """Tell whether the transport is still being made."""
+        return self.closed is None and self.connection is None
 
     @property
     def is_open(self) -> bool:
@@ -88,7 +96,7 @@ class Link:
         if self.closed is not None:
             return
         try:
-            if self.connection is None:
+            if self.connection is None and self.may_connect:
                 self._connect(now_ns)
             if self.connection is not None:
                 self._talk(frames, now_ns, time_ns)
@@ -114,7 +122,11 @@ class Link:
 
     def _open(self, now_ns: int) -> Connection:
         """Begin to talk over the transport that is there now."""
-        return Connection(self._url, self._streams, now_ns)
+        try:
+            api_key = self._read_key() if self._read_key is not None else ""
+        except ValueError as error:
+            raise TransportError(str(error)) from None
+        return Connection(self._url, self._streams, now_ns, api_key)
 
     def _talk(self, frames: Frames, now_ns: int, time_ns: int) -> None:
         assert self.connection is not None
@@ -160,7 +172,8 @@ class Link:
         record, connection = self._record, self.connection
         if connection.state == UPGRADING:
             begin, filled = int(record["parsed"]), int(record["filled"])
-            record["parsed"] = begin + connection.receive_response(frames.data[begin:filled].tobytes(), now_ns)
+            found, is_all = frames.data[begin:filled].tobytes(), bool(record["failed"])
+            record["parsed"] = begin + connection.receive_response(found, now_ns, is_all=is_all)
             self._take_events()
             if connection.state == UPGRADING:
                 return True
@@ -190,7 +203,7 @@ class Link:
         while self.connection.events:
             event = self.connection.events.popleft()
             if isinstance(event, Message):
-                self._waiting.append(event.payload)
+                self._waiting.append(event)
             elif isinstance(event, Restarting):
                 self.is_restarting = True
             else:
@@ -199,7 +212,8 @@ class Link:
     def _enter_waiting(self, frames: Frames, now_ns: int, time_ns: int) -> bool:
         """Enter messages that Python has put together; False while there is no room for one."""
         while self._waiting:
-            if not r.enter_bytes(self._live, frames, self._waiting[0], time_ns, now_ns):
+            payload, is_binary = self._waiting[0]
+            if not r.enter_bytes(self._live, frames, payload, BINARY if is_binary else TEXT, time_ns, now_ns):
                 return False
             self._waiting.popleft()
         return True

@@ -18,10 +18,10 @@ LONGEST_NS = 30 * S_NS
 
 
 class Pace:
-    """Counts the attempts of all connections together, and says when the next may be made."""
+    """Counts the attempts of all connections to one endpoint together, and says when the next may be made."""
 
-    def __init__(self, random: Random) -> None:
-        self._random = random
+    def __init__(self, random: Random, attempts_max: int = ATTEMPTS_MAX, window_ns: int = WINDOW_NS) -> None:
+        self._random, self._attempts_max, self._window_ns = random, attempts_max, window_ns
         self._attempts: deque[int] = deque()
 
     def next_ns(self, now_ns: int, failures: int) -> int:
@@ -35,6 +35,7 @@ class Pace:
         self._attempts.append(now_ns)
 
     def _allowed_ns(self, now_ns: int) -> int:
-        while self._attempts and self._attempts[0] <= now_ns - WINDOW_NS:
+        while self._attempts and self._attempts[0] <= now_ns - self._window_ns:
             self._attempts.popleft()
-        return self._attempts[-ATTEMPTS_MAX] + WINDOW_NS if len(self._attempts) >= ATTEMPTS_MAX else now_ns
+        full = len(self._attempts) >= self._attempts_max
+        return self._attempts[-self._attempts_max] + self._window_ns if full else now_ns

@@ -28,7 +28,7 @@ from shrivenq.shm import byte_ring
 from shrivenq.shm.clock import monotonic_ns, realtime_ns
 from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import inlined, kernel
-from shrivenq.stages.frames import BINARY, COUNT, LOST, TAKEN, TEXT, USED, Frames, make_frames
+from shrivenq.stages.frames import BINARY, COUNT, TAKEN, TEXT, USED, Frames, make_frames
 from shrivenq.stages.live import system
 from shrivenq.stages.live.websocket import BINARY_WHOLE, OTHER, PARTIAL, read_frame
 from shrivenq.stages.stage import NOW_NS, OFFSET_NS, return_soon
@@ -165,27 +165,21 @@ def _enter(live: Any, frames: Frames, begin: int, stop: int, flags: int, time_ns
 
 
 @kernel
-def enter_lost(live: Any, frames: Frames, time_ns: int) -> None:
-    """Say in the index that something is missing from here on."""
-    _enter(live, frames, 0, 0, LOST, time_ns, 0)
-
-
-@kernel
 def enter_again(live: Any, frames: Frames, frame: Any) -> None:
     """Enter a frame that stood in another index over the same bytes."""
     begin = frame["offset"]
     _enter(live, frames, begin, begin + frame["length"], frame["flags"], frame["time_ns"], frame["wire_ns"])
 
 
-def enter_bytes(live: Receiver, frames: Frames, payload: bytes, time_ns: int, wire_ns: int) -> bool:
-    """Copy a message into the side stripe and enter it; False where there is no room until frames were taken."""
+def enter_bytes(live: Receiver, frames: Frames, payload: bytes, flags: int, time_ns: int, wire_ns: int) -> bool:
+    """Copy a message, TEXT or BINARY, into the side stripe and enter it; False where there is no room for it now."""
     begin = int(live.words[SIDE_USED])
     stop = begin + len(payload)
     if stop > live.words[SIDE_LIMIT] or frames.words[COUNT] == len(frames.index):
         return False
     frames.data[begin:stop] = np.frombuffer(payload, np.uint8)
     live.words[SIDE_USED] = stop
-    _enter(live, frames, begin, stop, TEXT, time_ns, wire_ns)
+    _enter(live, frames, begin, stop, flags, time_ns, wire_ns)
     return True
 
 

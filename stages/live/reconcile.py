@@ -1,18 +1,19 @@
 """Reconciliation: after every logon, what the venue holds is compared with what we hold, until both agree.
 
-Asked over the same session: balances, the open orders of every symbol, where every order stands that we think open, and
-only then the trades since the last one known: a trade must not be anybody's whose order has yet to be told. The answers
-become reports like any other. What we did not know is adopted: a trade
-becomes a FILL (of order 0 if its order is not ours), an open order is told in the log. Orders that an earlier start of
-this very supervisor left behind are cancelled; any other holds new orders until it is gone, by hand or by
-`shrivenq kill cancel`.
+Asked over the same session: balances, the open orders of every symbol, where every order stands that we think open,
+what became of those an earlier run sent and heard nothing of, and only then the trades since those last known: a trade
+must not be anybody's whose order has yet to be told. The answers become reports like any other. What we did not know
+is adopted: a trade becomes a FILL (of order 0 if its order is not ours), an open order is told in the log.
+
+Orders whose end the journal of earlier runs does not hold (`LiveVenue.unsettled`) stay so until the venue holds them
+no more and cannot get them any more: open ones are cancelled, and one that was sent a moment ago and is not there is
+waited for. Any other open order holds new orders until it is gone, by hand or by `shrivenq kill cancel`.
 
 Source: Binance WebSocket API, account requests; there is no replay of missed events.
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,8 +21,10 @@ import numpy as np
 from shrivenq.stages import messages as m
 from shrivenq.stages import orders as o
 from shrivenq.stages.live.venue_state import NEVER_LOOKED, NO_TRADES
+from shrivenq.stages.venues import answers as a
 from shrivenq.stages.venues import binance_reports_slow as slow
 from shrivenq.stages.venues.binance_events_slow import Desk, integer, time_ns
+from shrivenq.stages.venues.binance_orders import ABSENCE_MS
 from shrivenq.stages.venues.binance_slow import Refused, _field
 
 if TYPE_CHECKING:
@@ -31,13 +34,12 @@ if TYPE_CHECKING:
 
 PAGE = 1_000
 """Trades asked for at a time, the most the venue gives."""
-RUN_LENGTH = 8
-"""Characters of a run id that all starts of one supervisor share."""
-_OWN_NAME = re.compile(r"(?P<run>[0-9a-f]{8}(?:-[0-9]+)?)-[0-9]+-[0-9]+", re.ASCII)
+OPEN_STATES = ("NEW", "PARTIALLY_FILLED", "PENDING_NEW")
+NO_SUCH_ORDER = -2013
 
 
 class OpenOrder(NamedTuple):
-    """An order that is open at the venue and not ours to know: `left_behind` by an earlier start, or foreign."""
+    """An order that is open at the venue and not this run's: `left_behind` by an earlier run, or foreign."""
 
     symbol: str
     venue_order_id: int
@@ -77,25 +79,47 @@ class Reconciliation:
         orders: Orders,
         ask: Callable[[str, str, dict[str, Any]], None],
         query: Callable[[int], None],
+        now_ns: int,
     ) -> None:
         self._context, self._orders, self._ask, self._query = context, orders, ask, query
         self._symbols = [row["symbol"].decode() for row in context.instruments]
         self._left: set[str | int] = set()
         self._trades_asked = False
+        self._next_trade: dict[int, int] = {}  # by instrument: where its next page begins
         self._owners: dict[tuple[int, int], int] = {}  # orders by instrument and the venue's id, as the venue just said
+        left = context.unsettled[context.unsettled["order_id"] != 0]
+        self._left_behind = {one["name"].decode(): one for one in left}
+        young = left[left["time_ns"] + ABSENCE_MS * 1_000_000 > now_ns]
+        self._young = {one["name"].decode(): int(one["time_ns"]) for one in young}
         self.open_orders: list[OpenOrder] = []
         self.adopted_fills = 0
+        for one in left:
+            if one["venue_order_id"] != 0:
+                self._owners[int(one["instrument"]), int(one["venue_order_id"])] = int(one["order_id"])
 
     @property
     def is_answered(self) -> bool:
         """Tell whether everything asked was answered."""
         return self._trades_asked and not self._left
 
+    @property
+    def expected(self) -> list[int]:
+        """When the orders that may yet arrive at the venue were sent, ns since 1970. Valid once all is answered."""
+        return list(self._young.values())
+
+    def settled(self) -> Any:
+        """List the orders of earlier runs that are over: rows of `unsettled`. Valid once all is answered."""
+        kept = {one.name for one in self.open_orders} | set(self._young)
+        return [one for name, one in self._left_behind.items() if name not in kept]
+
     def begin(self) -> None:
         """Ask for everything but trades."""
         self._request("account", "account.status", {})
         for symbol in self._symbols:
             self._request(f"orders {symbol}", "openOrders.status", {"symbol": symbol})
+        for name in self._young:
+            symbol = self._symbols[int(self._left_behind[name]["instrument"])]
+            self._request(f"order {name}", "order.status", {"symbol": symbol, "origClientOrderId": name})
         for slot in self._orders.taken().tolist():
             self._left.add(int(self._orders.slots["order_id"][slot]))
             self._query(slot)
@@ -105,10 +129,11 @@ class Reconciliation:
         self._ask(name, method, params)
 
     def _ask_trades(self, row: int) -> None:
-        known = int(self._context.trades[row])
-        params: dict[str, Any] = {"symbol": self._symbols[row], "limit": 1 if known == NEVER_LOOKED else PAGE}
-        if known != NEVER_LOOKED:
-            params["fromId"] = known + 1
+        oldest = int(self._context.trades[row].min())
+        params: dict[str, Any] = {"symbol": self._symbols[row], "limit": 1 if oldest == NEVER_LOOKED else PAGE}
+        if oldest != NEVER_LOOKED:
+            # The other side of the oldest may be missing; that of what was there before us is not ours.
+            params["fromId"] = self._next_trade.get(row, (oldest + 1) >> 1)
         self._request(f"trades {self._symbols[row]}", "myTrades", params)
 
     def _answered(self, what: str | int) -> None:
@@ -126,65 +151,101 @@ class Reconciliation:
     def _owner(self, row: int, venue_order_id: int) -> int:
         return self._orders.owner(row, venue_order_id) or self._owners.get((row, venue_order_id), 0)
 
+    def refused(self, name: str, code: int) -> bool:
+        """Take a refusal; False for one that leaves a question open."""
+        if not name.startswith("order ") or code != NO_SUCH_ORDER:
+            return False
+        self._answered(name)  # the venue may still be about to learn of it
+        return True
+
     def take(self, name: str, result: Any) -> int:
         """Take the result of a request; return how many reports in `context.reports` follow. Raises Refused.
 
         `went_on` is to be called once they are published.
         """
-        what, _, symbol = name.partition(" ")
-        if what == "account":
-            self._take_balances(result)
+        what, _, of = name.partition(" ")
+        if what in ("account", "order"):
+            if type(result) is not dict:
+                raise Refused(f"{name}: an object expected")
+            if what == "account":
+                self._take_balances(result)
+            else:
+                self._take_order(of, result)
             return 0
         if type(result) is not list or any(type(one) is not dict for one in result):
             raise Refused(f"{name}: a list of objects expected")
-        row = self._symbols.index(symbol)
+        row = self._symbols.index(of)
         if what == "orders":
             self._take_open(row, result)
             return 0
         return self._take_trades(row, result)
 
-    def _take_balances(self, result: Any) -> None:
+    def _take_balances(self, result: dict[str, Any]) -> None:
         context = self._context
         desk = Desk(context.answers, context.reports, context.notes)
-        for one in _field(result if type(result) is dict else {}, "balances", list, ""):
+        for one in _field(result, "balances", list, ""):
             row = desk.currency(_field(one, "asset", str, "")) if type(one) is dict else -1
             if row < 0:
                 continue
             decimals = int(context.answers.currencies[row]["decimals"])
             context.balances[row] = [desk.rounded(one.get(key), key, decimals, up=False) for key in ("free", "locked")]
 
+    def _take_order(self, name: str, result: dict[str, Any]) -> None:
+        """Take where an order of an earlier run stands that might not have been there."""
+        self._young.pop(name, None)
+        left = self._left_behind[name]
+        row, venue_order_id = int(left["instrument"]), integer(result, "orderId", 1)
+        self._owners[row, venue_order_id] = int(left["order_id"])
+        if _field(result, "status", str, "") in OPEN_STATES:
+            self._note_open(OpenOrder(self._symbols[row], venue_order_id, name, left_behind=True))
+
     def _take_open(self, row: int, result: list[dict[str, Any]]) -> None:
         desk = Desk(self._context.answers, self._context.reports, self._context.notes)
-        run = self._context.run.tobytes().decode()
         for one in result:
             name, venue_order_id = _field(one, "clientOrderId", str, ""), integer(one, "orderId", 1)
             own = desk.own_id(name)
             if own and self._orders.find(own) >= 0:
                 continue
-            found = _OWN_NAME.fullmatch(name)
-            left_behind = found is not None and found["run"][:RUN_LENGTH] == run[:RUN_LENGTH]
-            self.open_orders.append(OpenOrder(self._symbols[row], venue_order_id, name, left_behind))
+            left = self._left_behind.get(name)
+            if left is not None:
+                self._owners[row, venue_order_id] = int(left["order_id"])
+            self._note_open(OpenOrder(self._symbols[row], venue_order_id, name, left is not None))
+
+    def _note_open(self, order: OpenOrder) -> None:
+        if order not in self.open_orders:
+            self.open_orders.append(order)
 
     def _take_trades(self, row: int, result: list[dict[str, Any]]) -> int:
-        """Make FILLs of trades; of an account that was never looked at, only the number of the last is noted."""
+        """Make FILLs of trades not known; of an account that was never looked at, only the last's number is noted."""
         context = self._context
-        if context.trades[row] == NEVER_LOOKED:
-            context.trades[row] = max((integer(one, "id") for one in result), default=NO_TRADES)
-            return 0
+        known = context.trades[row]
         desk = Desk(context.answers, context.reports, context.notes)
+        if known.min() == NEVER_LOOKED:
+            last = max((integer(one, "id") for one in result), default=NO_TRADES)
+            known[known == NEVER_LOOKED] = o.trade_key(last, m.SELL)
+            a.put_row(context.reports, 0, m.LOOKED, 0, 0, row, 0)
+            context.reports[0]["trade_id"] = last
+            return 1
+        if len(result) == PAGE:
+            self._next_trade[row] = max(integer(one, "id") for one in result) + 1
         for one in result:
             if desk.instrument(one, "symbol") != row:
                 raise Refused(f"myTrades: symbol is {one['symbol']}: not the request's")
+            side = m.BUY if _field(one, "isBuyer", bool, "") else m.SELL
+            if o.trade_key(integer(one, "id"), side) in known:
+                continue
             venue_order_id = integer(one, "orderId", 1)
             request = slow._Request(m.NEW, row, self._owner(row, venue_order_id), 0)  # noqa: SLF001
-            side = m.BUY if _field(one, "isBuyer", bool, "") else m.SELL
-            known = {"venue_order_id": venue_order_id, "venue_ns": time_ns(one, "time"), "side": side}
-            slow._read_trade(desk, request, one, ("qty", "id"), known, 0)  # noqa: SLF001
+            told = {"venue_order_id": venue_order_id, "venue_ns": time_ns(one, "time"), "side": side}
+            slow._read_trade(desk, request, one, ("qty", "id"), told, 0)  # noqa: SLF001
         self.adopted_fills += desk.rows
         return desk.rows
 
-    def went_on(self, name: str, rows: int) -> None:
+    def went_on(self, name: str) -> None:
         """Note that the reports of an answer are published: behind a full page of trades there is another."""
+        what, _, of = name.partition(" ")
+        more = self._next_trade.get(self._symbols.index(of)) if what == "trades" else None
         self._answered(name)
-        if name.startswith("trades ") and rows == PAGE:
-            self._ask_trades(self._symbols.index(name.partition(" ")[2]))
+        if more is not None:
+            self._ask_trades(self._symbols.index(of))
+            del self._next_trade[self._symbols.index(of)]

@@ -5,7 +5,8 @@
        └── close, error, silence, revoked ──┴ userDataStream.subscribe
 
 Nothing is ever sent twice: what was on its way when a connection ended is unknown until the gateway's questions are
-answered. There is no replay of missed events, so every new session is reconciled before new orders pass.
+answered. There is no replay of missed events, so every new session is reconciled before new orders pass. Where orders
+go by FIX (`fix_session`), that session counts as well: WAITING is reconciled and without it.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import venue_io
 from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.live.api import ApiLink
+from shrivenq.stages.live.fix_session import FixSession
 from shrivenq.stages.live.pace import Pace
 from shrivenq.stages.live.reconcile import OpenOrder, Orders, Reconciliation
 from shrivenq.stages.live.transport import Resolver, TransportError, make_tls_context
 from shrivenq.stages.stage import time_of
 from shrivenq.stages.venues import answers as a
+from shrivenq.stages.venues.answers import put_row
 from shrivenq.stages.venues.binance_orders import ABSENCE_MS, encode_frame
 from shrivenq.stages.venues.binance_reports_slow import Refused, decode_slow
 
@@ -47,12 +50,15 @@ SILENT_NS = 65 * S_NS
 """A connection without a byte for this long is dead: the venue pings every 20 s."""
 LOOK_AGAIN_NS = 5 * S_NS
 """Between two looks at open orders that are not ours."""
+CLOCKS_NS = S_NS
+"""Longer than a ban says: its end is told in milliseconds of the venue's clock, and who is early is sent away."""
 HELD_NS = 60 * S_NS
 """A session that lasted this long starts the back-off anew."""
 SHOWN = 300
 """Characters of a message of the venue's that are logged."""
 
 DOWN, LOGGING_ON, FOLLOWING, RECONCILING, TRADING = "down", "logging on", "following", "reconciling", "trading"
+WAITING = "waiting for FIX"
 
 
 class Session:
@@ -70,6 +76,7 @@ class Session:
         logon: Callable[[str, int], bytes],
         log: Any,
         seed: int | None = None,
+        fix: tuple[int, Callable[[str, str, int], bytes]] | None = None,
     ) -> None:
         self._config, self._context, self._loop, self._log = config, context, loop, log
         self._orders, self._logon = orders, logon
@@ -89,8 +96,15 @@ class Session:
         self._foreign: list[OpenOrder] = []
         self._look_ns = 0
         self._reconciliation: Reconciliation | None = None
+        self._fix: FixSession | None = None
+        self._again = False  # FIX came up while a comparison was running: another has to follow
         self.state = DOWN
         self._load()
+        if fix is not None:
+            epoch, fix_logon = fix
+            self._fix = FixSession(
+                config, context, loop, epoch, fix_logon, self._resolver, self._random, self._fix_changed, log
+            )
 
     def _load(self) -> None:
         """Load the machine code now, and not when the first message comes."""
@@ -117,6 +131,17 @@ class Session:
         if self._link is not None:
             self._serve(self._link, now_ns)
         words[r.WAKE_NS] = self._wake_ns(now_ns)
+        if self._fix is not None:
+            self._fix.serve(now_ns)
+            words[r.WAKE_NS] = min(words[r.WAKE_NS], self._fix.wake_ns(now_ns))
+
+    def close(self) -> None:
+        """End in order: a FIX session is to be logged out."""
+        if self._fix is not None:
+            self._fix.close()
+        if self._link is not None:
+            self._link.close("stopped")
+        self._resolver.close()
 
     def _serve(self, link: ApiLink, now_ns: int) -> None:
         words = self._context.words
@@ -147,8 +172,10 @@ class Session:
             link.close(f"nothing received for {SILENT_NS // S_NS} s")
         elif now_ns >= self._roll_ns or link.is_restarting:
             link.close("the connection is renewed")
-        elif self._foreign and self.state == RECONCILING:
-            self._look_after_foreign(now_ns)
+        elif self._look_ns and self.state == RECONCILING:
+            self._look_again(now_ns)
+        elif self._context.words[v.STRANGE] and self.state == TRADING:
+            self._reconcile()
 
     def _wake_ns(self, now_ns: int) -> int:
         link = self._link
@@ -156,7 +183,7 @@ class Session:
             return max(self._try_ns, now_ns + 1)
         wakes = [self._bytes_ns + SILENT_NS + 1, *self._pending.values()] if link.is_open else []
         wakes += [self._roll_ns] if link.is_open else []
-        wakes += [self._look_ns] if self._foreign and self.state == RECONCILING else []
+        wakes += [self._look_ns] if self._look_ns and self.state == RECONCILING else []
         deadline = link.deadline_ns(now_ns)
         wakes += [deadline] if deadline else []
         return max(min(wakes, default=now_ns + S_NS), now_ns + 1)
@@ -182,7 +209,7 @@ class Session:
         held = bool(self._opened_ns) and now_ns - self._opened_ns > HELD_NS
         self._try_ns = self._pace.next_ns(now_ns, 0 if held else self._failures)
         self._failures = 1 if held else self._failures + 1
-        banned_ns = int(self._context.buckets.words[token_bucket.BANNED_NS]) - time.time_ns()
+        banned_ns = int(self._context.buckets.words[token_bucket.BANNED_NS]) + CLOCKS_NS - time.time_ns()
         self._try_ns = max(self._try_ns, now_ns + max(banned_ns, link.closed.retry_after_s * S_NS))
         self._log.warning(
             "venue disconnected", reason=link.closed.reason, state=self.state,
@@ -191,7 +218,9 @@ class Session:
         self._pending.clear()
         self._placing.clear()
         self._foreign, self._reconciliation, self._link = [], None, None
+        self._look_ns = 0
         self._opened_ns = 0
+        self._again = False
         self.state = DOWN
 
     def _log_on(self, now_ns: int) -> None:
@@ -339,26 +368,37 @@ class Session:
         if not isinstance(name, str) or self._pending.pop(name, None) is None:
             return
         if name.startswith("cancel "):
-            self._look_ns = 0  # see what is open now
+            if message["status"] == 200:
+                self._look_ns = 1  # see what is open now
             return
+        reconciliation = self._reconciliation
         if message["status"] != 200:
-            self._link.close(f"{name} refused: {_shown(payload)}")
+            code = message["error"]["code"]
+            if reconciliation is not None and reconciliation.refused(name, code):
+                self._compare()
+            else:
+                self._link.close(f"{name} refused: {_shown(payload)}")
         elif name == "logon":
             self.state = FOLLOWING
             self._ask("follow", "userDataStream.subscribe", {})
         elif name == "follow":
             self._context.words[v.READY] = 1
             self._reconcile()
-        elif self._reconciliation is not None:
-            self._take_result(self._reconciliation, name, message.get("result"))
+        elif reconciliation is not None:
+            self._take_result(reconciliation, name, message.get("result"))
 
     # ── reconciliation ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _reconcile(self) -> None:
         control.hold(self._context.hold, control.RECONCILING)
         self.state = RECONCILING
+        self._context.words[v.STRANGE] = self._look_ns = 0
         self._reconciliation = Reconciliation(
-            self._context, self._orders, self._ask, lambda slot: self._request(m.QUERY, slot, 0)
+            self._context,
+            self._orders,
+            self._ask,
+            lambda slot: self._request(m.QUERY, slot, 0),
+            time_of(self._loop, 0),
         )
         self._pending[COMPARISON] = time.monotonic_ns() + COMPARISON_NS
         self._reconciliation.begin()
@@ -371,7 +411,7 @@ class Session:
             self._link.close(f"{name} cannot be read: {refused}")
             return
         venue_io.publish(self._context, self._loop, 0, rows, False)
-        reconciliation.went_on(name, rows)
+        reconciliation.went_on(name)
         self._compare()
 
     def _compare(self) -> None:
@@ -381,17 +421,24 @@ class Session:
             return
         self._reconciliation = None
         del self._pending[COMPARISON]
-        foreign = reconciliation.open_orders
+        self._settle(reconciliation.settled())
+        foreign, expected = reconciliation.open_orders, reconciliation.expected
         if foreign and foreign != self._foreign:
             self._log.warning(
-                "held: open orders that are not ours",
+                "held: open orders that are not this run's",
                 orders=[f"{one.symbol} {one.venue_order_id} {one.name}" for one in foreign],
-                fix="shrivenq kill cancel, or cancel them at the venue",
+                fix="those of an earlier run are cancelled; others: shrivenq kill cancel, or cancel them at the venue",
             )
-        self._foreign, self._look_ns = foreign, time.monotonic_ns() + LOOK_AGAIN_NS
+        self._foreign = foreign
         words[v.FOREIGN_OPEN] = len(foreign)
-        if foreign:
+        if foreign or expected:
+            over_ns = min(expected, default=0) + ABSENCE_MS * 1_000_000 - time_of(self._loop, 0)
+            self._look_ns = time.monotonic_ns() + max(0, min(LOOK_AGAIN_NS, over_ns) if expected else LOOK_AGAIN_NS)
+            if expected:
+                self._log.info("held: orders of an earlier run may yet arrive at the venue", orders=len(expected))
             self._cancel_foreign()
+            return
+        if not self._is_whole():
             return
         self.state = TRADING
         self._failures = 0
@@ -401,18 +448,52 @@ class Session:
             balances=self._said_balances(),
         )  # fmt: skip
 
-    def _look_after_foreign(self, now_ns: int) -> None:
-        """Cancel, if a person has asked for it, and look again."""
+    # ── order entry by FIX ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _fix_changed(self) -> None:
+        """Take note that the FIX session came up, or was lost: what was on its way then has to be asked for."""
+        assert self._fix is not None
+        if not self._fix.is_up:
+            self.state = WAITING if self.state == TRADING else self.state
+        elif self.state == WAITING:
+            self._reconcile()
+        elif self.state == RECONCILING:
+            self._again = True
+
+    def _is_whole(self) -> bool:
+        """Tell whether both sides agree on everything that went by FIX too."""
+        if self._again:
+            self._again = False
+            self._reconcile()
+            return False
+        if self._fix is not None and not self._fix.is_up:
+            self.state = WAITING
+            return False
+        return True
+
+    def _settle(self, over: list[Any]) -> None:
+        """Have the journal hold that these orders of earlier runs are over; their fills are told."""
+        context = self._context
+        for one in over:
+            if not ring.claim(context.from_venue, 1):
+                return  # told after the next comparison
+            put_row(context.reports, 0, m.OVER, one["order_id"], 0, one["instrument"], 0)
+            context.reports[0]["venue_order_id"] = one["venue_order_id"]
+            venue_io.publish(context, self._loop, 0, 1, True)
+            context.unsettled[context.unsettled["order_id"] == one["order_id"]] = 0
+
+    def _look_again(self, now_ns: int) -> None:
+        """Cancel, if a person has asked for it, and look again, at once if an order has come that is not ours."""
         words = self._context.words
         level = control.kill_level(self._context.kill)
         if level >= control.CANCEL and words[v.ASKED_LEVEL] < level:
             self._cancel_foreign()
         words[v.ASKED_LEVEL] = level
-        if now_ns >= self._look_ns and self._reconciliation is None:
+        if self._reconciliation is None and (now_ns >= self._look_ns or words[v.STRANGE]):
             self._reconcile()
 
     def _cancel_foreign(self) -> None:
-        """Cancel what an earlier start left behind, and at kill level `cancel` every other order too."""
+        """Cancel what an earlier run left behind, and at kill level `cancel` every other order too."""
         everything = control.kill_level(self._context.kill) >= control.CANCEL
         for one in self._foreign:
             if one.left_behind or everything:

@@ -1,9 +1,12 @@
 """Live market data as a source of frames: connections to Binance, kept open, rolled over and replaced.
 
 Streams are spread over as many connections as the venue's limit asks for. A connection that ends, that is silent for
-too long, or that breaks the protocol is replaced after a jittered wait, and a LOST frame says that something is missing
-until `book` has had its snapshot. Before its 24 hours are over, or when the server says that it will restart, another
-connection is opened beside it and takes over where their messages overlap.
+too long, or that breaks the protocol is replaced after a jittered wait. For each instrument that it carried a frame of
+our own, `{"stream":"btcusdt@lost","data":{}}`, says that something is missing until `book` has had its snapshot; what
+came over other connections is untouched. Before its 24 hours are over, or when the server says that it will restart,
+another connection is opened beside it and takes over where their messages overlap.
+
+Connecting is done in steps, of one connection in a turn: a TLS handshake takes a millisecond in which nobody is served.
 
 Snapshots come through the REST process's ring (`pipeline/rest.py`), which sees by itself what `book` asks for.
 """
@@ -12,7 +15,8 @@ from __future__ import annotations
 
 import random
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from collections import deque
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -20,7 +24,7 @@ from websockets.exceptions import InvalidURI
 from websockets.uri import parse_uri
 
 from shrivenq.shm.atomics import store_word
-from shrivenq.stages.frames import COUNT, FRAME, TAKEN, USED, Frames
+from shrivenq.stages.frames import COUNT, FRAME, TAKEN, TEXT, USED, Frames
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live.link import Link
 from shrivenq.stages.live.pace import Pace
@@ -29,7 +33,7 @@ from shrivenq.stages.live.transport import Resolver, TransportError, make_tls_co
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from shrivenq.shm import byte_ring
 
@@ -51,6 +55,7 @@ FRAMES = 3  # messages that came over them, as far as Python last looked
 BYTES = 4
 CLOCK_OFFSET_NS = 5  # CLOCK_REALTIME − CLOCK_MONOTONIC by which receive stamps were converted
 CLOCK_ERROR_NS = 6  # that is this exact
+CLOCK = 7  # which clock receive stamps come from: index into receive.CLOCKS
 SHOWN_WORDS = 16
 
 Text = Annotated[str, msgspec.Meta(max_length=200)]
@@ -60,9 +65,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """`[market_data.binance]`: where live market data comes from."""
 
     stream_url: Text = "wss://stream.binance.com:9443"
+    """A path in it stays in front of `/stream`."""
     rest_url: Text = "https://api.binance.com"
+    encoding: Literal["json", "sbe"] = "json"
+    """`sbe` is binary, five times as often, and served at a host of its own to who names a key."""
+    key: Text = ""
+    """SBE: where the Ed25519 key lies, `credential:NAME`, `file:PATH` or `environment` (see `pipeline/keys.py`)."""
     streams: tuple[Text, ...] = ("depth@100ms", "trade", "bookTicker")
-    """Of every instrument: depth, depth@100ms, trade, aggTrade, bookTicker, or depth5, 10 or 20 in depth's place."""
+    """Of every instrument: depth, depth@100ms, trade, aggTrade, bookTicker, or depth5, 10 or 20 in depth's place; in
+    SBE depth, trade, bestBidAsk, or depth20 in depth's place."""
     authority: Text = ""
     """TLS: a file of certificates to trust instead of the system's."""
     streams_per_connection: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1024
@@ -76,8 +87,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How often symbols and filters are looked at."""
 
 
-STREAMS = ("depth", "depth@100ms", "trade", "aggTrade", "bookTicker")
 PARTIAL = tuple(f"depth{levels}{speed}" for levels in (5, 10, 20) for speed in ("", "@100ms"))
+STREAMS = {
+    "json": ("depth", "depth@100ms", "trade", "aggTrade", "bookTicker", *PARTIAL),
+    "sbe": ("depth", "depth20", "trade", "bestBidAsk"),
+}
 
 
 def check(config: Config) -> list[str]:
@@ -85,13 +99,18 @@ def check(config: Config) -> list[str]:
     errors = []
     for key, schemes in (("stream_url", ("ws", "wss")), ("rest_url", ("http", "https"))):
         found = getattr(config, key)
-        if found.partition("://")[0] not in schemes or not found.partition("://")[2]:
+        if found.partition("://")[0] not in schemes or not found.partition("://")[2] or "?" in found or "#" in found:
             errors.append(f'{key}: found "{found}", allowed: {schemes[1]}://HOST or {schemes[0]}://HOST')
+    allowed = STREAMS[config.encoding]
     errors += [
-        f'streams: found "{one}", allowed: {", ".join((*STREAMS, *PARTIAL))}'
+        f'streams: found "{one}", allowed with encoding "{config.encoding}": {", ".join(allowed)}'
         for one in config.streams
-        if one not in STREAMS + PARTIAL
+        if one not in allowed
     ]
+    if config.encoding == "sbe" and not config.key:
+        errors.append('key: missing, allowed with encoding "sbe": credential:NAME, file:PATH or environment')
+    if config.encoding != "sbe" and config.key:
+        errors.append(f'key: found one, allowed: only with encoding "sbe", this is "{config.encoding}"')
     books = [one for one in config.streams if one.startswith("depth")]
     if len(books) > 1:
         errors.append(f"streams: found {' and '.join(books)}, allowed: one kind of depth")
@@ -100,16 +119,23 @@ def check(config: Config) -> list[str]:
     return errors
 
 
-def stream_names(config: Config, instruments: Any) -> list[str]:
-    """List the streams of all instruments, as the venue names them."""
-    return [f"{row['symbol'].decode().lower()}@{kind}" for row in instruments for kind in config.streams]
+def stream_names(config: Config, instruments: Any) -> list[tuple[int, str]]:
+    """List the streams of all instruments, as the venue names them, each with the instrument's row."""
+    return [
+        (row, f"{one['symbol'].decode().lower()}@{kind}")
+        for row, one in enumerate(instruments)
+        for kind in config.streams
+    ]
 
 
 class _Group:
     """The connection that carries some of the streams, and at times the one that will replace it."""
 
-    def __init__(self, streams: Sequence[str], rows: tuple[int, int]) -> None:
-        self.streams, self.rows = streams, rows
+    def __init__(self, streams: Sequence[tuple[int, str]], rows: tuple[int, int]) -> None:
+        self.streams, self.rows = [name for _, name in streams], rows
+        self.instruments = sorted({row for row, _ in streams})
+        symbols = dict.fromkeys(name.partition("@")[0] for name in self.streams)
+        self.losses = [b'{"stream":"%s@lost","data":{}}' % symbol.encode() for symbol in symbols]
         self.link: Link | None = None
         self.next: Link | None = None
         self.switch: Switch | None = None
@@ -125,11 +151,17 @@ class _Group:
     def links(self) -> list[Link]:
         return [link for link in (self.link, self.next) if link is not None]
 
+    @property
+    def is_open(self) -> bool:
+        return self.link is not None and self.link.is_open
+
 
 class LiveSource:
     """The venue's streams as a source for the market_data stage; `make_receiver` beside it is its `live` and `frames`.
 
-    Raises ValueError for a configuration that cannot be used.
+    `shown` and `streaming` (a word an instrument: 1 while all its streams are being sent) are for other processes to
+    read. `read_key` gives the API key when a connection is made, or raises ValueError. Raises ValueError for a
+    configuration that cannot be used.
     """
 
     eager = False
@@ -142,13 +174,17 @@ class LiveSource:
         rest: byte_ring.Consumer | None,
         log: Any,
         shown: Any = None,
+        streaming: Any = None,
+        read_key: Callable[[], str] | None = None,
         seed: int | None = None,
     ) -> None:
         errors = check(config)
         if errors:
             raise ValueError("; ".join(errors))
-        self._config, self._log = config, log
+        self._config, self._log, self._read_key = config, log, read_key
         self._shown = np.zeros(SHOWN_WORDS, np.int64) if shown is None else shown
+        self._count = len(instruments)
+        self._streaming = np.zeros(self._count, np.int64) if streaming is None else streaming
         try:
             self._uri = parse_uri(config.stream_url)
             self._context: ssl.SSLContext | None = make_tls_context(config.authority) if self._uri.secure else None
@@ -156,7 +192,9 @@ class LiveSource:
             raise ValueError(str(error)) from None
         self._random = random.Random(seed)
         self._pace, self._resolver = Pace(self._random), Resolver()
-        streams, size = stream_names(config, instruments), config.streams_per_connection
+        streams, size, kinds = stream_names(config, instruments), config.streams_per_connection, len(config.streams)
+        if size > kinds:
+            size -= size % kinds  # an instrument's streams stay together
         self._groups = [
             _Group(streams[at : at + size], (2 * number, 2 * number + 1))
             for number, at in enumerate(range(0, len(streams), size))
@@ -165,10 +203,12 @@ class LiveSource:
         self._scratch = Frames(self.frames.data, np.zeros(len(self.frames.index), FRAME), np.zeros(16, np.int64))
         self._attempts = 0
         self._show_ns = 0
-        self._late: list[bytes] = []  # messages of a switch that found no room yet
+        self._late: deque[tuple[bytes, int]] = deque()  # our own and a switch's messages that found no room yet
+        self._open: list[bool] = []  # of each group, as shown
+        self._connecting = 0  # the group whose connection may take the next step of being made
         # The machine code is loaded now, and not when the first message comes.
         r.parse(self.live, self.frames, 0, 0)
-        r.enter_lost(self.live, self.frames, 0)
+        r.enter_bytes(self.live, self.frames, b"", TEXT, 0, 0)
         r.sample_offset(self.live.words, 0)
         self.frames.words[COUNT] = self.live.words[r.CLOCK_LOOK_NS] = 0
 
@@ -178,7 +218,7 @@ class LiveSource:
     @property
     def is_open(self) -> bool:
         """Tell whether every stream is being sent."""
-        return all(group.link is not None and group.link.is_open for group in self._groups)
+        return all(group.is_open for group in self._groups)
 
     def fill(self, frames: Frames) -> None:
         """Look after the connections, and enter what compiled code left to Python; all frames must have been taken."""
@@ -188,9 +228,9 @@ class LiveSource:
         now_ns, time_ns = time.monotonic_ns(), 0  # a live frame's time is that of its being taken
         frames.words[COUNT] = frames.words[TAKEN] = frames.words[USED] = 0
         words[r.SIDE_USED], words[r.ATTENTION] = words[r.SIDE_BEGIN], 0
-        while self._late and r.enter_bytes(self.live, frames, self._late[0], time_ns, now_ns):
-            self._late.pop(0)
+        self._enter_late(frames, now_ns, time_ns)
         wake_ns = [now_ns + S_NS * 3600]
+        self._choose_connecting()
         for group in self._groups:
             if not self._late:
                 self._serve(group, frames, now_ns, time_ns)
@@ -198,15 +238,34 @@ class LiveSource:
         if self._late:
             words[r.ATTENTION] = 1
         words[r.WAKE_NS] = min(wake_ns)
-        if now_ns >= self._show_ns or self.is_open != self._shown[OPEN]:
+        if now_ns >= self._show_ns or [group.is_open for group in self._groups] != self._open:
             self._show_ns = now_ns + SHOW_EVERY_NS
             self._show()
+
+    def _enter_late(self, frames: Frames, now_ns: int, time_ns: int) -> None:
+        """Enter what has waited for room, as much as there is."""
+        while self._late and r.enter_bytes(self.live, frames, *self._late[0], time_ns, now_ns):
+            self._late.popleft()
+
+    def _choose_connecting(self) -> None:
+        """Let one connection that is being made take its next step in this turn, each in its turn."""
+        waiting = [link for group in self._groups for link in group.links() if link.is_connecting]
+        self._connecting += 1
+        for number, link in enumerate(waiting):
+            link.may_connect = number == self._connecting % len(waiting)
 
     def _show(self) -> None:
         """Tell other processes how the connections are."""
         rows, words = self.live.rows, self.live.words
+        found = [group.is_open for group in self._groups]
+        if found != self._open:
+            self._open = found
+            shut = {row for group in self._groups if not group.is_open for row in group.instruments}
+            for row in range(self._count):
+                store_word(self._streaming, row, int(row not in shut))
         shown = {OPEN: self.is_open, FRAMES: rows["frames"].sum(), BYTES: rows["bytes"].sum()}
         shown |= {CLOCK_OFFSET_NS: words[r.CLOCK_OFFSET_NS], CLOCK_ERROR_NS: words[r.CLOCK_ERROR_NS]}
+        shown[CLOCK] = rows["clock"].max()
         for word, value in shown.items():
             store_word(self._shown, word, int(value))
 
@@ -266,10 +325,12 @@ class LiveSource:
     def _connect(self, group: _Group, now_ns: int) -> Link:
         self._pace.attempt(now_ns)
         self._attempts += 1
-        return Link(
+        link = Link(
             self.live, group.free_row(), self._uri, self._config.stream_url, group.streams, self._resolver,
-            self._context, now_ns, self._attempts,
+            self._context, now_ns, self._attempts, self._read_key,
         )  # fmt: skip
+        link.may_connect = False
+        return link
 
     def _opened(self, group: _Group, now_ns: int) -> None:
         group.opened_ns = now_ns
@@ -294,7 +355,7 @@ class LiveSource:
         assert link.closed is not None
         if link.has_data:
             store_word(self._shown, LOSSES, int(self._shown[LOSSES]) + 1)
-            r.enter_lost(self.live, frames, time_ns)
+            self._say_lost(group, frames, now_ns, time_ns)
         self._failed(group, link, now_ns)
         self._log.warning(
             "market data disconnected", reason=link.closed.reason, again_in_ms=(group.try_ns - now_ns) // 1_000_000
@@ -307,6 +368,11 @@ class LiveSource:
             group.link.is_watched = False
             if group.link.is_open:
                 self._opened(group, now_ns)
+
+    def _say_lost(self, group: _Group, frames: Frames, now_ns: int, time_ns: int) -> None:
+        """Say of each instrument of a group that something is missing from here on."""
+        self._late += [(frame, TEXT) for frame in group.losses]
+        self._enter_late(frames, now_ns, time_ns)
 
     # ── switching ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -330,7 +396,7 @@ class LiveSource:
         is_late = now_ns > group.switch_ns + SWITCH_NS
         if is_late or (switch.is_due() and now_ns > group.switch_ns + SETTLE_NS):
             if is_late:
-                r.enter_lost(self.live, frames, time_ns)
+                self._say_lost(group, frames, now_ns, time_ns)
             self._change(group, switch, frames, now_ns, time_ns)
             self._log.info("market data switched to a new connection", overlapping=not is_late)
 
@@ -341,8 +407,7 @@ class LiveSource:
         assert new is not None
         old.close("replaced")
         self._late += switch.change()
-        while self._late and r.enter_bytes(self.live, frames, self._late[0], time_ns, now_ns):
-            self._late.pop(0)
+        self._enter_late(frames, now_ns, time_ns)
         group.link, group.next, group.switch_ns = new, None, now_ns
         self._opened(group, now_ns)
         group.failures = 0
@@ -367,7 +432,7 @@ class LiveSource:
         link.serve(scratch, now_ns, time_ns)
         for frame in scratch.index[: int(scratch.words[COUNT])]:
             begin = int(frame["offset"])
-            if wanted(frames.data[begin : begin + int(frame["length"])].tobytes()):
+            if wanted(frames.data[begin : begin + int(frame["length"])].tobytes(), int(frame["flags"])):
                 r.enter_again(self.live, frames, frame)
 
     def close(self) -> None:

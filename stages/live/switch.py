@@ -5,7 +5,7 @@ reaches back to what the old one has brought, in every stream that said anything
 brings, what the old one had brought already is left out, until it has caught up.
 
 Ids: a depth event's `U` … `u`, a trade's `t`, an aggregate trade's `a`, a bookTicker's `u`, a partial book's
-`lastUpdateId`.
+`lastUpdateId`; in SBE the same of each template, and the first and last of an event's trades.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import orjson
+
+from shrivenq.stages.frames import BINARY, TEXT
+from shrivenq.stages.venues.binance_sbe_slow import read_ids
+from shrivenq.stages.venues.binance_slow import Refused
 
 OLD, NEW = 0, 1
 
@@ -26,22 +30,34 @@ class Ids(NamedTuple):
     slack: int
 
 
-def ids_of(payload: bytes) -> Ids | None:
-    """Read what a message of the combined form is about; None where it does not say."""
+def ids_of(payload: bytes, flags: int = TEXT) -> Ids | None:
+    """Read what a message of the combined form, or one in SBE (BINARY), is about; None where it does not say."""
+    if flags & BINARY:
+        return _binary_ids(payload)
     try:
         message = orjson.loads(payload)
         stream, data = message["stream"], message["data"]
         kind = data.get("e")
         if kind == "depthUpdate":
-            return Ids(stream, int(data["U"]), int(data["u"]), 1)
-        if kind == "trade":
-            return Ids(stream, int(data["t"]), int(data["t"]), 1)
-        if kind == "aggTrade":
-            return Ids(stream, int(data["a"]), int(data["a"]), 1)
-        number = int(data["lastUpdateId"] if "lastUpdateId" in data else data["u"])
-        return Ids(stream, number, number, 0)
+            found = Ids(stream, data["U"], data["u"], 1)
+        elif kind in ("trade", "aggTrade"):
+            number = data["t" if kind == "trade" else "a"]
+            found = Ids(stream, number, number, 1)
+        else:
+            number = data["lastUpdateId"] if "lastUpdateId" in data else data["u"]
+            found = Ids(stream, number, number, 0)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+    is_sound = isinstance(found.stream, str) and isinstance(found.first, int) and isinstance(found.last, int)
+    return found if is_sound else None
+
+
+def _binary_ids(payload: bytes) -> Ids | None:
+    try:
+        template, symbol, first, last, jumps = read_ids(payload)
+    except Refused:
+        return None
+    return Ids(f"{symbol.decode('utf-8', 'replace')}@{template}", first, last, 0 if jumps else 1)
 
 
 class Switch:
@@ -52,25 +68,25 @@ class Switch:
         self._old: dict[str, int] = {}  # last id passed on from the old connection
         self._reach: dict[str, Ids] = {}  # first message of the new one
         self._new: dict[str, int] = {}  # last id of the new one
-        self._kept: list[tuple[Ids | None, bytes]] = []
+        self._kept: list[tuple[Ids | None, bytes, int]] = []
 
-    def take_old(self, payload: bytes) -> bool:
+    def take_old(self, payload: bytes, flags: int = TEXT) -> bool:
         """Take a message of the old connection; tell whether to pass it on."""
         if self.state != OLD:
             return False
-        ids = ids_of(payload)
+        ids = ids_of(payload, flags)
         if ids is not None:
             self._old[ids.stream] = max(ids.last, self._old.get(ids.stream, ids.last))
         return True
 
-    def take_new(self, payload: bytes) -> bool:
+    def take_new(self, payload: bytes, flags: int = TEXT) -> bool:
         """Take a message of the new connection; tell whether to pass it on."""
-        ids = ids_of(payload)
+        ids = ids_of(payload, flags)
         if ids is not None:
             self._reach.setdefault(ids.stream, ids)
             self._new[ids.stream] = ids.last
         if self.state == OLD:
-            self._kept.append((ids, payload))
+            self._kept.append((ids, payload, flags))
             return False
         return self._is_news(ids)
 
@@ -86,11 +102,11 @@ class Switch:
         """Tell whether that was seen in at least one stream, and is not only the silence of all."""
         return bool(self._reach) and self.is_due()
 
-    def change(self) -> list[bytes]:
-        """Change over: return what was kept of the new connection and has not been passed on yet."""
+    def change(self) -> list[tuple[bytes, int]]:
+        """Change over: return what was kept of the new connection, with its flags, and has not been passed on yet."""
         self.state = NEW
         kept, self._kept = self._kept, []
-        return [payload for ids, payload in kept if self._is_news(ids)]
+        return [(payload, flags) for ids, payload, flags in kept if self._is_news(ids)]
 
     def is_over(self) -> bool:
         """Tell whether the new connection has caught up, so that nothing needs to be looked at any more."""

@@ -12,8 +12,9 @@ from typing import Any
 
 from shrivenq.shm import ring
 from shrivenq.shm.kernel import inlined, kernel
-from shrivenq.stages import id_map, token_bucket
+from shrivenq.stages import control, id_map, token_bucket
 from shrivenq.stages import messages as m
+from shrivenq.stages import orders as o
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import system
 from shrivenq.stages.live import venue_state as v
@@ -26,6 +27,7 @@ from shrivenq.stages.venues.binance_reports import refused_kind, scan
 SEND_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 UNKNOWN_ORDER_CODE = -2011
 """A cancel that came too late: so usual that Python need not know."""
+KILLED, HELD, BANNED, VENUE_RATE = m.REASON["killed"], m.REASON["held"], m.REASON["banned"], m.REASON["venue_rate"]
 
 
 @inlined
@@ -39,14 +41,38 @@ def attend(context: Any, loop: Any) -> None:
 
 
 @inlined
-def send_out(context: Any, loop: Any) -> None:
-    """Write `outbox` to the socket; what does not go at once, and everything under TLS, is Python's to send."""
-    words, row = context.words, context.live.rows[0]
+def stopped(context: Any, slot: int) -> int:
+    """Read the kill and hold words; the reason for which an order may not be sent now, 0 for none."""
+    order = context.to_venue.slots
+    kind = order[slot]["kind"]
+    if kind not in (m.NEW, m.REPLACE) or order[slot]["flags"] & (m.REDUCING | m.FORCED) != 0:
+        return 0
+    if control.kill_level(context.kill) != control.ARMED:
+        return KILLED
+    return HELD if control.held(context.hold) != 0 else 0
+
+
+@inlined
+def allowed(buckets: Any, kind: int, now: int) -> int:
+    """Count a request against the venue's limits; the reason for which it does not fit, 0 if it does."""
+    verdict = token_bucket.take(buckets, kind, now)
+    if verdict == token_bucket.PASS:
+        return 0
+    return BANNED if verdict == token_bucket.BANNED else VENUE_RATE
+
+
+@inlined
+def send_out(context: Any, loop: Any, c: int, words: Any, outbox: Any) -> None:
+    """Write `outbox` to connection `c`, whose words these are.
+
+    What does not go at once, and everything under TLS, is Python's to send.
+    """
+    row = context.live.rows[c]
     if words[v.SENDS] == 0:
         attend(context, loop)
         return
     size = words[v.OUT_END] - words[v.OUT_BEGIN]
-    count = system.send(row["descriptor"], context.outbox.ctypes.data + words[v.OUT_BEGIN], size, SEND_FLAGS)
+    count = system.send(row["descriptor"], outbox.ctypes.data + words[v.OUT_BEGIN], size, SEND_FLAGS)
     if count == size:
         words[v.OUT_BEGIN] = words[v.OUT_END] = 0
         return
@@ -85,19 +111,23 @@ def _is_repeated(context: Any, row: int) -> bool:
 def publish(context: Any, loop: Any, first: int, stop: int, always: bool) -> None:
     """Publish `reports[first:stop]`, repeated ones too if `always`; the caller has claimed room for all of them.
 
-    What is not about an order of ours is of interest only as a fill.
+    Of what is not about an order of ours only fills and looks at the trades are told; that such an order was accepted
+    makes Python look at the account.
     """
     report, out = context.reports, context.from_venue
     for row in range(first, stop):
         ours = report[row]["order_id"] != 0 or report[row]["target_id"] != 0
         i = report[row]["instrument"]
-        if not ours and report[row]["kind"] != m.FILL:
+        if not ours and report[row]["kind"] == m.ACCEPTED:
+            context.words[v.STRANGE] = 1
+            attend(context, loop)
+        if not ours and report[row]["kind"] not in (m.FILL, m.LOOKED):
             continue
         if not always and _is_repeated(context, row):
             context.words[v.REPEATED] += 1
             continue
         if report[row]["kind"] == m.FILL and 0 <= i < context.trades.shape[0]:
-            context.trades[i] = max(context.trades[i], report[row]["trade_id"])
+            v.note_trade(context.trades, i, o.trade_key(report[row]["trade_id"], report[row]["side"]))
         position = out.own[ring.NEXT]
         slot = ring.next_slot(out)
         out.slots[slot] = report[row]

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
+import numpy as np
 
 from shrivenq.shm.context import by_reference
+from shrivenq.shm.kernel import kernel
 from shrivenq.stages.frames import Frames
 from shrivenq.stages.id_map import Recent
 from shrivenq.stages.live.receive import Receiver
-from shrivenq.stages.token_bucket import Buckets
+from shrivenq.stages.token_bucket import Buckets, make_buckets
+from shrivenq.stages.venues import answers as a
+from shrivenq.stages.venues import fix
 from shrivenq.stages.venues.answers import Answers
 
 Text = Annotated[str, msgspec.Meta(max_length=200)]
@@ -23,6 +27,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Whose venue it is: key and address must both be of it."""
     url: Text
     """WebSocket API: `wss://ws-api.binance.com:443`, `ws://127.0.0.1:9443`; without a path."""
+    order_entry: Literal["websocket_api", "fix"] = "websocket_api"
+    """What orders go by. Logon, the account's events and every question go by the WebSocket API either way."""
+    fix_url: Text = ""
+    """FIX order entry: `tcp+tls://fix-oe.binance.com:9000`; `tcp://127.0.0.1:9000` for a simulator without TLS."""
     key: Text
     """Where the key is: `credential:NAME`, `file:PATH`, or `environment` (testnet and simulator only)."""
     authority: Text = ""
@@ -43,10 +51,56 @@ REPEATED = 8  # reports dropped because they say nothing new
 FOREIGN_OPEN = 9  # open orders of the account that are not this run's
 KILLED = 10  # kill level Python was told of
 ASKED_LEVEL = 11  # kill level at which open orders that are not ours were cancelled
+STRANGE = 12  # 1: an order that is not this run's was accepted; the account is to be looked at again
+BY_FIX = 13  # 1: orders go by FIX
 WORDS = 16
 
-NEVER_LOOKED, NO_TRADES = -2, -1
-"""In `trades`: what the venue's last trade is was never asked; there is none."""
+LOOK_BACK = 64
+"""Last trades known of each instrument: fills may be told out of order, so that the last does not vouch for all."""
+NEVER_LOOKED = -1 << 62
+"""In `trades`: which trades there were before us was never asked."""
+NO_TRADES = -1
+"""The last trade's id where there is none."""
+
+UNSETTLED = np.dtype(
+    [
+        ("name", "S40"),  # client order id
+        ("order_id", "<i8"),  # 0 for a row not used
+        ("venue_order_id", "<i8"),  # 0 if the journal does not know it
+        ("instrument", "<i8"),
+        ("time_ns", "<i8"),  # when it was sent, ns since 1970; 0 if the venue has answered since
+    ],
+    align=True,
+)
+"""An order of an earlier run whose end the journal does not hold."""
+UNSETTLED_MAX = 1 << 12
+
+
+@by_reference
+class Fix(NamedTuple):
+    """The FIX connection that orders go by; nothing is done with it where none is configured."""
+
+    session: fix.Session
+    buckets: Buckets
+    outbox: Any  # uint8: one message
+    words: Any  # READY to SCANNED above, of this connection
+
+
+FIX_NAME_LENGTH = 8
+HEARTBEAT_S = 10
+"""HeartBtInt: a venue that says nothing is given up after two of them."""
+FIX_LIMITS = ((a.RAW, 10 * 10**9, 10_000),)
+"""Messages of one connection: the venue ends it beyond that. Others it tells when asked."""
+
+
+def make_fix() -> Fix:
+    """Allocate what a FIX connection needs; its session is begun anew at every logon."""
+    return Fix(
+        session=fix.make_session("0" * FIX_NAME_LENGTH, HEARTBEAT_S),
+        buckets=make_buckets(FIX_LIMITS),
+        outbox=np.zeros(fix.MESSAGE_MAX, np.uint8),
+        words=np.zeros(WORDS, np.int64),
+    )
 
 
 @by_reference
@@ -65,10 +119,24 @@ class LiveVenue(NamedTuple):
     outbox: Any  # uint8: one frame
     masks: Any  # state of `next_mask`
     seen: Recent  # (order id, kind) of reports that are not to be repeated
-    trades: Any  # int64, by instrument: id of the last trade known
+    trades: Any  # int64[instrument, LOOK_BACK]: the last trades known, as `orders.trade_key` spells them
+    unsettled: Any  # UNSETTLED: orders of earlier runs
     balances: Any  # int64[currency, 2]: free and locked, as the venue last said
     instruments: Any
     run: Any
     kill: Any
     hold: Any
+    fix: Fix
     words: Any
+
+
+@kernel
+def note_trade(trades: Any, row: int, known: int) -> None:
+    """Put a trade in the place of the oldest of the row, unless it is there or older still."""
+    oldest = 0
+    for at in range(trades.shape[1]):
+        if trades[row, at] == known:
+            return
+        if trades[row, at] < trades[row, oldest]:
+            oldest = at
+    trades[row, oldest] = max(trades[row, oldest], known)

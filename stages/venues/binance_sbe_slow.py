@@ -40,13 +40,7 @@ def decode_slow(frame: bytes, symbols: Symbols, instruments: Any, target: Any, t
     Arguments and result are those of `binance_sbe.decode`. Raises Refused.
     """
     reader = _Reader(frame)
-    block, template, schema, _ = reader.take("<HHHH", "the message header")
-    if schema != SCHEMA_ID:
-        raise Refused(f"schema {schema}: {SCHEMA_ID} expected")
-    if template not in TEMPLATES:
-        raise Refused(f"template {template}: {', '.join(map(str, TEMPLATES))} expected")
-    name, form = TEMPLATES[template]
-    fields = reader.block(block, form, name)
+    template, name, fields = _open(reader)
     if template == BEST:
         event = _Event(reader, symbols, instruments, *fields[2:4])
         records = _read_best(event, fields)
@@ -70,6 +64,38 @@ def decode_slow(frame: bytes, symbols: Symbols, instruments: Any, target: Any, t
         target[index]["price"], target[index]["quantity"], target[index]["id"] = first, second, third
         target[index]["venue_ns"] = venue_ns
     return len(records)
+
+
+def read_ids(frame: bytes) -> tuple[int, bytes, int, int, bool]:
+    """Read which part of which stream a frame is: template, symbol, first and last id, and whether ids jump.
+
+    Ids are those of trades or of the book. They jump in what is sent anew each time (best bid and ask, partial depth).
+    Raises Refused.
+    """
+    reader = _Reader(frame)
+    template, _, fields = _open(reader)
+    first, last = fields[1], fields[2] if template == DEPTH else fields[1]
+    if template == TRADES:
+        trades = list(reader.group(_DIMENSION, _TRADE, "trades", TRADES_MAX))
+        if not trades:
+            raise Refused("trades: none")
+        first, last = trades[0][0], trades[-1][0]
+    elif template != BEST:
+        for side in ("bids", "asks"):
+            for _ in reader.group(_DIMENSION16, _LEVEL, side, EVENT_MAX):
+                pass
+    return template, reader.text("symbol"), first, last, template in (BEST, DEPTH20)
+
+
+def _open(reader: _Reader) -> tuple[int, str, tuple[int, ...]]:
+    """Read the header and the root block: template, its name, the block's fields."""
+    block, template, schema, _ = reader.take("<HHHH", "the message header")
+    if schema != SCHEMA_ID:
+        raise Refused(f"schema {schema}: {SCHEMA_ID} expected")
+    if template not in TEMPLATES:
+        raise Refused(f"template {template}: {', '.join(map(str, TEMPLATES))} expected")
+    name, form = TEMPLATES[template]
+    return template, name, reader.block(block, form, name)
 
 
 class _Reader:

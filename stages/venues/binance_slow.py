@@ -14,7 +14,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from shrivenq.stages.messages import DIFF, END, LEVEL, QUOTE, SELLER_AGGRESSED, SIDE_ASK, SNAPSHOT, TRADE
+from shrivenq.stages.messages import DIFF, END, LEVEL, LOST, QUOTE, SELLER_AGGRESSED, SIDE_ASK, SNAPSHOT, TRADE
 from shrivenq.stages.venues.binance import EVENT_MAX, MS_MAX
 
 if TYPE_CHECKING:
@@ -27,9 +27,18 @@ ID_MAX = 2**63 - 1
 
 _DECIMAL = re.compile(r"([0-9]+)(?:\.([0-9]+))?", re.ASCII)
 _STREAM = re.compile(
-    r"([^@]+)@(?:(bookTicker|trade|aggTrade|snapshot)|(depth)(?:@[0-9]+ms)?|depth(?:5|10|20)(?:@[0-9]+ms)?)", re.ASCII
+    r"([^@]+)@(?:(bookTicker|trade|aggTrade|snapshot|lost)|(depth)(?:@[0-9]+ms)?|depth(?:5|10|20)(?:@[0-9]+ms)?)",
+    re.ASCII,
 )
-_KINDS = {"bookTicker": QUOTE, "trade": TRADE, "aggTrade": TRADE, "depth": DIFF, "snapshot": SNAPSHOT, None: SNAPSHOT}
+_KINDS = {
+    "bookTicker": QUOTE,
+    "trade": TRADE,
+    "aggTrade": TRADE,
+    "depth": DIFF,
+    "snapshot": SNAPSHOT,
+    "lost": LOST,
+    None: SNAPSHOT,  # partial depth
+}
 _NAMES = {DIFF: "depthUpdate", TRADE: "trade", QUOTE: "bookTicker", SNAPSHOT: "snapshot"}
 _NO_TRADE = ("NA", "INSURANCE_FUND", "ADL")
 """Futures `trade` events that never met the order book: liquidation by the insurance fund, auto-deleveraging."""
@@ -53,6 +62,8 @@ def decode_slow(frame: bytes, symbols: Symbols, instruments: Any, target: Any, t
     if "stream" in message or "data" in message:
         row, promised = _stream(message, symbols)
         message, where = _field(message, "data", dict, ""), "data."
+    if promised == LOST:
+        return _write([(LOST, 0, 0, 0, 0, 0)], row, target, time_ns, cause)
     if _is_silent(message):
         return 0
     kind = _kind(message, where)
@@ -65,10 +76,15 @@ def decode_slow(frame: bytes, symbols: Symbols, instruments: Any, target: Any, t
     room = min(len(target), EVENT_MAX)
     if len(records) + 1 > room:
         raise Refused(f"{_NAMES[kind]}: {len(records) - 1} levels, room for {room - 2}")
+    return _write(records, event.row, target, time_ns, cause)
+
+
+def _write(records: list[Record], row: int, target: Any, time_ns: int, cause: int) -> int:
+    """Write an event, and END behind it; return its records."""
     records.append((END, 0, 0, 0, len(records), 0))
-    for index, (kind_, flags, first, second, third, venue_ns) in enumerate(records):
+    for index, (kind, flags, first, second, third, venue_ns) in enumerate(records):
         target[index]["cause"], target[index]["time_ns"] = cause, time_ns
-        target[index]["instrument"], target[index]["kind"], target[index]["flags"] = event.row, kind_, flags
+        target[index]["instrument"], target[index]["kind"], target[index]["flags"] = row, kind, flags
         target[index]["price"], target[index]["quantity"], target[index]["id"] = first, second, third
         target[index]["venue_ns"] = venue_ns
     return len(records)

@@ -57,18 +57,42 @@ class Session(NamedTuple):
 
 
 def make_session(sender: str, heartbeat_s: int) -> Session:
-    """Make a session whose Logon, number 1, is about to be sent. Raises ValueError for a name the venue refuses."""
+    """Make a session whose Logon, number 1, is about to be sent. Raises ValueError for what the venue refuses."""
+    if not 5 <= heartbeat_s <= 60:
+        raise ValueError(f"HeartBtInt: found {heartbeat_s}, allowed: 5 to 60 s")
+    words = np.zeros(WORDS, np.int64)
+    words[HEARTBEAT_NS] = heartbeat_s * 10**9
+    session = Session(np.zeros(len(sender), np.uint8), np.zeros(SENT_MAX, SENT), words)
+    begin(session, sender)
+    return session
+
+
+def begin(session: Session, sender: str) -> None:
+    """Make a session anew under another name of the same length. Raises ValueError for one the venue refuses."""
     if (
         not 1 <= len(sender) <= SENDER_MAX
         or not sender.isascii()
         or not sender.replace("-", "").replace("_", "").isalnum()
     ):
         raise ValueError(f"SenderCompID: found {sender[:20]!r}, allowed: 1 to 8 letters, digits, - and _")
-    if not 5 <= heartbeat_s <= 60:
-        raise ValueError(f"HeartBtInt: found {heartbeat_s}, allowed: 5 to 60 s")
-    words = np.zeros(WORDS, np.int64)
-    words[NEXT_OUT], words[NEXT_IN], words[HEARTBEAT_NS] = 2, 1, heartbeat_s * 10**9
-    return Session(np.frombuffer(sender.encode(), np.uint8), np.zeros(SENT_MAX, SENT), words)
+    session.sender[:] = np.frombuffer(sender.encode(), np.uint8)
+    session.sent[:] = 0
+    heartbeat_ns = session.words[HEARTBEAT_NS]
+    session.words[:] = 0
+    session.words[NEXT_OUT], session.words[NEXT_IN], session.words[HEARTBEAT_NS] = 2, 1, heartbeat_ns
+
+
+@inlined
+def take_back(session: Session, sent_ns: int) -> None:
+    """Undo the last `encode`, whose message was not sent; `sent_ns` is what SENT_NS was before it."""
+    session.words[NEXT_OUT] -= 1
+    session.words[SENT_NS] = sent_ns
+
+
+def due_ns(session: Session) -> int:
+    """Tell when `due` will have something to say, ns since 1970, if nothing is sent or received before."""
+    words = session.words
+    return int(min(words[SENT_NS], words[TESTED_NS] or words[RECEIVED_NS]) + words[HEARTBEAT_NS])
 
 
 @kernel
@@ -331,6 +355,17 @@ def encode_test(session: Session, now_ns: int, buffer: Any) -> tuple[int, int]:
     at = put_number(buffer, put(buffer, at, "112="), session.words[NEXT_OUT])
     at = put(buffer, at, "\x01")
     session.words[TESTED_NS] = now_ns
+    return _finish(buffer, at, session, now_ns), at + CHECKSUM
+
+
+@kernel
+def encode_limits(session: Session, now_ns: int, buffer: Any) -> tuple[int, int]:
+    """Write a LimitQuery, named by its number: what of the venue's limits is used. Results as `encode`."""
+    if len(buffer) < MESSAGE_MAX:
+        return 0, 0
+    at = _header(buffer, put(buffer, BODY_AT, "35=XLQ\x0134="), session, now_ns)
+    at = put_number(buffer, put(buffer, at, "6136="), session.words[NEXT_OUT])
+    at = put(buffer, at, "\x01")
     return _finish(buffer, at, session, now_ns), at + CHECKSUM
 
 

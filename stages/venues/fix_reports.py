@@ -23,7 +23,7 @@ from shrivenq.stages.venues.answers import Answers, find_currency, put_note, put
 from shrivenq.stages.venues.binance import _decimal
 from shrivenq.stages.venues.binance_reports import refused_kind
 from shrivenq.stages.venues.binance_symbols import find
-from shrivenq.stages.venues.fix import BROKEN, NEXT_IN, RECEIVED_NS, SENT_MAX, TEXT_MAX, Session
+from shrivenq.stages.venues.fix import BROKEN, NEXT_IN, NEXT_OUT, RECEIVED_NS, SENT_MAX, TEXT_MAX, Session
 from shrivenq.stages.venues.json_values import integer
 from shrivenq.stages.venues.refusals import is_definite, reason_of
 from shrivenq.stages.venues.text import POWERS, before, digits, load, matches, whole
@@ -322,6 +322,40 @@ def _execution(data: Any, answers: Answers, reports: Any, notes: Any) -> tuple[i
     return 1, 0
 
 
+@inlined
+def _asked(session: Session, order_id: int, target_id: int) -> int:
+    """Find the cancel or replacement that was refused, the last one first; -1 for none.
+
+    The venue repeats the name of the order meant only if it was named so, and gives a replacement's cancel one of its
+    own.
+    """
+    for back in range(1, SENT_MAX):
+        sequence = session.words[NEXT_OUT] - back
+        place = sequence & (SENT_MAX - 1)
+        if sequence <= 0 or session.sent[place]["sequence"] != sequence:
+            continue
+        if session.sent[place]["kind"] == m.CANCEL and session.sent[place]["order_id"] == order_id != 0:
+            return place
+        if session.sent[place]["kind"] == m.REPLACE and (
+            session.sent[place]["order_id"] == order_id != 0
+            or (order_id == 0 and session.sent[place]["target_id"] == target_id != 0)
+        ):
+            return place
+    return -1
+
+
+@kernel
+def _not_cancelled(data: Any, answers: Answers, session: Session, reports: Any) -> bool:
+    """Read an OrderCancelReject; False if it makes no sense."""
+    kind, row = m.CANCEL, _row(data, answers)
+    order_id, target_id = _order_id(data, answers, CLIENT), _order_id(data, answers, ORIGINAL)
+    place = _asked(session, order_id, target_id)
+    if place >= 0:
+        kind, row = session.sent[place]["kind"], session.sent[place]["instrument"]
+        order_id, target_id = session.sent[place]["order_id"], session.sent[place]["target_id"]
+    return answers.lengths[CLIENT] >= 0 and _refuse(data, answers, kind, row, order_id, target_id, reports)
+
+
 @kernel
 def _rejected(data: Any, answers: Answers, session: Session, reports: Any, notes: Any) -> tuple[int, int]:
     """Read a Reject: the message it names, by number, was not understood."""
@@ -368,14 +402,12 @@ def _message(data: Any, answers: Answers, session: Session, reports: Any, notes:
     at = answers.values[TYPE]
     if matches(data, at, "8\x01"):
         return _execution(data, answers, reports, notes)
-    if matches(data, at, "9\x01") or matches(data, at, "XAR\x01"):
-        kind = m.CANCEL if matches(data, at, "9") else m.AMEND
-        order_id, target_id = _order_id(data, answers, CLIENT), _order_id(data, answers, ORIGINAL)
-        if answers.lengths[CLIENT] < 0 or not _refuse(
-            data, answers, kind, _row(data, answers), order_id, target_id, reports
-        ):
-            return -1, -1
-        return 1, 0
+    if matches(data, at, "9\x01"):
+        return (1, 0) if _not_cancelled(data, answers, session, reports) else (-1, -1)
+    if matches(data, at, "XAR\x01"):
+        order_id, row = _order_id(data, answers, CLIENT), _row(data, answers)  # an amended order keeps its name
+        known = answers.lengths[CLIENT] >= 0 and _refuse(data, answers, m.AMEND, row, order_id, order_id, reports)
+        return (1, 0) if known else (-1, -1)
     if matches(data, at, "r\x01"):
         return _mass_cancelled(data, answers, notes)
     if matches(data, at, "3\x01"):

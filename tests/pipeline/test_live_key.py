@@ -7,6 +7,7 @@ import json
 import pytest
 
 from shrivenq.pipeline import live_key
+from shrivenq.stages.live import source
 from shrivenq.stages.live_venue import Config
 from tests.pipeline.exchange.exchange_rig import ED25519_PEM
 
@@ -68,3 +69,48 @@ def test_endpoints_are_somebody_s():
         "ws://example.org",
     )
     assert live_key.environments(*urls) == ["simulator", "production", "testnet", "nobody we know"]
+
+
+@pytest.fixture
+def streaming(tmp_path):
+    def make(text="", environment="simulator", purpose="data", **config):
+        path = tmp_path / "data-key"
+        path.write_text(text or KEY.format(environment=environment, purpose=purpose))
+        path.chmod(0o600)
+        config = {"encoding": "sbe", "stream_url": "ws://127.0.0.1:1/sbe", "key": f"file:{path}"} | config
+        return source.Config(streams=("depth", "trade"), **config)
+
+    return make
+
+
+def test_the_key_of_market_data_is_read_for_each_connection(streaming):
+    read = live_key.DataKey(streaming())
+    assert read() == "EXAMPLEKEY"
+    streaming(KEY.format(environment="simulator", purpose="data").replace("EXAMPLEKEY", "ANOTHER"))
+    assert read() == "ANOTHER"
+    streaming("expires = 2020-01-01\n" + KEY.format(environment="simulator", purpose="data"))
+    with pytest.raises(ValueError, match=r"^[^\n]*expired on 2020-01-01$"):
+        read()
+    assert "ANOTHER" not in repr(read)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"environment": "production"}, "is for production, market_data.binance.stream_url is of simulator"),
+        ({"purpose": "trade"}, 'market data takes a key of purpose "data"'),
+        ({"stream_url": "wss://stream-sbe.binance.com:9443"}, "is for simulator, market_data.binance.stream_url"),
+        ({"stream_url": "ws://example.org"}, "unknown"),
+        ({"key": "file:/nowhere/key"}, "cannot be read"),
+        (
+            {"text": 'environment = "simulator"\npurpose = "data"\napi_key = "A"\nhmac_secret = "B"\n'},
+            "allowed: an Ed25519 key",
+        ),
+    ],
+)
+def test_a_key_that_does_not_fit_market_data_is_refused_in_one_line(streaming, changed, said):
+    with pytest.raises(ValueError) as caught:
+        live_key.load_data(streaming(**changed))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "MC4CAQ" not in str(caught.value)

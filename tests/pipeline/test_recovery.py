@@ -16,10 +16,16 @@ from shrivenq.pipeline.recovery import RecoveryError
 from shrivenq.shm import board, byte_ring
 from shrivenq.stages import journal, journal_file, positions
 from shrivenq.stages import messages as m
+from shrivenq.stages.live.venue_state import LOOK_BACK, NEVER_LOOKED, NO_TRADES, UNSETTLED, UNSETTLED_MAX
+from shrivenq.stages.orders import trade_key
 from tests.pipeline.pipeline_rig import assembled
 
 NAME = "test-recovery"
 SPOT = configuration.SHIPPED / "instruments_binance_spot.toml"
+
+
+def recover(contents, tables, mode="paper"):
+    return recovery.recover(contents, tables, mode)
 
 
 def tables_of(*symbols):
@@ -49,11 +55,11 @@ def fill_rows(fills):
     return rows
 
 
-def records(tables, rows):
+def records(tables, rows, mode="paper"):
     """Spell the journal of a run: what its rows mean, then its reports, those that are no fills among them."""
     noise = np.zeros(1, m.REPORT)
     noise["kind"], noise["last_quantity"] = m.ACCEPTED, 99
-    found = [(journal.NOTE, b"armed by somebody"), (journal.NOTE, recovery.describe(tables).encode())]
+    found = [(journal.NOTE, b"armed by somebody"), (journal.NOTE, recovery.describe(tables, mode).encode())]
     for row in rows:
         found += [(journal.REPORT_SEEN, noise.tobytes()), (journal.REPORT_SEEN, row.tobytes())]
     return found
@@ -85,7 +91,7 @@ def named(tables, rows):
 @given(FILLS, FILLS)
 def test_fills_of_every_run_in_order_whatever_their_rows_were_called(first, second):
     first, second = fill_rows(first), fill_rows(second)
-    found = recovery.recover(contents(records(BOTH, first), records(TURNED, second)), TURNED)
+    found = recover(contents(records(BOTH, first), records(TURNED, second)), TURNED)
     assert named(TURNED, found.fills) == named(BOTH, first) + named(TURNED, second)
 
 
@@ -111,9 +117,7 @@ def holder(run, tables):
 def check(run, fills):
     rows = fill_rows(fills)
     held = holder(run, TURNED)
-    recovery.restore(
-        {name: held.context(name) for name in held.names}, recovery.recover(contents(records(BOTH, rows)), TURNED)
-    )
+    recovery.restore({name: held.context(name) for name in held.names}, recover(contents(records(BOTH, rows)), TURNED))
     direct = positions.make_positions(2, len(TURNED.currencies))
     twin = {b"BTCUSDT": [0, Fraction(0)], b"ETHUSDT": [0, Fraction(0)]}
     for symbol, code, side, price, quantity, fee in named(BOTH, rows):
@@ -150,23 +154,23 @@ def test_a_strategy_without_a_position_and_a_process_without_risk_are_left_alone
     held.names = ["signal"]
     recovery.restore(
         {name: held.context(name) for name in held.names},
-        recovery.recover(contents(records(BOTH, fill_rows([(0, m.BUY, 1, 1, 0, 0)]))), BOTH),
+        recover(contents(records(BOTH, fill_rows([(0, m.BUY, 1, 1, 0, 0)]))), BOTH),
     )
     assert not held.context("signal").state["mine"].any()
     assert not held.context("risk").positions.rows["fills"].any()
 
 
 def test_an_empty_journal_is_flat():
-    assert len(recovery.recover(contents(), BOTH).fills) == 0
+    assert len(recover(contents(), BOTH).fills) == 0
 
 
 def test_an_instrument_that_is_no_longer_there_is_refused():
     with pytest.raises(RecoveryError) as caught:
-        recovery.recover(contents(records(BOTH, fill_rows([(1, m.BUY, 1, 1, 0, 0), (0, m.BUY, 1, 1, 0, 0)]))), ONE)
+        recover(contents(records(BOTH, fill_rows([(1, m.BUY, 1, 1, 0, 0), (0, m.BUY, 1, 1, 0, 0)]))), ONE)
     assert str(caught.value).startswith("the journal holds fills in BTCUSDT:2:8, which the configuration does not")
     assert "\n" not in str(caught.value)
     # Without a fill in it nothing is missed.
-    found = recovery.recover(contents(records(BOTH, fill_rows([(1, m.BUY, 1, 1, 0, 0)]))), ONE)
+    found = recover(contents(records(BOTH, fill_rows([(1, m.BUY, 1, 1, 0, 0)]))), ONE)
     assert found.fills["instrument"].tolist() == [0]
 
 
@@ -174,20 +178,20 @@ def test_other_decimals_are_another_instrument():
     changed = BOTH._replace(instruments=BOTH.instruments.copy())
     changed.instruments["price_decimals"][0] = 3
     with pytest.raises(RecoveryError, match="BTCUSDT:2:8"):
-        recovery.recover(contents(records(BOTH, fill_rows([(0, m.BUY, 1, 1, 0, 0)]))), changed)
+        recover(contents(records(BOTH, fill_rows([(0, m.BUY, 1, 1, 0, 0)]))), changed)
 
 
 def test_fills_before_any_description_are_refused():
     fills = [one for one in records(BOTH, fill_rows([(0, m.BUY, 1, 1, 0, 0)])) if one[0] != journal.NOTE]
     with pytest.raises(RecoveryError, match="fills in "):
-        recovery.recover(contents(fills), BOTH)
+        recover(contents(fills), BOTH)
 
 
 def through_a_file(folder, before, after, rows):
     """Write the journal of a run with the tables `before`, and recover it with `after`."""
     writer = journal_file.JournalWriter(folder / "journal")
     writer.begin_run(b"run", 1)
-    writer.note(recovery.describe(before))
+    writer.note(recovery.describe(before, "paper"))
     made = byte_ring.create(f"shrivenq.{NAME}-{os.getpid()}", 1 << 18)
     try:
         book = journal.make_journal(byte_ring.producer(made))
@@ -198,7 +202,7 @@ def through_a_file(folder, before, after, rows):
         made.unlink()
         made.close()
     writer.close()
-    return recovery.recover(journal_file.read_journal(folder / "journal"), after).fills
+    return recover(journal_file.read_journal(folder / "journal"), after).fills
 
 
 def test_through_a_file(tmp_path):
@@ -216,17 +220,109 @@ def test_as_many_instruments_as_there_can_be(tmp_path):
     currencies["decimals"] = 18
     before = BOTH._replace(instruments=instruments, currencies=currencies)
     after = BOTH._replace(instruments=instruments[::-1], currencies=currencies[::-1])
-    assert len(recovery.describe(before)) > 2 * journal.PAYLOAD_MAX
+    assert len(recovery.describe(before, "paper")) > 2 * journal.PAYLOAD_MAX
     rows = fill_rows([(i, m.BUY, 1, 1, 0, 2 * i + 1) for i in range(count)])
     fills = through_a_file(tmp_path, before, after, rows)
     assert named(after, fills) == named(before, rows)
     assert fills["instrument"].tolist() == list(range(count - 1, -1, -1))
 
 
-def test_a_live_venue_asks_from_the_last_trade_of_each_instrument_on():
-    trades = np.full(len(BOTH.instruments), -2)
-    rows = fill_rows([(0, m.BUY, 1, 1, 0, 0), (0, m.SELL, 1, 1, 0, 0)])
-    rows["trade_id"] = [7, 5]
-    recovered = recovery.recover(contents(records(BOTH, rows)), BOTH)
-    recovery.restore({"live_venue": SimpleNamespace(trades=trades)}, recovered)
-    assert trades.tolist() == [7, *[-2] * (len(trades) - 1)]
+RUN = np.array([(b"0123abcd", 7, 0, 0)], journal.RUN_RECORD)
+
+
+def venue():
+    trades = np.full((len(BOTH.instruments), LOOK_BACK), NEVER_LOOKED)
+    return SimpleNamespace(trades=trades, unsettled=np.zeros(UNSETTLED_MAX, UNSETTLED))
+
+
+def looks(*last):
+    rows = np.zeros(len(last), m.REPORT)
+    rows["kind"], rows["instrument"], rows["trade_id"], rows["sequence"] = m.LOOKED, range(len(last)), last, -1
+    return rows
+
+
+def test_a_live_venue_asks_from_the_last_trades_of_each_instrument_on():
+    rows = fill_rows([(0, m.BUY, 1, 1, 0, 0), (0, m.SELL, 1, 1, 0, 0), (0, m.SELL, 1, 1, 0, 0)])
+    rows["trade_id"] = [7, 5, 7]
+    rows = [*looks(3, NO_TRADES), *rows]
+    held = venue()
+    recovery.restore({"live_venue": held}, recover(contents(records(BOTH, rows, "live")), BOTH, "live"))
+    before = trade_key(3, m.SELL)
+    known = [trade_key(7, m.BUY), trade_key(5, m.SELL), trade_key(7, m.SELL)]
+    assert held.trades[0].tolist() == known + [before] * (LOOK_BACK - 3)
+    assert held.trades[1].tolist() == [trade_key(NO_TRADES, m.SELL)] * LOOK_BACK
+
+
+def test_of_many_trades_the_last_are_known():
+    rows = fill_rows([(1, m.BUY, 1, 1, 0, 0)] * 100)
+    rows["trade_id"] = range(100)
+    held = venue()
+    recovery.restore({"live_venue": held}, recover(contents(records(BOTH, rows, "live")), BOTH, "live"))
+    assert sorted(held.trades[1]) == [trade_key(one, m.BUY) for one in range(100 - LOOK_BACK, 100)]
+
+
+def test_a_fill_that_was_told_twice_counts_once():
+    rows = fill_rows([(0, m.BUY, 1, 5, 0, 0), (0, m.BUY, 1, 5, 0, 0)])
+    rows["sequence"] = [4, -1]
+    assert recover(contents(records(BOTH, rows)), BOTH).fills["last_quantity"].tolist() == [5]
+
+
+def sent(*orders):
+    """Spell ORDER records: (number, kind, target's number)."""
+    rows = np.zeros(len(orders), m.ORDER)
+    for row, (number, kind, target) in zip(rows, orders, strict=True):
+        row["order_id"], row["kind"] = 7 << m.EPOCH_SHIFT | number, kind
+        row["target_id"] = 7 << m.EPOCH_SHIFT | target if target else 0
+        row["time_ns"], row["instrument"] = 1_000 + number, number % 2
+    return [(journal.ORDER_SENT, row.tobytes()) for row in rows]
+
+
+def said(*reports):
+    """Spell REPORT records: (kind, number, target's number, flags)."""
+    rows = np.zeros(len(reports), m.REPORT)
+    for row, (kind, number, target, flags) in zip(rows, reports, strict=True):
+        row["kind"], row["order_id"], row["flags"] = kind, 7 << m.EPOCH_SHIFT | number, flags
+        row["target_id"] = 7 << m.EPOCH_SHIFT | target if target else 0
+        row["venue_order_id"] = 900 + number
+    return [(journal.REPORT_SEEN, row.tobytes()) for row in rows]
+
+
+def test_orders_without_an_end_are_found_by_the_names_the_venue_knows_them_by():
+    run = [
+        (journal.RUN, RUN.tobytes()),
+        (journal.NOTE, recovery.describe(BOTH, "live").encode()),
+        *sent((1, m.NEW, 0), (2, m.NEW, 0), (3, m.NEW, 0), (4, m.CANCEL, 3), (5, m.NEW, 0), (6, m.NEW, 0)),
+        *said((m.ACCEPTED, 1, 0, 0), (m.ACCEPTED, 3, 0, 0), (m.CANCELLED, 4, 3, m.FINAL), (m.OVER, 6, 0, 0)),
+        *sent((7, m.REPLACE, 1), (8, m.NEW, 0), (9, m.NEW, 0)),
+        *said((m.REPLACED, 7, 1, 0), (m.REJECTED, 8, 0, m.FINAL), (m.FILL, 9, 0, m.FINAL), (m.UNKNOWN, 5, 0, 0)),
+    ]
+    found = recover(contents(run), TURNED, "live").unsettled
+    told = [
+        (one["name"].decode(), int(one["venue_order_id"]), int(one["instrument"]), int(one["time_ns"])) for one in found
+    ]
+    assert told == [
+        ("0123abcd-7-2", 0, 1, 1_002),
+        ("0123abcd-7-5", 0, 0, 1_005),
+        ("0123abcd-7-7", 907, 0, 0),
+    ]
+    held = venue()
+    recovery.restore({"live_venue": held}, recover(contents(run), TURNED, "live"))
+    assert held.unsettled["order_id"].astype(bool).tolist() == [True] * 3 + [False] * (UNSETTLED_MAX - 3)
+
+
+def test_a_journal_is_of_one_kind_of_mode():
+    live, paper = contents(records(BOTH, [], "live")), contents(records(BOTH, [], "paper"))
+    with pytest.raises(RecoveryError, match=r"^the journal is of mode paper: run mode live under another name$"):
+        recover(paper, BOTH, "live")
+    with pytest.raises(RecoveryError, match=r"^the journal is of mode live: run mode paper under another name$"):
+        recover(live, BOTH, "paper")
+
+
+def test_more_orders_without_an_end_than_can_be_asked_about_are_refused():
+    run = [
+        (journal.RUN, RUN.tobytes()),
+        (journal.NOTE, recovery.describe(BOTH, "live").encode()),
+        *sent(*[(number, m.NEW, 0) for number in range(1, UNSETTLED_MAX + 2)]),
+    ]
+    with pytest.raises(RecoveryError, match=f"^the journal holds {UNSETTLED_MAX + 1} orders without an end"):
+        recover(contents(run), BOTH, "live")

@@ -19,7 +19,6 @@ from shrivenq.pipeline.rest import HttpClient, Requests, RestError, Side, check_
 from shrivenq.shm import byte_ring, segment
 from shrivenq.shm.atomics import store_word
 from shrivenq.stages import control
-from shrivenq.stages.live import source
 from shrivenq.stages.live.source import Config
 from tests.pipeline.pipeline_rig import tables
 from tests.pipeline.test_venue_symbols import info
@@ -66,11 +65,11 @@ class World:
         self.venue, self.log, self.now_s = Venue(), Log(), 0.0
         self.segment = byte_ring.create(f"{segment.PREFIX}test-rest-{uuid.uuid4().hex[:12]}", 1 << 16)
         self.reader = byte_ring.consumer(self.segment)
-        self.resync, self.live, self.words, self.hold = (np.zeros(512, np.int64) for _ in range(4))
-        self.live[source.OPEN] = 1
+        self.resync, self.streaming, self.words, self.hold = (np.zeros(512, np.int64) for _ in range(4))
+        self.streaming[:2] = 1
         self.requests = Requests(self.venue, clock=lambda: self.venue.now_ns)
         self.side = Side(
-            Config(**config), tables(), self.requests, byte_ring.producer(self.segment), self.resync, self.live,
+            Config(**config), tables(), self.requests, byte_ring.producer(self.segment), self.resync, self.streaming,
             self.words, self.hold, self.log, random.Random(1), lambda: self.now_s,
         )  # fmt: skip
 
@@ -104,13 +103,20 @@ def frame(symbol):
 
 
 def test_every_instrument_gets_a_snapshot_once_its_streams_are_open(world):
-    world.live[source.OPEN] = 0
+    world.streaming[:2] = 0
     assert world.run(0.1) == []
-    world.live[source.OPEN] = 1
+    world.streaming[:2] = 1
     assert sorted(payload for _, payload in world.run(0.2)) == [frame(b"btcusdt"), frame(b"ethusdt")]
     assert world.asked("depth")[0].endswith("&limit=5000")
     assert world.run(5) == []
     assert world.words[rest.SNAPSHOTS] == 2
+
+
+def test_an_instrument_whose_connection_is_lost_waits_for_it_alone(world):
+    world.streaming[0] = 0
+    assert [payload for _, payload in world.run(0.2)] == [frame(b"ethusdt")]
+    world.streaming[0] = 1
+    assert [payload for _, payload in world.run(0.2)] == [frame(b"btcusdt")]
 
 
 def test_what_book_asks_for_is_fetched_and_repeats_wait_longer(world):
@@ -322,7 +328,8 @@ def test_the_process_of_a_run_serves_it_until_it_is_told_to_stop():
     try:
         with serving(lambda path: (200, DEPTH if "/depth" in path else b"{}")) as url:
             reader = byte_ring.consumer(assembly.segments["rest"])
-            store_word(assembly.control("live"), source.OPEN, 1)
+            for row in range(2):
+                store_word(assembly.control("streaming"), row, 1)
             started = rest.start(Config(rest_url=url), found, assembly, Log())
             frames, end = [], time.monotonic() + 20
             while len(frames) < 2:

@@ -34,7 +34,8 @@ def exchange(tmp_path, monkeypatch):
     shipped = Path(topology.__file__).resolve().parent.parent / "configs" / "exchange.toml"
     port = free_port()
     path = tmp_path / "exchange.toml"
-    path.write_text(re.sub(r"^port = \d+", f"port = {port}", shipped.read_text(), flags=re.MULTILINE))
+    text = shipped.read_text().replace("port = 9000", "port = 0")
+    path.write_text(re.sub(r"^port = \d{4}", f"port = {port}", text, flags=re.MULTILINE))
     return path, port
 
 

@@ -187,6 +187,8 @@ class Twin:
         rows = np.zeros(2, m.TICK)
         rows["cause"], rows["time_ns"], rows["kind"] = self.number, self.last_ns, (kind, m.END)
         rows[1]["count"] = 1
+        if kind == m.LOST:
+            rows[0]["instrument"] = -1
         return rows
 
 

@@ -249,12 +249,12 @@ def test_a_ban_is_waited_for(tmp_path):
         refused = rig.send()
         assert rig.reason(rig.wait(m.REJECTED, refused)) == "banned"
         rig.until(lambda: "venue disconnected" in rig.log.events(), "the cut")
-        assert dict(rig.log.lines)["venue disconnected"]["again_in_ms"] > 50_000
+        assert dict(rig.log.lines)["venue disconnected"]["again_in_ms"] > 60_000  # a second more: clocks differ
         rig.session._try_ns = 0  # somebody who does not wait is told to
         rig.venue.buckets.words[:] = 0
         rig.venue.live.words[receive.ATTENTION] = 1
         rig.until(lambda: rig.log.events().count("venue disconnected") == 2, "the refusal")
-        assert rig.log.lines[-1][1]["again_in_ms"] >= 119_000
+        assert 50_000 < rig.log.lines[-1][1]["again_in_ms"] <= 60_000  # Retry-After of the refused handshake
         rig.close()
 
 

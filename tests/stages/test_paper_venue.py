@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from shrivenq.stages import control, paper_venue
+from shrivenq.stages import book_sync, control, paper_venue
 from shrivenq.stages import messages as m
 from shrivenq.stages.conductor import DONE, GRANTED_NS, GRANTS, NEVER, NEXT_DUE_NS
 from tests.stages.naive_book import Diff, Snapshot, Trade, read_capture
@@ -131,6 +131,23 @@ def test_a_lost_feed_makes_the_books_invalid(rig):
     rig.buy(1000, 2)
     assert reasons(rig) == ["no_touch"]
     assert rig.context.words[paper_venue.FEED_GAPS] == 1
+
+
+def test_a_loss_of_one_instrument_leaves_the_others_alone():
+    rig = VenueRig(instruments=instruments_of(2))
+    for row in range(2):
+        rig.snapshot(BIDS, ASKS, row)
+    rig.step()
+    status = rig.context.sync.state["status"]
+    assert status.tolist() == [book_sync.LIVE] * 2
+    rig.tick(kind=m.LOST, instrument=1)
+    rig.tick(kind=m.END, instrument=1)
+    rig.step()
+    assert status.tolist() == [book_sync.LIVE, book_sync.INVALID]
+    rig.tick(kind=m.LOST, instrument=-1)
+    rig.tick(kind=m.END)
+    rig.step()
+    assert status.tolist() == [book_sync.INVALID] * 2
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -62,6 +62,7 @@ def make_config(folder: Path, **tables) -> configuration.Config:
     text = INSTRUMENTS + "".join(INSTRUMENT.format(symbol=base + "USDT", base=base) for base in ("BTC", "ETH"))
     (folder / "instruments.toml").write_text(text)
     shipped["port"] = 0
+    shipped["fix"] = {"port": 0}
     shipped["instruments"] = {"file": "instruments.toml"}
     shipped["market"] = {"source": "none"}
     for name, table in tables.items():
@@ -86,6 +87,7 @@ class Rig:
         self.server = self.simulator.server()
         self.socket = self.simulator.listen()
         self.port = self.socket.getsockname()[1]
+        self.fix_port = self.simulator.fix_port
         self.rest = f"http://127.0.0.1:{self.port}"
         self.ws = f"ws://127.0.0.1:{self.port}"
         self.loop = asyncio.new_event_loop()

@@ -27,7 +27,11 @@ def write_config(folder, port=0):
     text = INSTRUMENTS + "".join(INSTRUMENT.format(symbol=base + "USDT", base=base) for base in ("BTC", "ETH"))
     (folder / "instruments.toml").write_text(text)
     text = (SHIPPED / "exchange.toml").read_text()
-    text = text.replace("port = 9443", f"port = {port}").replace("instruments_binance_spot.toml", "instruments.toml")
+    text = (
+        text.replace("port = 9443", f"port = {port}")
+        .replace("port = 9000", "port = 0")
+        .replace("instruments_binance_spot.toml", "instruments.toml")
+    )
     text = text.replace('BTCUSDT = "61800", ETHUSDT = "2610"', 'BTCUSDT = "600", ETHUSDT = "30"')
     (folder / "exchange.toml").write_text(text)
     return str(folder / "exchange.toml")
@@ -42,7 +46,7 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path, number):
     try:
         line = process.stdout.readline()
         assert line.startswith("exchange: BTCUSDT, ETHUSDT at http://127.0.0.1:"), line + process.stderr.read()
-        url = line.split(" at ")[1].split(";")[0]
+        url = line.split(" at ")[1].split(",")[0]
         # The line comes before the loop runs; the socket listens already.
         assert httpx.get(url + "/api/v3/ping", timeout=60).json() == {}
         with websockets.sync.client.connect(url.replace("http", "ws") + "/ws/btcusdt@trade") as one:

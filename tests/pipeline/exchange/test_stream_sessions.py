@@ -151,8 +151,9 @@ def test_too_many_attempts_to_connect_are_refused(tmp_path):
         with pytest.raises(websockets.exceptions.InvalidStatus, match="429"), connect(rig):
             pass
         rig.call(lambda: rig.venue.limits.address("127.0.0.1").ban(60_000_000, now_us))
-        with pytest.raises(websockets.exceptions.InvalidStatus, match="418"), connect(rig):
+        with pytest.raises(websockets.exceptions.InvalidStatus, match="418") as caught, connect(rig):
             pass
+        assert caught.value.response.headers["Retry-After"] == "60"
 
 
 def test_a_session_has_its_time(tmp_path):

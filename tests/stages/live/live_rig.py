@@ -72,7 +72,7 @@ class Server:
 
 
 class Driver:
-    """A LiveSource, polled as the market_data stage does; `taken` are the messages, None for LOST."""
+    """A LiveSource, polled as the market_data stage does; `taken` are the messages, None for one that says lost."""
 
     def __init__(self, url, *, symbols=None, rest=None, **options):
         self.instruments = make_instruments("spot") if symbols is None else make_symbols_table(symbols)
@@ -82,7 +82,7 @@ class Driver:
         self.live, self.frames = self.source.live, self.source.frames
         self.loop = np.zeros(512, np.int64)
         self.loop[stage.OFFSET_NS] = time.time_ns() - time.monotonic_ns()
-        self.taken, self.stamps = [], []
+        self.taken, self.flags, self.stamps = [], [], []
 
     def info(self, event, **fields):
         self.lines.append((event, fields))
@@ -103,7 +103,8 @@ class Driver:
             frame = self.frames.index[row]
             begin = int(frame["offset"])
             payload = self.frames.data[begin : begin + int(frame["length"])].tobytes()
-            self.taken.append(None if frame["flags"] & f.LOST else payload)
+            self.taken.append(None if b'@lost","data":{}' in payload else payload)
+            self.flags.append(int(frame["flags"]))
             self.stamps.append((int(frame["wire_ns"]), int(frame["time_ns"]), *self.live.stamps[row].tolist()))
         self.frames.words[f.TAKEN] = self.frames.words[f.COUNT]
 

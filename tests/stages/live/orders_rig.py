@@ -35,6 +35,16 @@ def logon(name, timestamp_ms, api_key=TRADER):
     return json.dumps({"id": name, "method": "session.logon", "params": params}).encode()
 
 
+def fix_logon(sender, sending_time, heartbeat_s, api_key=TRADER):
+    """Spell a FIX Logon as `pipeline.signing` does."""
+    signature = base64.b64encode(_SIGNER.sign(f"A\x01{sender}\x01SPOT\x011\x01{sending_time}".encode())).decode()
+    fields = [(35, "A"), (34, 1), (49, sender), (52, sending_time), (56, "SPOT"), (95, len(signature)), (96, signature)]
+    fields += [(98, 0), (108, heartbeat_s), (141, "Y"), (553, api_key), (25035, 2)]
+    body = "".join(f"{tag}={value}\x01" for tag, value in fields)
+    text = f"8=FIX.4.4\x019={len(body)}\x01{body}"
+    return f"{text}10={sum(text.encode()) % 256:03d}\x01".encode()
+
+
 class Log:
     """Keeps what is logged: (event, fields)."""
 
@@ -53,7 +63,7 @@ class Log:
 class OrdersRig:
     """A gateway with a live venue; `said` is what risk is told."""
 
-    def __init__(self, url, tables, *, unknown_after_ms=60_000, run=RUN, logon=logon, **config):
+    def __init__(self, url, tables, *, unknown_after_ms=60_000, run=RUN, logon=logon, fix_logon=fix_logon, **config):
         self.instruments, self.currencies = tables.instruments, tables.currencies
         self.loop, self.gateway_loop = np.zeros(512, np.int64), np.zeros(512, np.int64)
         for loop in (self.loop, self.gateway_loop):
@@ -68,7 +78,8 @@ class OrdersRig:
         self.feed, fill_feed = private_ring(m.TICK, 256)
         journal, self.journal = private_bytes(1 << 20)
         self.log, self.run = Log(), np.frombuffer(run, np.uint8)
-        self.number = next(EPOCHS) << m.EPOCH_SHIFT
+        epoch = next(EPOCHS)
+        self.number = epoch << m.EPOCH_SHIFT
         shared = {"kill": self.kill, "hold": self.hold, "run": self.run, "orders": self.pool}
         limits = {row["symbol"].decode(): LIMITS for row in self.instruments}
         gateway_config = gateway.Config(unknown_after_ms=unknown_after_ms, orders_max=1000, window_ms=1, limits=limits)
@@ -82,7 +93,8 @@ class OrdersRig:
         self.setup = stage.Setup(
             v.Config(environment="simulator", url=url, key="file:none", **config), self.instruments, self.currencies,
             {"from_venue": to_gateway}, {"to_venue": at_venue, "fill_feed": fill_feed}, self.loop,
-            {**shared, "slots": self.pool.slots, "generation": self.pool.generation, "logon": logon}, log=self.log,
+            {**shared, "slots": self.pool.slots, "generation": self.pool.generation, "epoch": np.array([epoch]),
+             "logon": logon, "fix_logon": fix_logon}, log=self.log,
         )  # fmt: skip
         self.venue = live_venue.build(self.setup)
         (self.poll,) = self.setup.polls
@@ -168,9 +180,8 @@ class OrdersRig:
         )
 
     def close(self):
-        if self.session._link is not None:
-            self.session._link.close("the test is over")
-        self.session._resolver.close()
+        (close,) = self.setup.closes
+        close()
 
 
 def tables_of(rig):

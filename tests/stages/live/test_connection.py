@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
+import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
 
@@ -12,13 +16,27 @@ from shrivenq.stages.live import connection as c
 from shrivenq.stages.live.connection import Closed, Connection, Message, Restarting
 
 S = 1_000_000_000
+NOTICES = [
+    b'{"result":null,"id":1}',
+    b'{"result":null,"id":9999999999999999999999}',
+    b'{"result":null,"id":[1]}',
+    b'{"e":"serverShutdown"}',
+    b'{"data":{"e":"serverShutdown"}}',
+    b'{"code":2,"msg":"a\\nb"}',
+    b'{"error":null}',
+    b'{"data":7}',
+    b"\x88\x00",
+    b"\x89\x00",
+    b"\x01\x01a",
+    b"\x80\x01b",
+]
 
 
 class Peer:
     """A server without I/O."""
 
-    def __init__(self, streams=("a@trade",), now=0):
-        self.connection = Connection("ws://localhost:1", list(streams), now)
+    def __init__(self, streams=("a@trade",), now=0, url="ws://localhost:1", api_key=""):
+        self.connection = Connection(url, list(streams), now, api_key)
         self.protocol = ServerProtocol()
         self.protocol.receive_data(self.connection.data_to_send())
         (self.request,) = self.protocol.events_received()
@@ -45,6 +63,17 @@ def test_it_opens_with_every_stream_in_the_url():
     assert peer.connection.state == c.OPEN
     assert not peer.connection.events
     assert peer.connection.deadline_ns() == 0
+
+
+def test_a_path_of_the_url_stays_in_front_and_the_key_is_named_in_the_handshake_alone(caplog):
+    caplog.set_level(logging.DEBUG)
+    peer = Peer(url="ws://localhost:1/sbe/", api_key="canary0key").accept()
+    assert peer.request.path == "/sbe/stream?streams=a@trade"
+    assert peer.request.headers[c.KEY_HEADER] == "canary0key"
+    assert c.KEY_HEADER not in Peer().request.headers
+    said = [one.getMessage() for one in caplog.records if one.name != "websockets.server"]
+    assert not any("canary0key" in one for one in said)
+    assert not any("canary0key" in repr(event) for event in peer.connection.events)
 
 
 def test_streams_that_do_not_fit_are_asked_for_at_a_pace_the_venue_bears():
@@ -95,6 +124,18 @@ def test_a_subscription_without_an_answer_is_given_up_on():
         (b"hello\r\n\r\n", "not a WebSocket server", 0),
         (b"\x00" * (c.RESPONSE_MAX + 1), "not a WebSocket server", 0),
         (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "not a WebSocket server", 0),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", "not a WebSocket server", 0),
+        (
+            b'HTTP/1.1 401 Unauthorized\r\nContent-Length: 30\r\n\r\n{"code":-2015,"msg":"Invalid"}',
+            'the venue answers HTTP 401 to the handshake: {"code":-2015,"msg":"Invalid"}',
+            0,
+        ),
+        (b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nsorry\r\n0\r\n\r\n", "HTTP 503", 0),
+        (b"HTTP/1.1 403 No\r\nContent-Type: text/html\r\n\r\n<html>\n\x1b[31m<p>", "handshake: <html>  [31m<p>", 0),
+        (b"HTTP/1.1 302 Found\r\nLocation: https://elsewhere\r\n\r\n", "HTTP 302", 0),
+        (b"HTTP/1.1 999 \xff\r\n\r\n", "not a WebSocket server", 0),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "not a WebSocket server", 0),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 300 + b"\r\n", "not a WebSocket server", 0),
     ],
 )
 def test_a_refused_handshake_says_why_and_for_how_long(response, reason, retry):
@@ -105,6 +146,69 @@ def test_a_refused_handshake_says_why_and_for_how_long(response, reason, retry):
     assert closed.retry_after_s == retry
     assert "\n" not in closed.reason
     assert peer.connection.state == c.CLOSED
+
+
+def test_a_refusal_waits_for_its_body_and_counts_without_it():
+    head, body = b"HTTP/1.1 418 I'm a teapot\r\ncontent-length:  6\r\nRetry-After: 33\r\n\r\n", b"banned"
+    peer = Peer()
+    for size in range(len(body)):
+        assert peer.connection.receive_response(head + body[:size], 0) == 0
+    assert peer.connection.state == c.UPGRADING
+    assert peer.connection.receive_response(head + body, 0) == len(head + body)
+    assert peer.connection.events.pop() == Closed("the venue answers HTTP 418 to the handshake: banned", 33)
+    peer = Peer()
+    assert peer.connection.receive_response(head + b"ba", 0, is_all=True) == len(head) + 2
+    assert peer.connection.events.pop() == Closed("the venue answers HTTP 418 to the handshake: ba", 33)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_mutated_answer_to_the_handshake_opens_or_closes_in_one_line(seed):
+    rng = random.Random(seed)
+    for _ in range(10):
+        peer = Peer()
+        peer.protocol.send_response(peer.protocol.accept(peer.request))
+        answer = bytearray(b"".join(peer.protocol.data_to_send()))
+        for _ in range(rng.randrange(1, 5)):
+            at = rng.randrange(len(answer))
+            answer[at : at + rng.randrange(3)] = rng.randbytes(rng.randrange(3))
+        took = peer.connection.receive_response(bytes(answer), 0)
+        assert 0 <= took <= len(answer), f"seed {seed}"
+        if took == 0:
+            peer.connection.receive_eof(0, "closed by the venue")
+        assert peer.connection.state in (c.OPEN, c.CLOSED), f"seed {seed}"
+        for event in peer.connection.events:
+            assert "\n" not in event.reason, f"seed {seed}"
+            assert event.reason.isprintable(), f"seed {seed}"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.one_of(st.binary(max_size=200), st.sampled_from(NOTICES)), max_size=12), st.booleans())
+def test_whatever_comes_it_says_one_line_or_passes_it_on(pieces, as_notice):
+    peer = Peer(["a@trade"] * 300).accept()
+    for number, piece in enumerate(pieces):
+        if as_notice:
+            peer.connection.receive_notice(piece, number)
+        else:
+            peer.connection.receive_frames(piece, number)
+        peer.connection.tick(number)
+        peer.connection.data_to_send()
+    closed = [event for event in peer.connection.events if isinstance(event, Closed)]
+    assert len(closed) == (peer.connection.state == c.CLOSED)
+    assert all("\n" not in one.reason for one in closed)
+
+
+def test_fragments_of_binary_stay_binary():
+    peer = Peer().accept()
+    pieces = [(Opcode.BINARY, b'{"stream":"', False), (Opcode.CONT, b"\x00\x01", True), (Opcode.BINARY, b"", True)]
+    for opcode, payload, fin in pieces:
+        peer.connection.receive_frames(Frame(opcode, payload, fin=fin).serialize(mask=False), 0)
+    assert list(peer.connection.events) == [
+        Message(b'{"stream":"\x00\x01', is_binary=True),
+        Message(b"", is_binary=True),
+    ]
+    for opcode, payload, fin in [(Opcode.TEXT, b'{"stream":"b@trade"', False), (Opcode.CONT, b"}", True)]:
+        peer.connection.receive_frames(Frame(opcode, payload, fin=fin).serialize(mask=False), 0)
+    assert peer.connection.events.pop() == Message(b'{"stream":"b@trade"}')
 
 
 def test_a_ping_is_answered_between_the_fragments_of_a_message():

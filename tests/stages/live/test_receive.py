@@ -280,13 +280,13 @@ def test_snapshots_come_through_the_ring_and_too_large_ones_are_counted():
 
 
 def test_what_python_enters_is_a_frame_like_any_other(rig):
-    r.enter_lost(rig.live, rig.frames, 7)
-    assert r.enter_bytes(rig.live, rig.frames, b"abc", 8, 9)
+    for flags in (f.TEXT, f.BINARY):
+        assert r.enter_bytes(rig.live, rig.frames, b"abc", flags, 8, 9)
     r.enter_again(rig.live, rig.frames, rig.frames.index[1])
     assert rig.frames.words[f.COUNT] == 3
-    assert (rig.frames.index[0]["flags"], rig.frames.index[0]["length"]) == (f.LOST, 0)
-    assert rig.payload(1) == rig.payload(2) == b"abc"
-    assert not r.enter_bytes(rig.live, rig.frames, b"x" * r.STRIPE_BYTES, 0, 0)
+    assert rig.frames.index["flags"][:3].tolist() == [f.TEXT, f.BINARY, f.BINARY]
+    assert rig.payload(0) == rig.payload(1) == rig.payload(2) == b"abc"
+    assert not r.enter_bytes(rig.live, rig.frames, b"x" * r.STRIPE_BYTES, f.TEXT, 0, 0)
 
 
 def test_a_stage_without_live_data_has_nothing_in_its_place():

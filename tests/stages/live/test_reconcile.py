@@ -12,11 +12,13 @@ from shrivenq.stages import messages as m
 from shrivenq.stages import orders as o
 from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.live.reconcile import PAGE, OpenOrder, Orders, Reconciliation
+from shrivenq.stages.venues.binance_orders import ABSENCE_MS
 from shrivenq.stages.venues.binance_reports_slow import Refused
 from tests.stages.live.orders_rig import OrdersRig
 from tests.stages.venue_rig import currencies, instruments_of
 
 OWN = 7 << m.EPOCH_SHIFT | 1
+ABSENCE_NS = ABSENCE_MS * 1_000_000
 
 
 class Desk:
@@ -29,9 +31,26 @@ class Desk:
         self.context, self.pool = made.venue, made.pool
         self.asked, self.queried = [], []
         self.orders = Orders(self.pool.slots, self.pool.generation)
+        self.compare()
+
+    def compare(self, now_ns=0):
+        self.asked.clear()
         self.one = Reconciliation(
-            self.context, self.orders, lambda name, _, params: self.asked.append((name, params)), self.queried.append
-        )
+            self.context, self.orders, lambda name, _, params: self.asked.append((name, params)),
+            self.queried.append, now_ns,
+        )  # fmt: skip
+        return self.one
+
+    def left_behind(self, number, time_ns, venue_order_id=0, instrument=0):
+        """Let an earlier run have sent an order whose end the journal does not hold; return its name."""
+        name = f"0123abcd-3-{number}"
+        at = int((self.context.unsettled["order_id"] != 0).sum())
+        self.context.unsettled[at] = (name.encode(), 3 << m.EPOCH_SHIFT | number, venue_order_id, instrument, time_ns)
+        return name
+
+    def know(self, row, *trades):
+        """Let these be the trades known of an instrument: (id, side)."""
+        self.context.trades[row] = [o.trade_key(*one) for one in (trades * v.LOOK_BACK)[: v.LOOK_BACK]]
 
     def open(self, order_id, state, venue_order_id=0):
         slot = pool.allocate(self.pool)
@@ -45,7 +64,7 @@ class Desk:
 
     def take(self, name, result):
         rows = self.one.take(name, result)
-        self.one.went_on(name, rows)
+        self.one.went_on(name)
         return rows
 
 
@@ -64,7 +83,7 @@ def test_everything_is_asked_and_only_then_compared(desk):
     desk.open(OWN + 1, o.NEW)
     over = desk.open(OWN + 2, o.FILLED)
     pool.give_back(desk.pool, over, desk.pool.generation[over])
-    desk.context.trades[1] = 41
+    desk.know(1, (41, m.SELL))
     desk.one.begin()
     assert desk.queried == [slot]
     desk.answer_rest()
@@ -77,17 +96,36 @@ def test_everything_is_asked_and_only_then_compared(desk):
     assert not desk.one.is_answered
     desk.take("trades SYM1", [])
     assert desk.one.is_answered
-    assert desk.context.trades.tolist() == [v.NO_TRADES, 41]
+    assert set(desk.context.trades[0].tolist()) == {o.trade_key(v.NO_TRADES, m.SELL)}
 
 
 def test_an_account_is_looked_at_first_without_taking_its_past(desk):
-    assert desk.one.take("trades SYM0", [trade(90)]) == 0
-    assert desk.context.trades[0] == 90
+    assert desk.one.take("trades SYM0", [trade(90)]) == 1
+    assert (desk.context.reports[0]["kind"], desk.context.reports[0]["trade_id"]) == (m.LOOKED, 90)
+    desk.one._ask_trades(0)
+    assert desk.asked == [("trades SYM0", {"symbol": "SYM0", "limit": PAGE, "fromId": 91})]
+
+
+def test_trades_are_asked_for_from_the_oldest_of_the_last_known_and_told_once(desk):
+    """They may be told out of order, and a trade with ourselves is two fills."""
+    for number, side in ((7, m.BUY), (9, m.BUY), (8, m.SELL)):
+        desk.know(0, (5, m.SELL))
+        v.note_trade(desk.context.trades, 0, o.trade_key(number, side))
+    desk.context.trades[0] = o.trade_key(7, m.BUY)
+    for number, side in ((9, m.BUY), (8, m.SELL)):
+        v.note_trade(desk.context.trades, 0, o.trade_key(number, side))
+    desk.one._ask_trades(0)
+    assert desk.asked[0][1]["fromId"] == 7
+    sides = {7: True, 8: False, 9: True, 10: True}
+    told = [trade(number, isBuyer=buyer) for number, buyer in sides.items()] + [trade(9, isBuyer=False)]
+    assert desk.one.take("trades SYM0", told) == 2
+    assert [(int(one["trade_id"]), int(one["side"])) for one in desk.context.reports[:2]] == [(10, m.BUY), (9, m.SELL)]
+    assert desk.one.adopted_fills == 2
 
 
 def test_trades_become_fills_of_our_orders_or_of_nobody_s(desk):
     desk.open(OWN, o.ACCEPTED, venue_order_id=55)
-    desk.context.trades[0] = 3
+    desk.know(0, (3, m.SELL))
     assert desk.one.take("trades SYM0", [trade(4), trade(5, orderId=56, isBuyer=False)]) == 2
     found = desk.context.reports[:2]
     assert found["order_id"].tolist() == [OWN, 0]
@@ -100,34 +138,64 @@ def test_trades_become_fills_of_our_orders_or_of_nobody_s(desk):
 
 def test_a_trade_is_of_the_order_that_the_venue_has_just_named(desk):
     desk.open(OWN, o.UNKNOWN)
-    desk.context.trades[0] = 3
+    desk.know(0, (3, m.SELL))
     desk.one.placed(OWN, 0, 55)
     assert desk.one.take("trades SYM0", [trade(4)]) == 1
     assert desk.context.reports[0]["order_id"] == OWN
 
 
 def test_a_full_page_of_trades_has_another_behind_it(desk):
-    desk.context.trades[0] = 0
+    desk.know(0, (0, m.SELL))
     desk.one._trades_asked = True
     name = "trades SYM0"
-    rows = desk.one.take(name, [trade(number) for number in range(1, PAGE + 1)])
-    desk.context.trades[0] = PAGE
-    desk.one.went_on(name, rows)
+    assert desk.take(name, [trade(number) for number in range(1, PAGE + 1)]) == PAGE
     assert desk.asked == [(name, {"symbol": "SYM0", "limit": PAGE, "fromId": PAGE + 1})]
     assert not desk.one.is_answered
 
 
 def test_open_orders_are_ours_left_behind_or_foreign(desk):
     desk.open(OWN, o.SENT)
+    left = desk.left_behind(9, 0)
     run = desk.context.run.tobytes().decode()
-    names = [f"{run}-7-1", f"{run[:8]}-3-7-2", f"{run}-7-9", "x-HNA2TXFJ", "ffffffff-1-7-2"]
-    desk.one.take("orders SYM0", [{"clientOrderId": name, "orderId": 9} for name in names])
-    assert desk.one.open_orders == [
-        OpenOrder("SYM0", 9, names[1], True),
-        OpenOrder("SYM0", 9, names[2], True),
-        OpenOrder("SYM0", 9, names[3], False),
-        OpenOrder("SYM0", 9, names[4], False),
+    names = [f"{run}-7-1", left, f"{run}-7-9", "x-HNA2TXFJ", "ffffffff-1-7-2"]
+    desk.compare().take("orders SYM0", [{"clientOrderId": name, "orderId": 9} for name in names])
+    assert desk.one.open_orders == [OpenOrder("SYM0", 9, name, name == left) for name in names[1:]]
+
+
+def test_an_order_of_an_earlier_run_is_over_once_the_venue_holds_it_no_more_and_cannot_get_it(desk):
+    arrived, old = desk.left_behind(1, 0, venue_order_id=70), desk.left_behind(2, 1_000)
+    young, late = desk.left_behind(3, ABSENCE_NS), desk.left_behind(4, ABSENCE_NS + 5, instrument=1)
+    desk.compare(ABSENCE_NS + 1_000).begin()
+    asked = [(name, params) for name, params in desk.asked if name.startswith("order ")]
+    assert asked == [
+        (f"order {young}", {"symbol": "SYM0", "origClientOrderId": young}),
+        (f"order {late}", {"symbol": "SYM1", "origClientOrderId": late}),
     ]
+    desk.take("account", {"balances": []})
+    desk.take("orders SYM0", [{"clientOrderId": arrived, "orderId": 70}])
+    desk.take("orders SYM1", [])
+    desk.take(f"order {young}", {"status": "FILLED", "orderId": 71})
+    assert not desk.one.refused(f"order {late}", -1003)
+    assert not desk.one.refused("account", -2013)
+    assert desk.one.refused(f"order {late}", -2013)
+    desk.know(0, (0, m.SELL))
+    assert desk.take("trades SYM0", [trade(1, orderId=71), trade(2, orderId=70)]) == 2
+    numbers = [int(one) & 0xFF for one in desk.context.reports[:2]["order_id"]]
+    assert numbers == [3, 1]
+    desk.take("trades SYM1", [])
+    assert desk.one.is_answered
+    assert desk.one.open_orders == [OpenOrder("SYM0", 70, arrived, True)]
+    assert desk.one.expected == [ABSENCE_NS + 5]
+    assert [one["name"].decode() for one in desk.one.settled()] == [old, young]
+
+
+def test_an_order_of_an_earlier_run_that_arrived_late_is_left_behind(desk):
+    young = desk.left_behind(3, ABSENCE_NS)
+    desk.compare(ABSENCE_NS + 1).begin()
+    desk.take(f"order {young}", {"status": "NEW", "orderId": 71})
+    desk.take("orders SYM0", [{"clientOrderId": young, "orderId": 71}])
+    assert desk.one.open_orders == [OpenOrder("SYM0", 71, young, True)]
+    assert desk.one.settled() == []
 
 
 def test_balances_are_noted_against_us(desk):
@@ -144,11 +212,16 @@ def test_balances_are_noted_against_us(desk):
         ("trades SYM0", [trade(1, symbol="SYM1")]),
         ("trades SYM0", [trade(1, qty="-1")]),
         ("account", []),
+        ("order 0123abcd-3-1", []),
+        ("order 0123abcd-3-1", {"status": "NEW"}),
+        ("order 0123abcd-3-1", {"orderId": 5}),
         ("account", {"balances": [{"asset": "USD", "free": None, "locked": "0"}]}),
     ],
 )
 def test_what_cannot_be_read_is_refused(desk, name, result):
     desk.context.trades[:] = 0
+    desk.left_behind(1, ABSENCE_NS)
+    desk.compare(ABSENCE_NS + 1)
     with pytest.raises(Refused):
         desk.one.take(name, result)
 

@@ -183,9 +183,14 @@ def test_python_is_not_needed_while_market_data_flows(server, drive):
     assert returns == 0
 
 
+SBE = {"encoding": "sbe", "key": "file:x", "stream_url": "ws://localhost:1/sbe", "streams": ("depth", "trade")}
+
+
 def test_good_configurations_are_accepted():
     assert check(Config()) == []
     assert check(Config(streams=("depth20@100ms", "aggTrade"), stream_url="ws://localhost:1")) == []
+    assert check(Config(**SBE)) == []
+    assert check(Config(**SBE | {"streams": ("depth20",)})) == []
 
 
 @pytest.mark.parametrize(
@@ -193,7 +198,14 @@ def test_good_configurations_are_accepted():
     [
         ({"stream_url": "https://x"}, 'stream_url: found "https://x", allowed: wss://HOST or ws://HOST'),
         ({"rest_url": "api.binance.com"}, "rest_url: found"),
-        ({"streams": ("depht",)}, 'streams: found "depht", allowed: depth, '),
+        ({"streams": ("depht",)}, 'streams: found "depht", allowed with encoding "json": depth, '),
+        ({"streams": ("bestBidAsk",)}, 'streams: found "bestBidAsk", allowed with encoding "json": depth, '),
+        (SBE | {"streams": ("aggTrade",)}, 'streams: found "aggTrade", allowed with encoding "sbe": depth, depth20, '),
+        (SBE | {"streams": ("depth@100ms",)}, 'allowed with encoding "sbe": depth, depth20, trade, bestBidAsk'),
+        (SBE | {"streams": ("depth", "depth20")}, "streams: found depth and depth20, allowed: one kind of depth"),
+        (SBE | {"key": ""}, 'key: missing, allowed with encoding "sbe": credential:NAME'),
+        ({"key": "file:x"}, 'key: found one, allowed: only with encoding "sbe"'),
+        ({"stream_url": "ws://x/sbe?streams=y"}, 'stream_url: found "ws://x/sbe?streams=y", allowed: wss://HOST'),
         ({"streams": ("depth", "depth5")}, "streams: found depth and depth5, allowed: one kind of depth"),
         ({"streams": ()}, "streams: found none"),
         ({"streams": ("trade", "trade")}, "one twice"),

@@ -43,7 +43,7 @@ def wire(rig):
 def test_a_whole_frame_goes_at_once(rig, wire):
     rig.venue.outbox[:5] = range(5)
     rig.venue.words[v.OUT_BEGIN], rig.venue.words[v.OUT_END] = 1, 5
-    venue_io.send_out(rig.venue, rig.loop)
+    venue_io.send_out(rig.venue, rig.loop, 0, rig.venue.words, rig.venue.outbox)
     assert wire[1].recv(100) == bytes([1, 2, 3, 4])
     assert not rig.venue.words[v.OUT_END]
     assert not rig.venue.live.words[r.ATTENTION]
@@ -61,7 +61,7 @@ def test_what_is_left_of_a_frame_is_python_s_to_finish(rig, wire):
     size = len(rig.venue.outbox)
     rig.venue.outbox[:] = np.arange(size) % 251
     rig.venue.words[v.OUT_END] = size
-    venue_io.send_out(rig.venue, rig.loop)
+    venue_io.send_out(rig.venue, rig.loop, 0, rig.venue.words, rig.venue.outbox)
     assert rig.venue.live.words[r.ATTENTION]
     assert (rig.venue.words[v.OUT_BEGIN], rig.venue.words[v.OUT_END]) == (0, size)
     # While it waits, no order is taken: frames never mix.
@@ -75,7 +75,7 @@ def test_what_is_left_of_a_frame_is_python_s_to_finish(rig, wire):
 def test_a_broken_socket_ends_the_connection(rig, wire):
     wire[1].close()
     rig.venue.words[v.OUT_END] = 3
-    venue_io.send_out(rig.venue, rig.loop)
+    venue_io.send_out(rig.venue, rig.loop, 0, rig.venue.words, rig.venue.outbox)
     row = rig.venue.live.rows[0]
     assert row["failed"] > 0
     assert row["mode"] == r.OFF

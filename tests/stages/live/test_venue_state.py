@@ -11,7 +11,16 @@ GOOD = {"environment": "simulator", "url": "ws://127.0.0.1:1", "key": "environme
 
 
 @pytest.mark.parametrize(
-    "changed", [{"environment": "paper"}, {"roll_h": 24}, {"roll_h": 0}, {"url": "x" * 201}, {"keys": "x"}]
+    "changed",
+    [
+        {"environment": "paper"},
+        {"order_entry": "smoke"},
+        {"fix_url": "x" * 201},
+        {"roll_h": 24},
+        {"roll_h": 0},
+        {"url": "x" * 201},
+        {"keys": "x"},
+    ],
 )
 def test_what_cannot_be_meant_is_refused(changed):
     assert msgspec.convert(GOOD, Config).roll_h == 23.5

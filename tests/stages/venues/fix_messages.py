@@ -257,8 +257,12 @@ def slow(text, sequence=1):
         if kind in ("9", "XAR"):
             if 11 not in fields:
                 raise Nonsense
-            row = SYMBOLS.index(fields[55]) if fields.get(55) in SYMBOLS else -1
-            return refused(fields, m.CANCEL if kind == "9" else m.AMEND, row, own(fields, 11), own(fields, 41))
+            row, order_id = SYMBOLS.index(fields[55]) if fields.get(55) in SYMBOLS else -1, own(fields, 11)
+            if kind == "XAR":
+                return refused(fields, m.AMEND, row, order_id, order_id)
+            if order_id == REQUEST:  # what it was is remembered
+                return refused(fields, m.CANCEL, 1, REQUEST, OWN)
+            return refused(fields, m.CANCEL, row, order_id, own(fields, 41))
         if kind == "r" and fields.get(531) not in ("0", "1"):
             raise Nonsense
         if kind == "3":

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shrivenq.stages.messages import TICK
 from shrivenq.stages.venues.binance_sbe import EVENT_MAX, TRADES_MAX
-from shrivenq.stages.venues.binance_sbe_slow import decode_slow
+from shrivenq.stages.venues.binance_sbe_slow import decode_slow, read_ids
 from shrivenq.stages.venues.binance_slow import Refused
 from shrivenq.stages.venues.binance_symbols import make_symbols
 from tests.stages.venues import sbe_frames as build
@@ -93,3 +93,18 @@ def test_it_answers_or_refuses_whatever_comes(rest, schema, template, block):
         slow(struct.pack("<HHHH", block, template, schema, 0) + rest)
     except Refused as error:
         assert str(error).isprintable()  # noqa: PT017 - a refusal is one of the two answers
+
+
+def test_ids_say_which_part_of_which_stream_a_frame_is():
+    found = [read_ids(VECTORS[name]) for name in ("trades", "best", "depth20", "depth")]
+    assert found == [
+        (10_000, b"BTCUSDT", 5_000_001, 5_000_002, False),
+        (10_001, b"BTCUSDT", 77_000_000_001, 77_000_000_001, True),
+        (10_002, b"BTCUSDT", 77_000_000_001, 77_000_000_001, True),
+        (10_003, b"BTCUSDT", 77_000_000_002, 77_000_000_005, False),
+    ]
+    for frame in VECTORS.values():
+        for size in range(len(frame)):
+            with pytest.raises(Refused):
+                read_ids(frame[:size])
+        assert read_ids(frame + b"more") == read_ids(frame)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shrivenq.stages.messages import SIDE_ASK, TICK
+from shrivenq.stages.messages import END, LOST, SIDE_ASK, TICK
 from shrivenq.stages.venues.binance import EVENT_MAX
 from shrivenq.stages.venues.binance_slow import Refused, decode_slow
 from shrivenq.stages.venues.binance_symbols import make_symbols
@@ -158,3 +158,12 @@ def test_numbers_as_large_as_they_may_be():
     assert event[0]["price"] == int(Decimal("9999999999999999.99") * 100)
     assert (event[0]["quantity"], event[0]["id"]) == (1, 2**63 - 1)
     assert event[0]["venue_ns"] == 9_223_372_036_854_000_000
+
+
+def test_our_own_frame_says_of_one_instrument_that_something_is_lost():
+    event = decode({"stream": "btcusdt@lost", "data": {}})
+    assert event["kind"].tolist() == [LOST, END]
+    assert event["instrument"].tolist() == [0, 0]
+    assert event["count"][1] == 1
+    assert "unknown symbol" in refusal({"stream": "nosuch@lost", "data": {}})
+    assert "data is missing" in refusal({"stream": "btcusdt@lost"})

@@ -205,6 +205,7 @@ def test_a_buffer_that_is_too_small():
     assert fix.encode(make_order(), 1, INSTRUMENTS, run, session, NOW, small) == (0, 0)
     assert fix.encode_heartbeat(session, NOW, small, 0, 0, small) == (0, 0)
     assert fix.encode_test(session, NOW, small) == fix.encode_logout(session, NOW, small) == (0, 0)
+    assert fix.encode_limits(session, NOW, small) == (0, 0)
     assert session.words[fix.NEXT_OUT] == 2
 
 
@@ -224,7 +225,30 @@ def test_session_messages():
     assert fix.encode_heartbeat(session, NOW, data, 0, fix.TEXT_MAX + 1, buffer) == (0, 0)
     assert text(fix.encode_test(session, NOW, buffer)) == [*header("1", 4, sender="A-b_9"), (112, "4")]
     assert text(fix.encode_logout(session, NOW, buffer)) == header("5", 5, sender="A-b_9")
-    assert session.words[fix.NEXT_OUT] == 6
+    assert text(fix.encode_limits(session, NOW, buffer)) == [*header("XLQ", 6, sender="A-b_9"), (6136, "6")]
+    assert session.words[fix.NEXT_OUT] == 7
+
+
+def test_what_was_not_sent_leaves_no_gap():
+    session = fix.make_session("A", 30)
+    session.words[fix.SENT_NS] = 5
+    assert fields_of(written(make_order(), session))[1] == (34, "2")
+    fix.take_back(session, 5)
+    assert (session.words[fix.NEXT_OUT], session.words[fix.SENT_NS]) == (2, 5)
+    assert fields_of(written(make_order(), session))[1] == (34, "2")
+
+
+def test_a_session_is_begun_anew():
+    session = fix.make_session("first", 30)
+    written(make_order(), session)
+    session.words[fix.BROKEN] = 1
+    fix.begin(session, "other")
+    assert fields_of(written(make_order(), session))[:3] == [(35, "D"), (34, "2"), (49, "other")]
+    assert not session.sent[3:]["sequence"].any()
+    assert not session.words[fix.BROKEN]
+    assert session.words[fix.HEARTBEAT_NS] == 30 * S
+    with pytest.raises(ValueError, match="SenderCompID"):
+        fix.begin(session, "a b c")
 
 
 def test_silence_is_tested_then_given_up():
@@ -241,6 +265,15 @@ def test_silence_is_tested_then_given_up():
     assert words[fix.TESTED_NS] == 0
     fix.encode_heartbeat(session, NOW + 60 * S, buffer, 0, 0, buffer)
     assert fix.due(session, NOW + 60 * S) == fix.NOTHING
+
+
+def test_the_next_moment_that_matters():
+    session = fix.make_session("A", 30)
+    words = session.words
+    words[fix.SENT_NS], words[fix.RECEIVED_NS] = NOW + 5, NOW + 7
+    for tested, expected in ((0, NOW + 5 + 30 * S), (NOW + 3, NOW + 3 + 30 * S)):
+        words[fix.TESTED_NS] = tested
+        assert fix.due_ns(session) == expected
 
 
 @pytest.mark.parametrize(

@@ -219,6 +219,34 @@ def test_cancelling_all():
     assert (note_of(refused)["status"], note_of(refused)["code"]) == (400, -1013)
 
 
+REFUSED = ((25016, -2011), (58, "Unknown order sent."))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ((11, spelled(REQUEST)), (37, 76)),  # named by the venue's id: it repeats that alone
+        ((11, spelled(REQUEST)), (41, spelled(OWN))),
+        ((11, "generated"), (41, spelled(OWN))),  # the cancel of a replacement has a name of its own
+    ],
+)
+def test_a_refused_cancel_or_replacement_is_found_again(fields):
+    session = f.make_session()
+    session.sent[2:] = 0
+    fix_order = (int(session.words[fix.NEXT_OUT]), REQUEST, OWN, m.REPLACE, 1)
+    session.sent[fix_order[0]] = fix_order
+    session.words[fix.NEXT_OUT] += 1
+    rows, _ = fast(message("9", *fields, (55, "ETHBTC"), *REFUSED), session)
+    assert [tuple(int(rows[0][name]) for name in ("kind", "order_id", "target_id", "instrument"))] == [
+        (m.CANCEL_REJECTED, REQUEST, OWN, 1)
+    ]
+
+
+def test_a_refused_cancel_of_another_s_is_nobody_s():
+    row = row_of(message("9", (11, "x"), (37, 76), (55, "ETHBTC"), *REFUSED))
+    assert (row["order_id"], row["target_id"]) == (0, 0)
+
+
 def test_rejects_of_messages_that_were_no_orders_are_noted():
     for reference in (1, 4, 999, 3 + fix.SENT_MAX, "x"):
         note = note_of(message("3", (45, reference), (58, "Bad.")))

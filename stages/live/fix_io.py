@@ -1,0 +1,125 @@
+"""Orders out over FIX and what comes back, compiled: the counterpart of `venue_io` on a connection of its own.
+
+The messages of a FIX session are numbered, so an order is counted and encoded first, and taken back if the kill or hold
+word, read immediately before it would be sent, says that it may not go. What is received is read message by message;
+what breaks the session, and what Python has to know of, stops it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shrivenq.shm import ring
+from shrivenq.shm.clock import realtime_ns
+from shrivenq.shm.kernel import inlined, kernel
+from shrivenq.stages import messages as m
+from shrivenq.stages import token_bucket
+from shrivenq.stages.live import receive as r
+from shrivenq.stages.live import venue_state as v
+from shrivenq.stages.live.venue_io import allowed, attend, publish, send_out, stopped
+from shrivenq.stages.stage import time_of
+from shrivenq.stages.venues import answers as a
+from shrivenq.stages.venues import fix
+from shrivenq.stages.venues.fix_reports import GARBLED, INCOMPLETE, frame, scan
+
+DISCONNECTED, MALFORMED = m.REASON["disconnected"], m.REASON["malformed"]
+UNKNOWN_ORDER = m.REASON["unknown_order"]
+
+ROW = 1
+"""Row of the FIX connection in the receiver; the WebSocket API has the first."""
+
+
+@inlined
+def goes_by_fix(context: Any, kind: int) -> bool:
+    """Tell whether a request goes by FIX: where it is configured, all but questions.
+
+    While there is no FIX session cancels go by the WebSocket API, which is the same to the venue.
+    """
+    if context.words[v.BY_FIX] == 0 or kind in (m.QUERY, m.TRADES):
+        return False
+    return context.fix.words[v.READY] != 0 or kind not in (m.CANCEL, m.CANCEL_ALL)
+
+
+@inlined
+def send(context: Any, loop: Any, slot: int) -> int:
+    """Send an order; the reason for which it was not sent, 0 if it was.
+
+    New orders need the account's events too, which come by the WebSocket API.
+    """
+    order, session, words = context.to_venue.slots, context.fix.session, context.fix.words
+    kind, now = order[slot]["kind"], time_of(loop, 0)
+    if words[v.READY] == 0 or (context.words[v.READY] == 0 and kind in (m.NEW, m.REPLACE)):
+        return DISCONNECTED
+    reason = allowed(context.fix.buckets, kind, now)
+    if reason != 0:
+        return reason
+    # No answer says what of the venue's limits is used: what is sent counts at once.
+    token_bucket.answered(context.fix.buckets, kind, now)
+    sent_ns = session.words[fix.SENT_NS]
+    begin, end = fix.encode(order, slot, context.instruments, context.run, session, realtime_ns(), context.fix.outbox)
+    if end == 0:
+        return MALFORMED
+    reason = stopped(context, slot)
+    if reason != 0:
+        fix.take_back(session, sent_ns)
+        return reason
+    words[v.OUT_BEGIN] = begin
+    words[v.OUT_END] = end
+    words[v.SENT] += 1
+    send_out(context, loop, ROW, words, context.fix.outbox)
+    return 0
+
+
+@inlined
+def _is_for_python(context: Any, rows: int, notes: int) -> bool:
+    """Tell whether Python has to see a message that was understood: the session's own, or a refusal to be told."""
+    if notes != 0:
+        return context.notes[0]["kind"] not in (a.HEARTBEAT, a.FOREIGN)
+    if rows == 0:
+        return False
+    kind, reason = context.reports[0]["kind"], context.reports[0]["reason"]
+    if kind == m.CANCEL_REJECTED:
+        return reason != UNKNOWN_ORDER  # a cancel that came too late is usual
+    return kind in (m.REJECTED, m.AMEND_REJECTED, m.UNKNOWN)
+
+
+@kernel
+def parse(context: Any, loop: Any) -> None:
+    """Turn the whole messages of the stripe into reports, up to the first that is Python's (NOTICE).
+
+    SPECIAL is what ends the session: bytes that are no message, or a message that makes no sense or is not the next.
+    """
+    data, row, words = context.frames.data, context.live.rows[ROW], context.fix.words
+    if row["stopped"] in (r.NOTICE, r.SPECIAL) and row["special_begin"] == row["parsed"]:
+        attend(context, loop)  # read, and not yet dealt with: a number counts once
+        return
+    while True:
+        if not ring.claim(context.from_venue, 1):
+            row["stopped"] = r.FULL
+            return
+        at, filled = row["parsed"], row["filled"]
+        size = frame(data, at, filled)
+        if size == INCOMPLETE:
+            row["stopped"] = r.MORE
+            return
+        rows, notes = -1, 0
+        if size != GARBLED:
+            rows, notes = scan(
+                data, at, at + size, context.answers, context.fix.session, realtime_ns(), context.reports, context.notes
+            )
+        row["special_begin"] = at
+        if rows < 0:
+            words[v.READY] = 0
+            row["stopped"] = r.SPECIAL
+            row["special_stop"] = filled
+            break
+        publish(context, loop, 0, rows, False)
+        words[v.SCANNED] += 1
+        row["data_ns"] = row["wire_ns"]
+        row["frames"] += 1
+        if _is_for_python(context, rows, notes):
+            row["stopped"] = r.NOTICE
+            row["special_stop"] = at + size
+            break
+        row["parsed"] = at + size
+    attend(context, loop)
