@@ -350,20 +350,28 @@ def test_every_order_ends_and_every_fill_is_told_once(seed):
     pair = Pair(order_us=3, report_us=2)
     desk, venue = pair.gateway, pair.venue
     ids = []
-    for _ in range(250):
+    for _ in range(300):
         venue.now += chance.randrange(4_000)
         pair.until(venue.now)
         desk.now = venue.now
-        action = chance.randrange(7)
+        action = chance.randrange(10)
         side = chance.choice((m.BUY, m.SELL))
         if action <= 2 and desk.taken() < 30:
             fields = {"order_type": chance.choice((1, 3)), "time_in_force": chance.choice((1, 1, 2, 3))}
+            fields["self_trade"] = chance.randrange(7)
             ids.append(desk.send(m.NEW, side, 1000 + 10 * chance.randrange(-3, 5), 2 * chance.randrange(9), **fields))
         elif action == 3 and ids:
             desk.send(m.CANCEL, target_id=chance.choice(ids))
         elif action == 4 and ids and desk.taken() < 30:
             ids.append(desk.send(m.REPLACE, side, 1000 + 10 * chance.randrange(-3, 5), 4, target_id=chance.choice(ids)))
-        elif action == 5:
+        elif action == 5 and ids:
+            desk.send(m.AMEND, target_id=chance.choice(ids), quantity=2 * chance.randrange(1, 8))
+        elif action == 6 and desk.taken() < 30:
+            fields = {"order_type": chance.choice((4, 6)), "stop_price": 1000 + 10 * chance.randrange(-3, 5)}
+            ids.append(desk.send(m.NEW, side, 0, 2 * chance.randrange(1, 9), **fields, self_trade=chance.randrange(7)))
+        elif action == 7 and chance.random() < 0.1:
+            desk.send(m.CANCEL_ALL)
+        elif action == 8:
             venue.trade(1000 + 10 * chance.randrange(-2, 4), chance.randrange(1, 40), side)
         else:
             venue.diff(bids=[(1000, chance.randrange(30))], asks=[(1010, chance.randrange(30))])
@@ -376,7 +384,7 @@ def test_every_order_ends_and_every_fill_is_told_once(seed):
     ends: dict[int, int] = {}
     filled: dict[int, int] = {}
     for one in pair.told:
-        order = int(one["target_id"] if one["kind"] in (C, RP) else one["order_id"])
+        order = int(one["target_id"] if one["kind"] in (C, RP, m.AMENDED) else one["order_id"])
         if one["kind"] == F:
             filled[order] = filled.get(order, 0) + int(one["last_quantity"])
         if one["kind"] == RP or one["flags"] & m.FINAL:
