@@ -17,11 +17,13 @@ README = FOLDER.parent / "README.md"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 HEADING = ["| program | case | figure | value | unit |", "|---|---|---|---:|---|"]
 TIME_LIMIT_S = 600
+HELPERS = ("all", "clients", "harness", "live", "peer", "report", "venue")
+"""What is here besides programs."""
 
 
 def programs() -> list[str]:
     """Name the benchmark programs of this folder."""
-    return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("all", "harness", "report"))
+    return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in HELPERS)
 
 
 def run(name: str) -> list[dict[str, Any]]:

@@ -175,6 +175,9 @@ def wide_open(config, *, strategy, params, latency_us=100):
         )
         for symbol, one in config.risk.limits.items()
     }
+    paper = config.paper_venue  # none in mode live
+    if paper is not None:
+        paper = replace(paper, order_latency_us=latency_us, report_latency_us=latency_us)
     return replace(
         config,
         name=f"bench-{os.getpid()}",
@@ -188,7 +191,7 @@ def wide_open(config, *, strategy, params, latency_us=100):
             reject_streak_max=1 << 24,
         ),
         gateway=replace(config.gateway, unknown_after_ms=3_600_000, orders_max=1 << 16, window_ms=1),
-        paper_venue=replace(config.paper_venue, order_latency_us=latency_us, report_latency_us=latency_us),
+        paper_venue=paper,
     )
 
 

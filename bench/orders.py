@@ -1,10 +1,16 @@
-"""Orders a second: from the strategy through risk, journal and gateway to the paper venue and back to the strategy.
+"""Orders a second: from the strategy through risk, journal and gateway to a venue and back to the strategy.
 
-The strategy keeps 256 immediate-or-cancel orders in flight; each that has ended is followed by the next. The venue
-answers at once. Every order passes all checks and is journaled before it is sent, every report before risk sees it,
-and the journal writer of a real run keeps the file beside them, on disk. From that file come both figures: `orders` is
-how many ended a second, `ready_p99` the time from the report that lets an order go until its text is ready. Medians
-over the rounds.
+The strategy keeps 256 immediate-or-cancel orders in flight; each that has ended is followed by the next. Every order
+passes all checks and is journaled before it is sent, every report before risk sees it, and the journal writer of a real
+run keeps the file beside them, on disk. From that file come the figures; medians over the rounds.
+
+`paper`: the embedded paper venue, which answers at once. `orders` is how many ended a second, `ready_p99` the time from
+the report that lets an order go until its text is ready.
+
+`websocket_api`: `shrivenq run` in mode live, over a loopback socket to a thin compiled venue that answers each order
+with a response, an execution report NEW and one EXPIRED. Some thousand orders: `sent` is how many a second went to the
+socket, `acknowledged` how many a second the gateway was told are accepted, `encode` what one takes to become a frame.
+Nothing may be lost: the venue, the gateway's orders, their acknowledgements and their ends must be as many, each once.
 """
 
 from __future__ import annotations
@@ -14,6 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import peer as p
 from harness import (
     STRATEGIES,
     BenchmarkError,
@@ -25,10 +32,14 @@ from harness import (
     shared,
     wide_open,
 )
+from live import Live, live_config
 from report import Report, interleaved
+from venue import Market, Venue
 
+from shrivenq.shm.kernel import kernel
 from shrivenq.stages import frames, journal, journal_file
 from shrivenq.stages import messages as m
+from shrivenq.stages.venues import binance_orders
 
 ROUNDS = 5
 FRAMES = 4_000
@@ -37,6 +48,10 @@ IN_FLIGHT = 256
 SETTLE_S = 0.5
 SECONDS = 2.0
 LEAD_NS = 50_000_000
+ORDERS, WARM_UP = 60_000, 10_000
+"""Over a socket; the first of them count for nothing."""
+LIMIT_S = 120.0
+ENCODED = 1 << 12
 
 
 def paper(tape):
@@ -44,7 +59,7 @@ def paper(tape):
     config = wide_open(
         base_config(),
         strategy=STRATEGIES / "in_flight.py",
-        params={"orders": IN_FLIGHT, "quantity": 10_000},
+        params={"orders": IN_FLIGHT, "quantity": 10_000, "total": 0},
         latency_us=0,
     )
     index = shared(min(FRAMES, tape.count), frames.FRAME)
@@ -77,15 +92,96 @@ def paper(tape):
     }
 
 
+# ── over a socket ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def over(market, config):
+    """Measure one round of a live pipeline: every order there and back."""
+    with Venue(market, config.tables()) as venue:
+        venue.task(p.SERVE)
+        with Live(config, venue) as pipeline:
+            deadline = time.monotonic() + LIMIT_S
+            while venue.count(p.ANSWERED) < ORDERS:
+                pipeline.check()
+                if time.monotonic() > deadline:
+                    raise BenchmarkError(f"{venue.count(p.RECEIVED)} of {ORDERS} orders in {LIMIT_S:.0f} s")
+                time.sleep(0.01)
+            time.sleep(SETTLE_S)
+            venue.task(p.IDLE)
+            pipeline.stop()
+            contents = pipeline.journal()
+        venue.check()
+        received = venue.count(p.RECEIVED)
+    orders, reports = contents.rows(journal.ORDER_SENT), contents.rows(journal.REPORT_SEEN)
+    return rates(orders[orders["kind"] == m.NEW], reports, received)
+
+
+def rates(orders, reports, received):
+    """Count everything on both sides, and work out the rates. Raises BenchmarkError if something was lost."""
+    accepted, ended = reports[reports["kind"] == m.ACCEPTED], reports[reports["kind"] == m.EXPIRED]
+    counts = {"received": received}
+    for name, rows in (("sent", orders), ("acknowledged", accepted), ("ended", ended)):
+        counts[name] = len(np.unique(rows["order_id"])) if len(rows) == ORDERS else -len(rows)
+    if set(counts.values()) != {ORDERS}:
+        raise BenchmarkError(f"of {ORDERS} orders: {counts} (negative: not each once)")
+    found = {}
+    for name, stamp in (("sent", "sent_ns"), ("acknowledged", "acknowledged_ns")):
+        times = np.sort(accepted[stamp])[WARM_UP:]
+        found[name] = (len(times) - 1) / (int(times[-1] - times[0]) / 1e9)
+    return found
+
+
+# ── encoding ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@kernel
+def encode_all(orders, instruments, run, timestamp_ms, masks, buffer):
+    """Encode every order as the live venue does; return the bytes."""
+    total = 0
+    for row in range(orders.shape[0]):
+        begin, end = binance_orders.encode_frame(orders, row, instruments, run, timestamp_ms, masks, buffer)
+        total += end - begin
+    return total
+
+
+def encode(tables):
+    """Measure one round: ns an order."""
+    orders = np.zeros(ENCODED, m.ORDER)
+    orders["kind"], orders["side"], orders["order_type"], orders["time_in_force"] = m.NEW, m.BUY, m.LIMIT, m.IOC
+    orders["order_id"] = (1 << m.EPOCH_SHIFT) + 1 + np.arange(ENCODED)
+    orders["price"] = 6_183_763 + np.arange(ENCODED)
+    orders["quantity"] = 10_000 + np.arange(ENCODED) * 1_000
+    run, masks = np.frombuffer(b"0123abcd", np.uint8), np.array([1], np.int64)
+    buffer = np.zeros(binance_orders.FRAME_MAX, np.uint8)
+    now_ms, best = time.time_ns() // 1_000_000, 1 << 62
+    for _ in range(20):
+        begun = time.perf_counter_ns()
+        if encode_all(orders, tables.instruments, run, now_ms, masks, buffer) < 100 * ENCODED:
+            raise BenchmarkError("an order could not be encoded")
+        best = min(best, time.perf_counter_ns() - begun)
+    return {"encode": best / ENCODED}
+
+
+# ── the program ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
 def main():
     report = Report("orders")
     tape = load_tape()
     if not tape.real:
         report.row("paper", "note", "text", "no captured data: frames of the simulated market")
-    with quiet_logs():
-        found = interleaved(ROUNDS, {"paper": lambda: paper(tape)})["paper"]
-    report.row("paper", "orders", "1/s", found["orders"])
-    report.row("paper", "ready_p99", "ns", found["ready_p99"])
+    with tempfile.TemporaryDirectory(prefix="shrivenq-") as folder, quiet_logs():
+        params = {"orders": IN_FLIGHT, "quantity": 10_000, "total": ORDERS}
+        config = live_config(Path(folder), fused=False, strategy=STRATEGIES / "in_flight.py", params=params)
+        market, tables = Market(), config.tables()
+        cases = {
+            "paper": lambda: paper(tape),
+            "websocket_api": lambda: over(market, config) | encode(tables),
+        }
+        found = interleaved(ROUNDS, cases)
+    for case, figures in found.items():
+        for figure, value in figures.items():
+            report.row(case, figure, "ns" if figure in ("ready_p99", "encode") else "1/s", value)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shrivenq.pipeline import kill, state, topology
+from shrivenq.pipeline import kill, rest, state, topology
 from shrivenq.shm import ring, segment, stats
 from shrivenq.shm.atomics import exchange_word, load_word
 from shrivenq.shm.segment import Segment, SegmentError
 from shrivenq.stages import control, stage
+from shrivenq.stages.live import receive, source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,8 +129,32 @@ def status(running: Running) -> dict[str, Any]:
         "holds": [name for bit, name in enumerate(control.HOLDS) if holds >> bit & 1],
         "supervisor_alive": running.control.creator_alive(),
         "stages": [_stage(running, name) for name in topology.stages_of(_mode(running))],
+        **({"market_data": _market_data(running)} if _is_fed_live(running) else {}),
         "rings": [_ring(running, spec) for spec in topology.RINGS],
         "memory": [asdict(row) for row in stats.collect(f"{running.name}.{running.run}.")],
+    }
+
+
+def _is_fed_live(running: Running) -> bool:
+    return bool(segment.names(f"{running.name}.{running.run}.rest"))
+
+
+def _market_data(running: Running) -> dict[str, Any]:
+    """Tell how live market data is: its connections, its snapshots, and the clocks."""
+    live, side = running.words("live"), running.words("rest")
+    clocks = {"venue_clock_ahead_ms": side[rest.VENUE_OFFSET_NS], "venue_clock_error_ms": side[rest.VENUE_ERROR_NS]}
+    return {
+        "connected": "yes" if load_word(live, source.OPEN) else "no",
+        "connections": int(live[source.CONNECTS]),
+        "losses": int(live[source.LOSSES]),
+        "frames": int(live[source.FRAMES]),
+        "snapshots": int(side[rest.SNAPSHOTS]),
+        "rest_failures": int(side[rest.FAILURES]),
+        "rest_weight_used": int(side[rest.USED_WEIGHT]),
+        # Nothing is known of the venue's clock before it was asked: an error is never 0.
+        **({key: round(int(value) / 1e6, 3) for key, value in clocks.items()} if side[rest.VENUE_ERROR_NS] else {}),
+        "receive_clock": receive.CLOCKS[int(live[source.CLOCK])],
+        "receive_clock_error_us": round(int(live[source.CLOCK_ERROR_NS]) / 1e3, 3),
     }
 
 

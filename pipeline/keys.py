@@ -14,15 +14,18 @@ A key file is TOML:
 
 It comes from `credential:NAME` (systemd's $CREDENTIALS_DIRECTORY), from `file:PATH` (a regular file of mode 0600 that
 is ours and no symlink), or, for testnet and simulator only, from `environment`: SHRIVENQ_KEY holds the same text.
+A process that loads one, and what it forks, leaves no core dump and lets no other process of its user read its memory.
 """
 
 from __future__ import annotations
 
 import base64
+import ctypes
 import hashlib
 import hmac
 import os
 import re
+import resource
 import stat
 import tomllib
 from dataclasses import dataclass
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 VARIABLE = "SHRIVENQ_KEY"
 SIZE_MAX = 1 << 14
 SOURCES = "credential:NAME, file:PATH, or environment (testnet and simulator only)"
+_PR_SET_DUMPABLE = 4
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,256}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,255}", re.ASCII)
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -87,6 +91,7 @@ class Key:
 
 def load_key(source: str, now: datetime | None = None) -> Key:
     """Load a key from `credential:NAME`, `file:PATH` or `environment`. Raises KeyProblem in one line."""
+    _keep_to_itself()
     kind, _, rest = source.partition(":")
     if kind == "credential" and rest:
         text, where = _read_credential(rest)
@@ -103,6 +108,15 @@ def load_key(source: str, now: datetime | None = None) -> Key:
     if source == "environment" and key.environment == "production":
         raise KeyProblem(f"{where}: holds a production key, allowed: testnet or simulator: every child could read it")
     return key
+
+
+def _keep_to_itself() -> None:
+    """See to it that this process's memory is nobody else's: no core dump, no ptrace, no /proc/PID/mem.
+
+    Source: prctl(2), PR_SET_DUMPABLE; core(5): a limit alone does not bind where cores are piped to a program.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def parse_key(text: str, where: str, now: datetime | None = None) -> Key:

@@ -15,9 +15,9 @@ import numpy as np
 
 from shrivenq.shm import board
 from shrivenq.shm.kernel import kernel
-from shrivenq.stages import journal, orders, positions
+from shrivenq.stages import id_map, journal, orders, positions
 from shrivenq.stages import messages as m
-from shrivenq.stages.live.venue_state import LOOK_BACK, UNSETTLED, UNSETTLED_MAX
+from shrivenq.stages.live.venue_state import KNOWN, UNSETTLED, UNSETTLED_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -170,14 +170,14 @@ def _apply(books: Any, instruments: Any, currencies: Any, fills: Any) -> None:
         )  # fmt: skip
 
 
-def _remember_trades(trades: Any, recovered: Recovered) -> None:
-    """Note for each instrument what its last trades were, or from which on the account is ours."""
+def _remember_trades(venue: Any, recovered: Recovered) -> None:
+    """Tell the live venue up to which trade each instrument was looked at, and which were told behind that."""
     for one in recovered.looked:
-        trades[one["instrument"]] = orders.trade_key(int(one["trade_id"]), m.SELL)
-    for row in range(len(trades)):
-        of = recovered.fills[recovered.fills["instrument"] == row][-LOOK_BACK:]
-        for at, one in enumerate(of):
-            trades[row, at] = orders.trade_key(int(one["trade_id"]), int(one["side"]))
+        venue.anchors[one["instrument"]] = max(venue.anchors[one["instrument"]], one["trade_id"])
+    fills = recovered.fills[recovered.fills["trade_id"] > venue.anchors[recovered.fills["instrument"]]]
+    for one in fills[-KNOWN:]:
+        id_map.remember(venue.known, one["instrument"], orders.trade_key(one["trade_id"], one["side"]))
+    np.add.at(venue.told, fills["instrument"], 1)
 
 
 def restore(contexts: Mapping[str, Any], recovered: Recovered) -> None:
@@ -195,7 +195,7 @@ def restore(contexts: Mapping[str, Any], recovered: Recovered) -> None:
         for i in range(len(risk.instruments)):
             board.write(risk.board, i, risk.positions.rows[i : i + 1])
     if "live_venue" in contexts:
-        _remember_trades(contexts["live_venue"].trades, recovered)
+        _remember_trades(contexts["live_venue"], recovered)
         contexts["live_venue"].unsettled[: len(recovered.unsettled)] = recovered.unsettled
     if "signal" in contexts:
         state = contexts["signal"].state

@@ -135,7 +135,8 @@ class HttpClient:
 def _explain(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer in {TIMEOUT_S:g} s"
-    return str(getattr(error, "verify_message", "") or getattr(error, "strerror", "") or error or type(error).__name__)
+    said = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or error or type(error).__name__
+    return ascii(str(said)[:200])[1:-1]
 
 
 @dataclass
@@ -165,7 +166,7 @@ class Requests:
         status, headers, body = self.client.get(target)
         used = headers.get("x-mbx-used-weight-1m", "")
         if used.isdecimal():
-            self.used_weight = int(used)
+            self.used_weight = int(used[:18])
         if status == 200:
             return body
         code, text = _venue_error(body)
@@ -182,8 +183,8 @@ def _venue_error(body: bytes) -> tuple[int, str]:
     """Read `{"code":-1121,"msg":"Invalid symbol."}`."""
     try:
         found = json.loads(body)
-        return int(found["code"]), f"{found['msg']} ({found['code']})"[:200]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return int(found["code"]), ascii(f"{found['msg']} ({found['code']})"[:200])[1:-1]
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return 0, ascii(body[:60])
 
 
@@ -212,7 +213,7 @@ def exchange_info(requests: Requests, symbols: list[str]) -> Any:
         for limit in found.get("rateLimits", ()):
             if limit["rateLimitType"] == "REQUEST_WEIGHT" and limit["interval"] == "MINUTE":
                 requests.weight_limit = int(limit["limit"]) // int(limit["intervalNum"])
-    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise RestError(f"exchangeInfo is not what was expected: {body[:60]!a}") from None
     return found
 
@@ -390,7 +391,7 @@ class Side:
         except RestError as error:
             self._failed("time", error)
             return True
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             self._failed("time", RestError(f"not a time: {body[:60]!a}"))
             return True
         # Milliseconds where the venue does not know the header.

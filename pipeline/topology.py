@@ -76,9 +76,7 @@ CONTROL = Layout(
         Region("venue", np.dtype("<i8"), WORDS_PER_PAGE),
         Region("resync", np.dtype("<i8"), WORDS_PER_PAGE),  # book: requests for a snapshot, a word an instrument
         Region("live", np.dtype("<i8"), WORDS_PER_PAGE),  # market_data: its connections, words of live/source.py
-        Region(
-            "streaming", np.dtype("<i8"), WORDS_PER_PAGE
-        ),  # market_data: 1 while an instrument is streamed
+        Region("streaming", np.dtype("<i8"), WORDS_PER_PAGE),  # market_data: 1 for an instrument that streams
         Region("rest", np.dtype("<i8"), WORDS_PER_PAGE),  # REST process: words of rest.py
         Region("supervisor", np.dtype("<i8"), WORDS_PER_PAGE),
         *(Region(f"loop.{name}", np.dtype("<i8"), WORDS_PER_PAGE) for name in EVERY_STAGE),

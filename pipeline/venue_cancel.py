@@ -8,8 +8,10 @@ here.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import signal
 import ssl
 import time
 from typing import TYPE_CHECKING, Any
@@ -20,10 +22,15 @@ import msgspec
 from shrivenq.pipeline import keys, signing, state
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 FILE = "venue.json"
 TIMEOUT_S = 5.0
+"""A request, from the connection to the last byte of its answer; a name is looked up outside of it."""
+BODY_MAX = 1 << 24
+"""Bytes of an answer: open orders of a symbol are far fewer."""
+SHOWN = 200
 PATIENCE_S = 1.0
 """How long a gateway that lives has to see its orders cancelled."""
 PAUSE_S = 0.05
@@ -81,7 +88,7 @@ class Venue:
         """Count the open orders of a symbol."""
         found = self._ask("GET", "/api/v3/openOrders", symbol)
         if not isinstance(found, list):
-            raise VenueError(f"{symbol}: openOrders: found {str(found)[:100]}, expected a list")
+            raise VenueError(_shown(f"{symbol}: openOrders: expected a list, found {found}"))
         return len(found)
 
     def cancel(self, symbol: str) -> None:
@@ -93,14 +100,13 @@ class Venue:
             status, found = self._send(verb, path, {"symbol": symbol, "recvWindow": RECEIVE_WINDOW_MS})
             if status == http.client.OK:
                 return found
-            code = found.get("code") if isinstance(found, dict) else None
-            if code == NOTHING_TO_CANCEL:
+            code, said = (found.get("code"), found.get("msg")) if isinstance(found, dict) else ("", found)
+            if code == NOTHING_TO_CANCEL and verb == "DELETE" and status == http.client.BAD_REQUEST:
                 return []
             if code != TIMESTAMP:
                 break
             self._set_clock()
-        said = found.get("msg") if isinstance(found, dict) else None
-        raise VenueError(f"{symbol}: {verb} {path}: HTTP {status}: {code} {said}")
+        raise VenueError(_shown(f"{symbol}: {verb} {path}: HTTP {status}: {code} {said}"))
 
     def _set_clock(self) -> None:
         """Measure how far the venue's clock is off ours: it does not take our time."""
@@ -113,23 +119,62 @@ class Venue:
         return self._exchange(verb, f"{path}?{query}", {signing.KEY_HEADER: self._key.api_key.reveal()})
 
     def _exchange(self, verb: str, target: str, headers: dict[str, str]) -> tuple[int, Any]:
-        """Send one request over a connection of its own; HTTP status and what the body holds."""
-        url = urlsplit(self._place.rest_url)
-        host, connection = url.hostname or "", http.client.HTTPConnection("")
+        """Send one request over a connection of its own; HTTP status and what the body holds, its text if no JSON."""
+        connection = None
         try:
-            if url.scheme == "https":
-                context = ssl.create_default_context(cafile=self._place.authority or None)
-                connection = http.client.HTTPSConnection(host, url.port, timeout=TIMEOUT_S, context=context)
-            else:
-                connection = http.client.HTTPConnection(host, url.port, timeout=TIMEOUT_S)
-            connection.request(verb, url.path.rstrip("/") + target, headers=headers)
-            answer = connection.getresponse()
-            return answer.status, json.loads(answer.read())
+            with _deadline(TIMEOUT_S):
+                connection, path = self._connect()
+                connection.request(verb, path + target, headers=headers)
+                answer = connection.getresponse()
+                body = answer.read(BODY_MAX + 1)
+                if answer.length and len(body) <= BODY_MAX:
+                    raise http.client.IncompleteRead(body, answer.length)  # an empty list cut short is none
         except (OSError, http.client.HTTPException, ValueError) as error:
             # The target holds a signature: not said.
-            raise VenueError(f"{url.scheme}://{url.netloc}: {verb} {target.partition('?')[0]}: {error}") from None
+            asked = f"{self._place.rest_url}: {verb} {target.partition('?')[0]}"
+            raise VenueError(_shown(f"{asked}: {str(error) or type(error).__name__}")) from None
         finally:
-            connection.close()
+            if connection is not None:
+                connection.close()
+        if len(body) > BODY_MAX:
+            raise VenueError(f"{self._place.rest_url}: an answer too long, above {BODY_MAX} bytes")
+        try:
+            return answer.status, json.loads(body)
+        except (ValueError, RecursionError):
+            return answer.status, body[:SHOWN].decode("utf-8", "replace")
+
+    def _connect(self) -> tuple[http.client.HTTPConnection, str]:
+        """Make a connection, and say what paths begin with."""
+        url = urlsplit(self._place.rest_url)
+        host, path = url.hostname or "", url.path.rstrip("/")
+        if url.scheme != "https":
+            return http.client.HTTPConnection(host, url.port, timeout=TIMEOUT_S), path
+        try:
+            context = ssl.create_default_context(cafile=self._place.authority or None)
+        except OSError as error:
+            raise OSError(f"{self._place.authority}: no file of certificates: {error.strerror or error}") from None
+        return http.client.HTTPSConnection(host, url.port, timeout=TIMEOUT_S, context=context), path
+
+
+@contextlib.contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in what takes longer: a server that sends a byte now and then is never late for one read."""
+
+    def ring(*_: object) -> None:
+        raise TimeoutError(f"no answer in {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _shown(text: str) -> str:
+    """Give a line for a terminal of what may come from anybody."""
+    return "".join(one if one.isprintable() else "?" for one in text[:SHOWN])
 
 
 def clear(name: str, *, patience_s: float) -> list[dict[str, object]]:

@@ -248,7 +248,8 @@ def _note_request(context: Any, target: int, now: int) -> None:
     if target >= 0 and o.advance(slots, target, o.SEND_CANCEL, context.illegal):
         slots[target]["cancel_id"] = order[0]["order_id"]
         slots[target]["amended"] = order[0]["quantity"] if order[0]["kind"] == m.AMEND else 0
-        await_answer(context, target, now)
+        if context.watch[target]["linked"] == 0:  # else an answer is awaited already: who repeats does not delay
+            await_answer(context, target, now)
 
 
 @kernel

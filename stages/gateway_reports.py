@@ -18,12 +18,13 @@ from shrivenq.stages.gateway_state import (
     RELEASE,
     REPEATED_FILLS,
     UNMATCHED,
+    await_answer,
     unwatch,
 )
 from shrivenq.stages.stage import stamp
 
 REPORT_WORDS = m.REPORT.itemsize // 8
-SELF_TRADE = m.REASON["self_trade"]
+SELF_TRADE, UNKNOWN_ORDER = m.REASON["self_trade"], m.REASON["unknown_order"]
 
 
 @inlined
@@ -70,6 +71,13 @@ def _settle(context: Any, slot: int) -> None:
         slots[slot]["amended"] = 0
 
 
+@inlined
+def _doubt(context: Any, slot: int) -> None:
+    """Keep an order that is over but for fills we were not told: the venue is asked unless they come soon."""
+    if o.advance(context.slots, slot, o.SEND_CANCEL, context.illegal) and context.watch[slot]["linked"] == 0:
+        await_answer(context, slot, context.report[0]["time_ns"])
+
+
 @kernel
 def _happen(context: Any, slot: int, event: int) -> bool:
     """Let an event of `report` happen to the order in `slot`; False if it has none, or it may not."""
@@ -79,6 +87,9 @@ def _happen(context: Any, slot: int, event: int) -> bool:
     slots, report = context.slots, context.report
     if event == o.ACCEPT:
         slots[slot]["venue_order_id"] = report[0]["venue_order_id"]
+    if event in (o.CANCEL, o.EXPIRE) and report[0]["filled"] > slots[slot]["filled"]:
+        _doubt(context, slot)
+        return False
     if not o.advance(slots, slot, event, context.illegal):
         return False
     _describe(context, slot)
@@ -149,8 +160,10 @@ def _on_amended(context: Any, slot: int) -> bool:
 
 @kernel
 def _on_refused_all(context: Any) -> bool:
-    """Restore every order that a cancel-all was to take and did not."""
+    """Restore what a cancel-all was to take and did not; where the venue knows of no order, each is asked about."""
     slots, request = context.slots, context.report[0]["order_id"]
+    if context.report[0]["reason"] == UNKNOWN_ORDER:
+        request = 0
     for slot in range(slots.shape[0]):
         awaited = request != 0 and slots[slot]["cancel_id"] == request and not o.is_terminal(slots, slot)
         if awaited and o.advance(slots, slot, o.REFUSE_CANCEL, context.illegal):
@@ -163,11 +176,14 @@ def _on_refused_all(context: Any) -> bool:
 def _on_refused(context: Any) -> bool:
     """Restore the target of a refused cancel, replacement or amendment; a replacement is over with it.
 
-    Where a later request is on its way, the target goes on awaiting that one's answer.
+    Where a later request is on its way, the target goes on awaiting that one's answer. Where the venue does not know
+    the order it may be over, and we were not told: that wait goes on as well, and ends with a question.
     """
     report = context.report
     request, target = report[0]["order_id"], id_map.find(context.ids, report[0]["target_id"], 0)
-    if target >= 0 and request != 0 and context.slots[target]["cancel_id"] not in (0, request):
+    later = target >= 0 and request != 0 and context.slots[target]["cancel_id"] not in (0, request)
+    doubtful = report[0]["reason"] == UNKNOWN_ORDER and target >= 0 and context.slots[target]["state"] == o.CANCEL_SENT
+    if later or doubtful:
         _describe(context, target)
     elif target >= 0:
         _happen(context, target, o.REFUSE_CANCEL)

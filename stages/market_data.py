@@ -14,6 +14,8 @@ In lock-step replay this stage is the conductor: it decides what happens next, s
 
 from __future__ import annotations
 
+import contextlib
+import re
 from typing import Any
 
 import numpy as np
@@ -93,6 +95,7 @@ AHEAD = 8
 """Slots of `tick` fetched ahead: most events are no longer."""
 TEXT_LINES = 4
 """Cache lines of the next frame's text fetched ahead."""
+SNAPSHOT_OF = re.compile(rb'\{"stream":"([^"@]{1,64})@snapshot"')
 FRAME_BYTES = 8 << 20
 FRAME_COUNT = 1 << 14
 
@@ -385,11 +388,8 @@ class Feed:
         text = context.frames.data[start : start + int(frame["length"])].tobytes()
         count = 0
         binary = bool(frame["flags"] & f.BINARY)
-        slowly = binance_sbe_slow.decode_slow if binary else decode_slow
         try:
-            count = slowly(
-                text, context.symbols, context.instruments, context.event, int(words[LAST_NS]), int(words[NUMBER])
-            )
+            count = self._decode_slowly(text, binary=binary)
             words[SLOW] += 1
         except Refused as reason:
             words[REFUSED] += 1
@@ -400,10 +400,21 @@ class Feed:
                     frame=int(words[NUMBER]),
                     text=text[:200].hex() if binary else text[:200].decode("utf-8", "replace"),
                 )
+        if not count and (found := SNAPSHOT_OF.match(text)):
+            with contextlib.suppress(Refused):  # the book waits for it, and does not know: let it ask again
+                count = self._decode_slowly(b'{"stream":"%s@lost","data":{}}' % found[1], binary=False)
         context.frames.words[f.TAKEN] = index + 1
         words[UNRECOGNISED] = 0
         if count:
             finish(context, self.loop, count, int(frame["wire_ns"]))
+
+    def _decode_slowly(self, text: bytes, *, binary: bool) -> int:
+        """Decode strictly; return the event's records. Raises Refused."""
+        context, words = self.context, self.context.words
+        slowly = binance_sbe_slow.decode_slow if binary else decode_slow
+        return slowly(
+            text, context.symbols, context.instruments, context.event, int(words[LAST_NS]), int(words[NUMBER])
+        )
 
 
 def build(setup: Setup) -> MarketData:

@@ -28,7 +28,7 @@ TRADE = 4  # one trade; SELLER_AGGRESSED in flags when the buyer was resting
 QUOTE = 5  # one side of a best bid and offer (bookTicker): two records, bid then ask
 TIMER = 6  # the strategy's period has passed (an event of its own, END included)
 END = 7  # closes every event; carries the stamps
-LOST = 8  # opens an event that says: what came before it is incomplete (disconnect, damaged capture); book invalid
+LOST = 8  # what came before is incomplete (disconnect, damaged capture): book of `instrument` invalid, -1: of all
 # BOOK ring kinds: DEPTH_BOOK below, QUOTE, TRADE, TIMER.
 DEPTH_BOOK = 16
 

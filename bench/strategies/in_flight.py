@@ -17,6 +17,7 @@ PARAMS = np.dtype(
     [
         ("orders", "<i8"),  # in flight
         ("quantity", "<i8"),  # of the smallest order
+        ("total", "<i8"),  # no more than that many, 0 for no end
     ],
     align=True,
 )
@@ -34,11 +35,13 @@ STATE = np.dtype(
 @kernel
 def _fill_up(params, state, instrument, orders):
     mine = state[instrument]
-    while mine["open"] < params["orders"] and mine["ask"] != 0:
+    left = params["total"] - mine["sent"] if params["total"] != 0 else params["orders"]
+    while mine["open"] < params["orders"] and mine["ask"] != 0 and left > 0:
         quantity = params["quantity"] + mine["sent"] % QUANTITIES * orders.instruments[instrument]["step"]
         order = buy(orders, instrument, mine["ask"], quantity, m.LIMIT, m.IOC)
         if order == 0:
             return
+        left -= 1
         mine["sent"] += 1
         mine["open"] += 1
 

@@ -1,7 +1,7 @@
 """Faults: what goes wrong on demand, by rule and by seed. Whatever enters or leaves the venue is asked about here.
 
     [[rules]]                     # a script; the control endpoint takes the same as JSON
-    on = "event"                  # request | response, event (WebSocket API) | market, control (streams) | notice
+    on = "event"                  # request | response, event (WebSocket API, FIX) | market, control (streams) | notice
     name = "executionReport"      # method, event or stream; a shell pattern, by default every one
     action = "duplicate"
     skip = 3                      # let three pass first
@@ -16,6 +16,9 @@
 | duplicate report | on event, name executionReport, duplicate |
 | 5xx, order placed or not | on request, error_placed, error_not_placed: the client sees the same of both |
 | slow reader | on request, delay: the venue reads nothing more from that connection meanwhile |
+
+A FIX message has its number when it goes wrong: one that is dropped, repeated or late ends the session, as it would.
+A request that is dropped is done and not answered, and leaves no gap; `control` names Heartbeat, TestRequest, Logout.
 
 Rules are tried in order, and the first that acts is the only one. Each draws from a generator of its own, so that the
 same frames meet the same faults whatever the other rules do.

@@ -33,7 +33,14 @@ MODES = {str(number): mode for number, mode in enumerate(STP_MODES, 1)}
 RESTRICTIONS = {"1": "ONLY_NEW", "2": "ONLY_PARTIALLY_FILLED"}
 REPLACE_MODES = {"1": "STOP_ON_FAILURE", "2": "ALLOW_FAILURE"}
 OVER_LIMIT_MODES = {"1": "DO_NOTHING", "2": "CANCEL_ONLY"}
-WORDS: dict[int, dict[str, Any]] = {54: SIDES, 59: FORCES, 25001: MODES, 25002: RESTRICTIONS, 25033: REPLACE_MODES, 25038: OVER_LIMIT_MODES}
+WORDS: dict[int, dict[str, Any]] = {
+    54: SIDES,
+    59: FORCES,
+    25001: MODES,
+    25002: RESTRICTIONS,
+    25033: REPLACE_MODES,
+    25038: OVER_LIMIT_MODES,
+}
 
 _TERMS = {
     11: "newClientOrderId", 38: "quantity", 44: "price", 54: "side", 55: "symbol", 59: "timeInForce",

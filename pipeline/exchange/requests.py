@@ -174,6 +174,13 @@ def weight(name: str, values: Mapping[str, Any]) -> int:
     return METHODS[name].weight
 
 
+def is_free(name: str, body: Any) -> bool:
+    """Tell whether a call that succeeded with this body gets its weight back: orders do, and a last amendment."""
+    if name == "order.amend.keepPriority":
+        return bool(body["amendedOrder"]["status"] == "EXPIRED")
+    return METHODS[name].free
+
+
 def check(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """Check the parameters of a method: nothing missing, unknown, empty or malformed.
 

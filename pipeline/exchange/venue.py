@@ -89,8 +89,8 @@ class Outgoing:
     ) -> None:
         """Send one message, of WebSocket or of FIX.
 
-        `kind` is "market" (`name`: the stream), "control" (an answer about subscriptions), "response" (`name`: the
-        method), "event" (`name`: the user data event) or "notice" (serverShutdown).
+        `kind` is "market" (`name`: the stream), "control" (an answer about subscriptions; `name`: a FIX session's own
+        message), "response" (`name`: the method), "event" (`name`: the user data event) or "notice" (serverShutdown).
         """
         socket.send_message(payload, text=text)
 
@@ -180,7 +180,7 @@ class Venue:
         values = requests.check(request.name, request.params)
         call = Call(request.name, values, account, now_us, self._shown(1 if request.micros else 1000))
         body = COMMANDS[request.name](self, call)
-        if requests.METHODS[request.name].free:
+        if requests.is_free(request.name, body):
             address.weight.add(-weight, now_us)
         return Answer(200, body)
 

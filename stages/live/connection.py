@@ -45,6 +45,7 @@ STAY_AWAY_S = {418: "120", 429: "60"}
 """How long the venue wants us away if it does not say: its shortest ban, its limits' interval."""
 RETRY_MAX_S = 3 * 86_400
 """Longest ban the venue knows."""
+DIGITS_MAX = 9
 RESPONSE_MAX = 1 << 16
 """Bytes of a response to the handshake."""
 REASON_MAX = 300
@@ -221,7 +222,7 @@ class Connection:
             asked = ""
             if isinstance(error, InvalidStatus):
                 asked = error.response.headers.get("Retry-After", STAY_AWAY_S.get(error.response.status_code, ""))
-            self._close(_explain(error, reason), min(int(asked), RETRY_MAX_S) if asked.isdecimal() else 0)
+            self._close(_explain(error, reason), min(int(asked[:DIGITS_MAX]), RETRY_MAX_S) if asked.isdecimal() else 0)
         elif self._protocol.close_rcvd is not None:
             self._close(f"closed by the venue: {self._protocol.close_rcvd}")
         elif self._protocol.parser_exc is not None and not isinstance(self._protocol.parser_exc, EOFError):

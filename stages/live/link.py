@@ -60,6 +60,8 @@ class Link:
         self.is_restarting = False
         self.is_watched = False
         """Messages go through Python, which looks at each: while connections are switched."""
+        self.has_data = False
+        """The venue has accepted the connection: messages may have come."""
         self.may_connect = True
         """Being connected may go on, a step of it."""
         begin = self._record["begin"]
@@ -77,11 +79,6 @@ class Link:
     def is_open(self) -> bool:
         """Tell whether the venue sends what was asked for."""
         return self.connection is not None and self.connection.state == "open"
-
-    @property
-    def has_data(self) -> bool:
-        """Tell whether messages may have come."""
-        return self.connection is not None and self.connection.state != UPGRADING
 
     def deadline_ns(self, now_ns: int) -> int:
         """Tell when to be served again although nothing has asked for it; 0 for never."""
@@ -107,8 +104,9 @@ class Link:
         if self._looked_up is not None and self._looked_up.done():
             try:
                 found = self._looked_up.result()
-            except OSError as error:
-                raise TransportError(f"{self._uri.host}: {error.strerror}") from None
+            except (OSError, UnicodeError) as error:
+                why = getattr(error, "strerror", None) or error
+                raise TransportError(f"{self._uri.host}: {why}") from None
             self._looked_up = None
             turned = self._attempt % len(found)
             self._transport = Transport(found[turned:] + found[:turned], self._uri.host, self._context)
@@ -177,6 +175,7 @@ class Link:
             self._take_events()
             if connection.state == UPGRADING:
                 return True
+            self.has_data = connection.state != CLOSED
         while self._enter_waiting(frames, now_ns, time_ns) and self.closed is None:
             record["strict"] = connection.strict
             self._parse(frames, time_ns)

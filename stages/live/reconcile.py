@@ -1,7 +1,7 @@
 """Reconciliation: after every logon, what the venue holds is compared with what we hold, until both agree.
 
 Asked over the same session: balances, the open orders of every symbol, where every order stands that we think open,
-what became of those an earlier run sent and heard nothing of, and only then the trades since those last known: a trade
+what became of those an earlier run sent and heard nothing of, and only then the trades (`trades`): one
 must not be anybody's whose order has yet to be told. The answers become reports like any other. What we did not know
 is adopted: a trade becomes a FILL (of order 0 if its order is not ours), an open order is told in the log.
 
@@ -20,20 +20,17 @@ import numpy as np
 
 from shrivenq.stages import messages as m
 from shrivenq.stages import orders as o
-from shrivenq.stages.live.venue_state import NEVER_LOOKED, NO_TRADES
-from shrivenq.stages.venues import answers as a
-from shrivenq.stages.venues import binance_reports_slow as slow
-from shrivenq.stages.venues.binance_events_slow import Desk, integer, time_ns
+from shrivenq.stages.live.trades import PAGE
+from shrivenq.stages.venues.binance_events_slow import Desk, integer
 from shrivenq.stages.venues.binance_orders import ABSENCE_MS
 from shrivenq.stages.venues.binance_slow import Refused, _field
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from shrivenq.stages.live.trades import Trades
     from shrivenq.stages.live.venue_state import LiveVenue
 
-PAGE = 1_000
-"""Trades asked for at a time, the most the venue gives."""
 OPEN_STATES = ("NEW", "PARTIALLY_FILLED", "PENDING_NEW")
 NO_SUCH_ORDER = -2013
 
@@ -79,13 +76,15 @@ class Reconciliation:
         orders: Orders,
         ask: Callable[[str, str, dict[str, Any]], None],
         query: Callable[[int], None],
+        trades: Trades,
         now_ns: int,
     ) -> None:
         self._context, self._orders, self._ask, self._query = context, orders, ask, query
+        self._trades = trades
         self._symbols = [row["symbol"].decode() for row in context.instruments]
         self._left: set[str | int] = set()
         self._trades_asked = False
-        self._next_trade: dict[int, int] = {}  # by instrument: where its next page begins
+        self._more = False  # behind the trades that were just taken
         self._owners: dict[tuple[int, int], int] = {}  # orders by instrument and the venue's id, as the venue just said
         left = context.unsettled[context.unsettled["order_id"] != 0]
         self._left_behind = {one["name"].decode(): one for one in left}
@@ -128,20 +127,11 @@ class Reconciliation:
         self._left.add(name)
         self._ask(name, method, params)
 
-    def _ask_trades(self, row: int) -> None:
-        oldest = int(self._context.trades[row].min())
-        params: dict[str, Any] = {"symbol": self._symbols[row], "limit": 1 if oldest == NEVER_LOOKED else PAGE}
-        if oldest != NEVER_LOOKED:
-            # The other side of the oldest may be missing; that of what was there before us is not ours.
-            params["fromId"] = self._next_trade.get(row, (oldest + 1) >> 1)
-        self._request(f"trades {self._symbols[row]}", "myTrades", params)
-
     def _answered(self, what: str | int) -> None:
         self._left.discard(what)
         if not self._left and not self._trades_asked:
             self._trades_asked = True
-            for row in range(len(self._symbols)):
-                self._ask_trades(row)
+            self._left.update(self._trades.ask(row) for row in range(len(self._symbols)))
 
     def placed(self, order_id: int, instrument: int, venue_order_id: int) -> None:
         """Note that it was told where an order stands, and what the venue calls it, 0 if it does not know it."""
@@ -172,13 +162,14 @@ class Reconciliation:
             else:
                 self._take_order(of, result)
             return 0
-        if type(result) is not list or any(type(one) is not dict for one in result):
-            raise Refused(f"{name}: a list of objects expected")
         row = self._symbols.index(of)
         if what == "orders":
             self._take_open(row, result)
             return 0
-        return self._take_trades(row, result)
+        rows = self._trades.take(row, result, self._owner)
+        self._more = type(result) is list and len(result) == PAGE
+        self.adopted_fills += int((self._context.reports[:rows]["kind"] == m.FILL).sum())
+        return rows
 
     def _take_balances(self, result: dict[str, Any]) -> None:
         context = self._context
@@ -199,7 +190,9 @@ class Reconciliation:
         if _field(result, "status", str, "") in OPEN_STATES:
             self._note_open(OpenOrder(self._symbols[row], venue_order_id, name, left_behind=True))
 
-    def _take_open(self, row: int, result: list[dict[str, Any]]) -> None:
+    def _take_open(self, row: int, result: Any) -> None:
+        if type(result) is not list or any(type(one) is not dict for one in result):
+            raise Refused("open orders: a list of objects expected")
         desk = Desk(self._context.answers, self._context.reports, self._context.notes)
         for one in result:
             name, venue_order_id = _field(one, "clientOrderId", str, ""), integer(one, "orderId", 1)
@@ -215,37 +208,10 @@ class Reconciliation:
         if order not in self.open_orders:
             self.open_orders.append(order)
 
-    def _take_trades(self, row: int, result: list[dict[str, Any]]) -> int:
-        """Make FILLs of trades not known; of an account that was never looked at, only the last's number is noted."""
-        context = self._context
-        known = context.trades[row]
-        desk = Desk(context.answers, context.reports, context.notes)
-        if known.min() == NEVER_LOOKED:
-            last = max((integer(one, "id") for one in result), default=NO_TRADES)
-            known[known == NEVER_LOOKED] = o.trade_key(last, m.SELL)
-            a.put_row(context.reports, 0, m.LOOKED, 0, 0, row, 0)
-            context.reports[0]["trade_id"] = last
-            return 1
-        if len(result) == PAGE:
-            self._next_trade[row] = max(integer(one, "id") for one in result) + 1
-        for one in result:
-            if desk.instrument(one, "symbol") != row:
-                raise Refused(f"myTrades: symbol is {one['symbol']}: not the request's")
-            side = m.BUY if _field(one, "isBuyer", bool, "") else m.SELL
-            if o.trade_key(integer(one, "id"), side) in known:
-                continue
-            venue_order_id = integer(one, "orderId", 1)
-            request = slow._Request(m.NEW, row, self._owner(row, venue_order_id), 0)  # noqa: SLF001
-            told = {"venue_order_id": venue_order_id, "venue_ns": time_ns(one, "time"), "side": side}
-            slow._read_trade(desk, request, one, ("qty", "id"), told, 0)  # noqa: SLF001
-        self.adopted_fills += desk.rows
-        return desk.rows
-
     def went_on(self, name: str) -> None:
         """Note that the reports of an answer are published: behind a full page of trades there is another."""
-        what, _, of = name.partition(" ")
-        more = self._next_trade.get(self._symbols.index(of)) if what == "trades" else None
-        self._answered(name)
-        if more is not None:
-            self._ask_trades(self._symbols.index(of))
-            del self._next_trade[self._symbols.index(of)]
+        if self._more:
+            self._more = False
+            self._trades.ask(self._trades.row_of(name))
+        else:
+            self._answered(name)

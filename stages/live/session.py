@@ -15,7 +15,6 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import orjson
 from websockets.exceptions import InvalidURI
 from websockets.uri import parse_uri
@@ -30,11 +29,13 @@ from shrivenq.stages.live.api import ApiLink
 from shrivenq.stages.live.fix_session import FixSession
 from shrivenq.stages.live.pace import Pace
 from shrivenq.stages.live.reconcile import OpenOrder, Orders, Reconciliation
+from shrivenq.stages.live.standing import Standings
+from shrivenq.stages.live.trades import Trades
 from shrivenq.stages.live.transport import Resolver, TransportError, make_tls_context
 from shrivenq.stages.stage import time_of
 from shrivenq.stages.venues import answers as a
 from shrivenq.stages.venues.answers import put_row
-from shrivenq.stages.venues.binance_orders import ABSENCE_MS, encode_frame
+from shrivenq.stages.venues.binance_orders import ABSENCE_MS
 from shrivenq.stages.venues.binance_reports_slow import Refused, decode_slow
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
 S_NS = 1_000_000_000
 ANSWER_NS = 10 * S_NS
 """Longest wait for an answer to a request of the session itself."""
-COMPARISON, COMPARISON_NS = "reconciliation", 60 * S_NS
-"""Longest time until everything asked is answered."""
+COMPARISON = "reconciliation"
+"""Name of the wait, as long as for any answer, for the next of everything asked."""
 SILENT_NS = 65 * S_NS
 """A connection without a byte for this long is dead: the venue pings every 20 s."""
 LOOK_AGAIN_NS = 5 * S_NS
@@ -92,12 +93,13 @@ class Session:
         self._try_ns = self._opened_ns = self._roll_ns = 0
         self._bytes, self._bytes_ns = 0, 0
         self._pending: dict[str, int] = {}  # our own requests, and when their answers are overdue
-        self._placing: dict[int, Any] = {}  # where orders stand, told once their trades are known
         self._foreign: list[OpenOrder] = []
         self._look_ns = 0
         self._reconciliation: Reconciliation | None = None
+        self._trades = Trades(context, self._ask)
+        self._standings = Standings(context, loop, orders, self._send_frame, self._placed, self._over_limits)
         self._fix: FixSession | None = None
-        self._again = False  # FIX came up while a comparison was running: another has to follow
+        self._again = False  # FIX came up, or nonsense, while a comparison was running: another has to follow
         self.state = DOWN
         self._load()
         if fix is not None:
@@ -112,7 +114,6 @@ class Session:
         venue_io.parse(context, loop)
         venue_io.hear(context, loop, 0)
         venue_io.publish(context, loop, 0, 0, False)
-        encode_frame(_message(0, 0, 0, 0), 0, context.instruments, context.run, 0, context.masks, context.outbox)
         token_bucket.take(context.buckets, m.QUERY, 0)
         token_bucket.reconnected(context.buckets)
         control.kill_level(context.kill)
@@ -126,13 +127,14 @@ class Session:
         if not words[r.STARTED] or (not words[r.ATTENTION] and now_ns < words[r.WAKE_NS]):
             return
         words[r.ATTENTION] = 0
+        if self._fix is not None:
+            self._fix.serve(now_ns)
         if self._link is None and now_ns >= self._try_ns:
             self._connect(now_ns)
         if self._link is not None:
             self._serve(self._link, now_ns)
         words[r.WAKE_NS] = self._wake_ns(now_ns)
         if self._fix is not None:
-            self._fix.serve(now_ns)
             words[r.WAKE_NS] = min(words[r.WAKE_NS], self._fix.wake_ns(now_ns))
 
     def close(self) -> None:
@@ -174,7 +176,9 @@ class Session:
             link.close("the connection is renewed")
         elif self._look_ns and self.state == RECONCILING:
             self._look_again(now_ns)
-        elif self._context.words[v.STRANGE] and self.state == TRADING:
+        elif (self._again and self.state == WAITING) or (
+            self.state == TRADING and (self._context.words[v.STRANGE] or not self._trades.look(now_ns))
+        ):
             self._reconcile()
 
     def _wake_ns(self, now_ns: int) -> int:
@@ -184,6 +188,7 @@ class Session:
         wakes = [self._bytes_ns + SILENT_NS + 1, *self._pending.values()] if link.is_open else []
         wakes += [self._roll_ns] if link.is_open else []
         wakes += [self._look_ns] if self._look_ns and self.state == RECONCILING else []
+        wakes += [self._trades.wake_ns()] if self.state == TRADING else []
         deadline = link.deadline_ns(now_ns)
         wakes += [deadline] if deadline else []
         return max(min(wakes, default=now_ns + S_NS), now_ns + 1)
@@ -216,7 +221,7 @@ class Session:
             again_in_ms=(self._try_ns - now_ns) // 1_000_000,
         )  # fmt: skip
         self._pending.clear()
-        self._placing.clear()
+        self._standings.clear()
         self._foreign, self._reconciliation, self._link = [], None, None
         self._look_ns = 0
         self._opened_ns = 0
@@ -277,6 +282,8 @@ class Session:
         self._log.error("venue not understood", problem=why, text=_shown(payload))
         if self.state == TRADING:
             self._reconcile()
+        elif self.state == RECONCILING:
+            self._again = True
 
     def _on_note(self, note: Any) -> None:
         """Take what a note says of the session; limits and balances were taken already."""
@@ -299,42 +306,11 @@ class Session:
         if note["status"] != 200 and kind not in (m.QUERY, m.TRADES):
             self._log.warning("venue refuses", order=int(note["order_id"]), text=_shown(payload))
         if kind == m.QUERY:
-            self._on_standing(order_id, rows)
+            self._standings.take(order_id, rows)
         elif kind == m.TRADES:
-            standing = self._placing.pop(order_id, None)
-            venue_io.publish(context, self._loop, 0, rows, True)
-            if standing is not None and note["status"] == 200:
-                self._place(standing)
+            self._standings.take_trades(order_id, rows, answered=note["status"] == 200)
         else:
             venue_io.publish(context, self._loop, 0, rows, False)
-
-    def _on_standing(self, order_id: int, rows: int) -> None:
-        """Take where an order stands, and ask for the fills we do not know."""
-        standing = self._context.reports[0].copy()
-        slot = self._orders.find(order_id)
-        if not rows or slot < 0:
-            self._placed(standing)
-            return
-        if standing["kind"] == m.ABSENT:
-            # The venue may still be about to learn of it.
-            age_ns = time_of(self._loop, 0) - int(self._orders.slots["time_ns"][slot])
-            if age_ns < ABSENCE_MS * 1_000_000:
-                self._placed(standing)
-                return
-        if standing["filled"] > self._orders.slots["filled"][slot]:
-            self._placing[order_id] = standing
-            self._request(m.TRADES, slot, int(standing["venue_order_id"]))
-            return
-        self._place(standing)
-
-    def _place(self, standing: Any) -> None:
-        """Report where an order stands; one that is filled was closed by its fills, unless it was amended unheard."""
-        slot = self._orders.find(int(standing["order_id"]))
-        amended = slot >= 0 and 0 < standing["quantity"] < self._orders.slots["quantity"][slot]
-        if standing["kind"] != m.ACCEPTED or standing["leaves"] > 0 or amended:
-            self._context.reports[0] = standing
-            venue_io.publish(self._context, self._loop, 0, 1, True)
-        self._placed(standing)
 
     def _placed(self, standing: Any) -> None:
         if self._reconciliation is not None:
@@ -342,22 +318,13 @@ class Session:
             self._reconciliation.placed(order_id, int(standing["instrument"]), venue_order_id)
             self._compare()
 
-    def _request(self, kind: int, slot: int, venue_order_id: int) -> None:
-        """Send a QUERY or TRADES about the order in `slot`, if the venue's limits allow."""
+    def _over_limits(self) -> None:
+        if self._reconciliation is not None and self._link is not None:
+            self._link.close("over the venue's limits while reconciling")
+
+    def _send_frame(self, frame: bytes) -> None:
         assert self._link is not None
-        context, now = self._context, time_of(self._loop, 0)
-        row = self._orders.slots[slot]
-        order = _message(kind, int(row["instrument"]), int(row["order_id"]), venue_order_id)
-        if token_bucket.take(context.buckets, kind, now) != token_bucket.PASS:
-            self._placing.pop(int(row["order_id"]), None)
-            if self._reconciliation is not None:
-                self._link.close("over the venue's limits while reconciling")
-            return
-        frame = context.outbox.copy()
-        begin, end = encode_frame(
-            order, 0, context.instruments, context.run, time.time_ns() // 1_000_000, context.masks, frame
-        )
-        self._link.send_bytes(frame[begin:end].tobytes())
+        self._link.send_bytes(frame)
 
     # ── requests of our own ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -366,6 +333,9 @@ class Session:
         assert self._link is not None
         name = message.get("id")
         if not isinstance(name, str) or self._pending.pop(name, None) is None:
+            return
+        if name.startswith("look "):
+            self._look_at(name, message)
             return
         if name.startswith("cancel "):
             if message["status"] == 200:
@@ -391,16 +361,17 @@ class Session:
 
     def _reconcile(self) -> None:
         control.hold(self._context.hold, control.RECONCILING)
-        self.state = RECONCILING
+        self.state, self._again = RECONCILING, False
         self._context.words[v.STRANGE] = self._look_ns = 0
         self._reconciliation = Reconciliation(
             self._context,
             self._orders,
             self._ask,
-            lambda slot: self._request(m.QUERY, slot, 0),
+            self._standings.ask,
+            self._trades,
             time_of(self._loop, 0),
         )
-        self._pending[COMPARISON] = time.monotonic_ns() + COMPARISON_NS
+        self._pending[COMPARISON] = time.monotonic_ns() + ANSWER_NS
         self._reconciliation.begin()
 
     def _take_result(self, reconciliation: Reconciliation, name: str, result: Any) -> None:
@@ -414,10 +385,27 @@ class Session:
         reconciliation.went_on(name)
         self._compare()
 
+    def _look_at(self, name: str, message: dict[str, Any]) -> None:
+        """Take the trades asked for while orders pass; one refused is looked at again later."""
+        row, result = self._trades.row_of(name), message.get("result")
+        try:
+            whole = message["status"] != 200 or self._trades.is_whole(row, result)
+            rows = self._trades.take(row, result, self._orders.owner) if whole and result is not None else 0
+        except Refused as refused:
+            self._doubt(f"trades that cannot be read: {refused}", b"")
+            return
+        venue_io.publish(self._context, self._loop, 0, rows, False)
+        if not whole and self.state == TRADING:
+            self._log.warning("a fill was not told", symbol=name.removeprefix("look "))
+            self._reconcile()
+
     def _compare(self) -> None:
         """Let new orders pass if both sides agree."""
         reconciliation, words = self._reconciliation, self._context.words
-        if reconciliation is None or not reconciliation.is_answered:
+        if reconciliation is None:
+            return
+        if not reconciliation.is_answered:
+            self._pending[COMPARISON] = time.monotonic_ns() + ANSWER_NS
             return
         self._reconciliation = None
         del self._pending[COMPARISON]
@@ -441,6 +429,7 @@ class Session:
         if not self._is_whole():
             return
         self.state = TRADING
+        self._trades.begin(time.monotonic_ns())
         self._failures = 0
         control.unhold(self._context.hold, control.RECONCILING)
         self._log.info(
@@ -455,15 +444,12 @@ class Session:
         assert self._fix is not None
         if not self._fix.is_up:
             self.state = WAITING if self.state == TRADING else self.state
-        elif self.state == WAITING:
-            self._reconcile()
-        elif self.state == RECONCILING:
+        elif self.state in (WAITING, RECONCILING):
             self._again = True
 
     def _is_whole(self) -> bool:
         """Tell whether both sides agree on everything that went by FIX too."""
         if self._again:
-            self._again = False
             self._reconcile()
             return False
         if self._fix is not None and not self._fix.is_up:
@@ -508,12 +494,3 @@ class Session:
 
 def _shown(payload: bytes) -> str:
     return payload[:SHOWN].decode("utf-8", "replace")
-
-
-def _message(kind: int, instrument: int, order_id: int, venue_order_id: int) -> Any:
-    """Make an ORDER that asks about another."""
-    order = np.zeros(1, m.ORDER)
-    order["kind"], order["instrument"] = kind, instrument
-    order["order_id"] = order["target_id"] = order_id
-    order["venue_order_id"] = venue_order_id
-    return order

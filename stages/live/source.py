@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 S_NS = 1_000_000_000
 SWITCH_NS = 10 * S_NS
 """Longest time two connections are compared; after it the new one takes over with a LOST frame."""
+MARGIN_NS = S_NS
+"""More than what the venue says of how long to stay away: who comes too early is sent away for longer."""
 SETTLE_NS = S_NS // 2
 """A new connection is listened to at least this long before it may take over."""
 CATCH_UP_NS = S_NS
@@ -211,6 +213,7 @@ class LiveSource:
         r.enter_bytes(self.live, self.frames, b"", TEXT, 0, 0)
         r.sample_offset(self.live.words, 0)
         self.frames.words[COUNT] = self.live.words[r.CLOCK_LOOK_NS] = 0
+        self._show()
 
     def request_snapshot(self, instrument: int) -> None:
         """Do nothing: the REST process reads what `book` asks for."""
@@ -347,7 +350,7 @@ class LiveSource:
         held = group.opened_ns and now_ns - group.opened_ns > HELD_NS
         group.try_ns = self._pace.next_ns(now_ns, 0 if held else group.failures)
         if closed.retry_after_s:
-            group.try_ns = max(group.try_ns, now_ns + closed.retry_after_s * S_NS)
+            group.try_ns = max(group.try_ns, now_ns + closed.retry_after_s * S_NS + MARGIN_NS)
         group.failures = 1 if held else group.failures + 1
 
     def _lost(self, group: _Group, link: Link, frames: Frames, now_ns: int, time_ns: int) -> None:

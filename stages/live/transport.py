@@ -73,14 +73,8 @@ class Transport:
     def __init__(
         self, addresses: list[Address], host: str, context: ssl.SSLContext | None, *, timestamps: bool = True
     ) -> None:
-        family, kind, protocol, _, self._address = addresses[0]
-        self._socket = socket.socket(family, kind, protocol)
-        self._socket.setblocking(False)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
-        if timestamps:
-            wanted = RX_HARDWARE | RX_SOFTWARE | SOFTWARE | RAW_HARDWARE
-            self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, wanted)
+        self._address = addresses[0][4]
+        self._socket = self._make_socket(addresses[0], timestamps=timestamps)
         self.descriptor = self._socket.fileno()
         self._connected = False
         self._unsent = b""  # on its way to the socket, sealed if there is TLS
@@ -96,6 +90,24 @@ class Transport:
         except TransportError:
             self.close()
             raise
+
+    def _make_socket(self, address: Address, *, timestamps: bool) -> socket.socket:
+        family, kind, protocol, _, _ = address
+        try:
+            made = socket.socket(family, kind, protocol)
+        except OSError as error:
+            raise TransportError(f"no socket: {error.strerror}") from None
+        try:
+            made.setblocking(False)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+            if timestamps:
+                wanted = RX_HARDWARE | RX_SOFTWARE | SOFTWARE | RAW_HARDWARE
+                made.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, wanted)
+        except OSError as error:
+            made.close()
+            raise TransportError(f"no socket: {error.strerror}") from None
+        return made
 
     def _check(self, code: int) -> None:
         if code not in (0, errno.EINPROGRESS):
@@ -129,6 +141,7 @@ class Transport:
         except BlockingIOError:
             pass
         except OSError as error:
+            self._shake()  # what came before it may say why
             raise TransportError(f"connection lost in the TLS handshake: {error.strerror}") from None
 
     def _shake(self) -> None:

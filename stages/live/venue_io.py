@@ -107,6 +107,15 @@ def _is_repeated(context: Any, row: int) -> bool:
     return False
 
 
+@inlined
+def _note_trade(context: Any, loop: Any, row: int, key: int) -> None:
+    """Remember a trade that is told, and have Python look at them all once they are many."""
+    if id_map.remember(context.known, row, key):
+        context.told[row] += 1
+        if context.told[row] == v.LOOK_AFTER:
+            attend(context, loop)
+
+
 @kernel
 def publish(context: Any, loop: Any, first: int, stop: int, always: bool) -> None:
     """Publish `reports[first:stop]`, repeated ones too if `always`; the caller has claimed room for all of them.
@@ -126,8 +135,8 @@ def publish(context: Any, loop: Any, first: int, stop: int, always: bool) -> Non
         if not always and _is_repeated(context, row):
             context.words[v.REPEATED] += 1
             continue
-        if report[row]["kind"] == m.FILL and 0 <= i < context.trades.shape[0]:
-            v.note_trade(context.trades, i, o.trade_key(report[row]["trade_id"], report[row]["side"]))
+        if report[row]["kind"] == m.FILL and 0 <= i < context.told.shape[0]:
+            _note_trade(context, loop, i, o.trade_key(report[row]["trade_id"], report[row]["side"]))
         position = out.own[ring.NEXT]
         slot = ring.next_slot(out)
         out.slots[slot] = report[row]

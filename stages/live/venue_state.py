@@ -8,7 +8,6 @@ import msgspec
 import numpy as np
 
 from shrivenq.shm.context import by_reference
-from shrivenq.shm.kernel import kernel
 from shrivenq.stages.frames import Frames
 from shrivenq.stages.id_map import Recent
 from shrivenq.stages.live.receive import Receiver
@@ -55,12 +54,14 @@ STRANGE = 12  # 1: an order that is not this run's was accepted; the account is 
 BY_FIX = 13  # 1: orders go by FIX
 WORDS = 16
 
-LOOK_BACK = 64
-"""Last trades known of each instrument: fills may be told out of order, so that the last does not vouch for all."""
-NEVER_LOOKED = -1 << 62
-"""In `trades`: which trades there were before us was never asked."""
-NO_TRADES = -1
-"""The last trade's id where there is none."""
+NEVER_LOOKED, NO_TRADES = -2, -1
+"""Anchors: which trades there were before us was never asked; there were none."""
+LOOK_AFTER = 500
+"""Trades of one instrument told since it was looked at, upon which it is looked at again."""
+TOLD_MAX = 4_000
+"""Trades told since they were looked at, upon which new orders are held until they are."""
+KNOWN = 1 << 13
+"""Trades remembered."""
 
 UNSETTLED = np.dtype(
     [
@@ -119,7 +120,9 @@ class LiveVenue(NamedTuple):
     outbox: Any  # uint8: one frame
     masks: Any  # state of `next_mask`
     seen: Recent  # (order id, kind) of reports that are not to be repeated
-    trades: Any  # int64[instrument, LOOK_BACK]: the last trades known, as `orders.trade_key` spells them
+    anchors: Any  # int64, by instrument: id of the last trade up to which all were looked at
+    known: Recent  # (instrument, `orders.trade_key`) of trades told
+    told: Any  # int64, by instrument: trades told since they were looked at
     unsettled: Any  # UNSETTLED: orders of earlier runs
     balances: Any  # int64[currency, 2]: free and locked, as the venue last said
     instruments: Any
@@ -128,15 +131,3 @@ class LiveVenue(NamedTuple):
     hold: Any
     fix: Fix
     words: Any
-
-
-@kernel
-def note_trade(trades: Any, row: int, known: int) -> None:
-    """Put a trade in the place of the oldest of the row, unless it is there or older still."""
-    oldest = 0
-    for at in range(trades.shape[1]):
-        if trades[row, at] == known:
-            return
-        if trades[row, at] < trades[row, oldest]:
-            oldest = at
-    trades[row, oldest] = max(trades[row, oldest], known)

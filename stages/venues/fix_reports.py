@@ -35,7 +35,7 @@ INCOMPLETE, GARBLED = 0, -1
 
 UNFILLED, NO_LIQUIDITY = m.REASON["unfilled"], m.REASON["no_liquidity"]
 PRICE_RANGE, VENUE = m.REASON["price_range"], m.REASON["venue"]
-BY_REQUEST, VENUE_ERROR = m.REASON["by_request"], m.REASON["venue_error"]
+BY_REQUEST, VENUE_ERROR, SELF_TRADE = m.REASON["by_request"], m.REASON["venue_error"], m.REASON["self_trade"]
 
 # ── framing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -76,7 +76,7 @@ def frame(data: Any, start: int, stop: int) -> int:
 
 TAGS = (
     35, 34, 11, 41, 37, 38, 40, 54, 55, 44, 59, 60, 150, 39, 14, 151, 1057, 1003, 31, 32, 25016, 58, 136, 137, 138, 112,
-    531, 533, 45, 25056,
+    531, 533, 45, 25056, 25030, 25031,
 )  # fmt: skip
 """Fields that are read, each kept at its place in this list, plus one: 0 stands for all others."""
 INDEX = np.zeros(26_000, np.uint8)
@@ -84,7 +84,7 @@ INDEX[list(TAGS)] = np.arange(1, len(TAGS) + 1)
 (
     TYPE, SEQUENCE, CLIENT, ORIGINAL, ORDER, QUANTITY, ORDER_TYPE, SIDE, SYMBOL, PRICE, FORCE, TIME, EXECUTION, STATUS,
     FILLED, LEAVES, AGGRESSOR, TRADE, LAST_PRICE, LAST, CODE, TEXT, FEES, FEE, FEE_CURRENCY, TEST, RESPONSE, COUNT,
-    REFERENCE, EXPIRY,
+    REFERENCE, EXPIRY, PREVENTED, LAST_PREVENTED,
 ) = range(1, len(TAGS) + 1)  # fmt: skip
 assert len(TAGS) < a.FIELDS
 
@@ -222,6 +222,8 @@ def _refuse(data: Any, answers: Answers, kind: int, row: int, order_id: int, tar
 @inlined
 def _expiry_reason(data: Any, answers: Answers) -> int:
     """Tell why an order expired."""
+    if answers.lengths[LAST_PREVENTED] >= 0:
+        return SELF_TRADE
     code = _number(data, answers, EXPIRY)
     if code in (5, 6):
         return UNFILLED
@@ -296,7 +298,8 @@ def _execution(data: Any, answers: Answers, reports: Any, notes: Any) -> tuple[i
         venue_ns = utc_ns(data, answers.values[TIME], answers.lengths[TIME])
     if kind == 0 or (side not in (49, 50)) or filled < 0 or leaves < 0 or order <= 0 or venue_ns < 0:
         return -1, -1
-    if quantity < filled or quantity - filled < leaves:
+    prevented = _amount(data, answers, PREVENTED, decimals) if answers.lengths[PREVENTED] >= 0 else 0
+    if prevented < 0 or quantity < filled or quantity - filled < leaves or quantity - filled < prevented:
         return -1, -1
     price = 0
     if answers.lengths[PRICE] >= 0:
@@ -307,7 +310,7 @@ def _execution(data: Any, answers: Answers, reports: Any, notes: Any) -> tuple[i
         request = own
     reason = _expiry_reason(data, answers) if kind == m.EXPIRED else 0
     if kind in (m.CANCELLED, m.AMENDED):
-        reason = BY_REQUEST
+        reason = SELF_TRADE if answers.lengths[LAST_PREVENTED] >= 0 else BY_REQUEST
     put_row(reports, 0, kind, request, own if kind in (m.CANCELLED, m.EXPIRED, m.AMENDED) else 0, row, reason)
     final = _letter(data, answers, STATUS) == 50
     if kind == m.FILL and not _fill(data, answers, row, final, reports):
@@ -317,7 +320,7 @@ def _execution(data: Any, answers: Answers, reports: Any, notes: Any) -> tuple[i
     reports[0]["side"] = m.BUY if side == 49 else m.SELL
     reports[0]["price"], reports[0]["filled"] = price, filled
     # What self-trade prevention took is neither filled nor left.
-    reports[0]["quantity"] = quantity if over else filled + leaves
+    reports[0]["quantity"] = quantity - prevented if over else filled + leaves
     reports[0]["leaves"] = 0 if over else leaves
     return 1, 0
 

@@ -312,6 +312,35 @@ def test_a_live_run_needs_a_venue_of_one_environment_and_nothing_else_may_have_o
     assert "live_venue: found a table, allowed: only in mode live, this is mode paper" in found
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("", 'live_venue.fix_url: found "", allowed: tcp+tls://HOST:PORT'),
+        ("ws://127.0.0.1:9000", "live_venue.fix_url: found"),
+        ("tcp+tls://fix-oe.binance.com:9000", 'is of production, live_venue.environment: found "simulator"'),
+        ("tcp://127.0.0.1:9000", ""),
+        ("tcp+tls://localhost:9000", ""),
+    ],
+)
+def test_the_address_of_fix_order_entry_is_of_the_same_environment(tmp_path, url, said):
+    text = (config.SHIPPED / "live_simulator.toml").read_text()
+    text = text.replace('order_entry = "websocket_api"', 'order_entry = "fix"').replace("tcp://127.0.0.1:9000", url)
+    if not said:
+        assert write(tmp_path, text).live_venue.order_entry == "fix"
+        return
+    with pytest.raises(config.ConfigError) as caught:
+        write(tmp_path, text)
+    assert any(said in line for line in caught.value.lines)
+
+
+def test_a_real_venue_is_spoken_to_under_tls(tmp_path):
+    text = (config.SHIPPED / "live_simulator.toml").read_text()
+    text = text.replace('environment = "simulator"', 'environment = "testnet"')
+    text = text.replace("tcp://127.0.0.1:9000", "tcp://fix-oe.testnet.binance.vision:9000")
+    with pytest.raises(config.ConfigError, match=r"allowed: tcp\+tls:// but for the simulator"):
+        write(tmp_path, text)
+
+
 def test_a_live_configuration_is_what_it_was_after_being_spelled():
     loaded = load("live_simulator")
     again = config.check(config.as_document(loaded), loaded.file)

@@ -8,14 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from shrivenq.pipeline import inspection, state, topology
+from shrivenq.pipeline import inspection, rest, state, topology
+from shrivenq.pipeline.assembly import Assembly
 from shrivenq.pipeline.inspection import InspectionError
 from shrivenq.shm import ring, segment
 from shrivenq.shm.atomics import store_word
 from shrivenq.shm.layout import Layout, Region
 from shrivenq.stages import control, stage
 from shrivenq.stages import messages as m
-from tests.pipeline.pipeline_rig import assembled, publish
+from shrivenq.stages.live import source
+from tests.pipeline.pipeline_rig import assembled, publish, tables
 
 NAME = "test-inspection"
 
@@ -123,6 +125,27 @@ def test_status_says_what_the_words_say(run):
     assert rings["tick"]["waiting"] == 0
     assert {row["name"] for row in found["memory"]} == set(segment.names(f"{NAME}.{run.run}."))
     json.dumps(found)
+
+
+def test_status_tells_how_live_market_data_is():
+    found = tables()
+    made = Assembly.create(NAME, "fed", found.instruments, found.currencies, virtual=False, fused=False, live=True)
+    try:
+        running = inspection.attach(NAME)
+        side = made.control("rest")
+        shown = inspection.status(running)["market_data"]
+        assert shown["connected"] == "no"
+        assert "venue_clock_ahead_ms" not in shown, "nothing is known of it yet"
+        side[rest.VENUE_OFFSET_NS], side[rest.VENUE_ERROR_NS], side[rest.SNAPSHOTS] = -1_500_000, 250_000, 7
+        live = made.control("live")
+        live[source.OPEN], live[source.LOSSES], live[source.CLOCK] = 1, 3, 1
+        shown = inspection.status(running)["market_data"]
+        assert (shown["connected"], shown["losses"], shown["snapshots"]) == ("yes", 3, 7)
+        assert (shown["venue_clock_ahead_ms"], shown["venue_clock_error_ms"]) == (-1.5, 0.25)
+        assert shown["receive_clock"] == "CLOCK_REALTIME"
+        json.dumps(shown)
+    finally:
+        made.unlink()
 
 
 def test_status_of_a_live_pipeline_names_the_venue_it_has(run):

@@ -6,6 +6,8 @@ import copy
 import json
 import os
 import pickle
+import subprocess
+import sys
 import traceback
 from datetime import UTC, datetime
 
@@ -245,3 +247,21 @@ def test_a_key_for_something_else_is_refused(environment, purpose, mode, url, re
 def test_a_key_that_fits_is_taken():
     bind(parse_key(text_of("production"), "k", NOW), "live", ["https://api.binance.com", "wss://ws-api.binance.com"])
     bind(parse_key(text_of("production", "data"), "k", NOW), "paper", ["wss://stream-sbe.binance.com"])
+
+
+PROBE = """
+import ctypes, os, resource, sys
+from shrivenq.pipeline.keys import load_key
+
+load_key(sys.argv[1])
+if os.fork() == 0:  # what a stage inherits
+    print(resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+def test_who_has_loaded_a_key_leaves_no_core_dump(tmp_path):
+    source = f"file:{write(tmp_path / 'key', text_of())}"
+    shown = subprocess.run([sys.executable, "-c", PROBE, source], check=True, capture_output=True, text=True)
+    assert shown.stdout.split() == ["(0,", "0)", "0"]  # PR_GET_DUMPABLE

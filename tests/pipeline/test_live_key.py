@@ -38,9 +38,17 @@ def test_a_logon_is_signed_by_the_key_of_the_file(configured):
     assert len(spelled["params"]["signature"]) == 88
 
 
+def test_a_fix_logon_is_signed_by_the_same_key(configured):
+    spelled = live_key.Logon(configured()).fix("EXAMPLE", "20240627-11:17:25.223", 30).decode().split("\x01")
+    # The signature is the venue's own test vector.
+    assert "96=4MHXelVVcpkdwuLbl6n73HQUXUf1dse2PCgT1DYqW9w8AVZ1RACFGM+5UdlGPrQHrgtS3CvsRURC1oj73j8gCA==" in spelled
+    assert {"49=EXAMPLE", "553=EXAMPLEKEY", "108=30", "141=Y", "25035=2"} <= set(spelled)
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
+        ({"order_entry": "fix", "fix_url": "tcp+tls://fix-oe.binance.com:9000"}, "is for simulator, the endpoint"),
         ({"environment": "production"}, "is for production, the endpoint"),
         ({"purpose": "data"}, 'purpose is "data"'),
         ({"url": "wss://ws-api.binance.com:443"}, "is for simulator, the endpoint"),

@@ -14,9 +14,9 @@ from shrivenq.pipeline import recovery, topology
 from shrivenq.pipeline.instruments import read_instruments
 from shrivenq.pipeline.recovery import RecoveryError
 from shrivenq.shm import board, byte_ring
-from shrivenq.stages import journal, journal_file, positions
+from shrivenq.stages import id_map, journal, journal_file, positions
 from shrivenq.stages import messages as m
-from shrivenq.stages.live.venue_state import LOOK_BACK, NEVER_LOOKED, NO_TRADES, UNSETTLED, UNSETTLED_MAX
+from shrivenq.stages.live.venue_state import KNOWN, NEVER_LOOKED, NO_TRADES, UNSETTLED, UNSETTLED_MAX
 from shrivenq.stages.orders import trade_key
 from tests.pipeline.pipeline_rig import assembled
 
@@ -231,8 +231,13 @@ RUN = np.array([(b"0123abcd", 7, 0, 0)], journal.RUN_RECORD)
 
 
 def venue():
-    trades = np.full((len(BOTH.instruments), LOOK_BACK), NEVER_LOOKED)
-    return SimpleNamespace(trades=trades, unsettled=np.zeros(UNSETTLED_MAX, UNSETTLED))
+    count = len(BOTH.instruments)
+    return SimpleNamespace(
+        anchors=np.full(count, NEVER_LOOKED),
+        known=id_map.make_recent(KNOWN),
+        told=np.zeros(count, np.int64),
+        unsettled=np.zeros(UNSETTLED_MAX, UNSETTLED),
+    )
 
 
 def looks(*last):
@@ -241,24 +246,16 @@ def looks(*last):
     return rows
 
 
-def test_a_live_venue_asks_from_the_last_trades_of_each_instrument_on():
-    rows = fill_rows([(0, m.BUY, 1, 1, 0, 0), (0, m.SELL, 1, 1, 0, 0), (0, m.SELL, 1, 1, 0, 0)])
-    rows["trade_id"] = [7, 5, 7]
-    rows = [*looks(3, NO_TRADES), *rows]
+def test_a_live_venue_knows_up_to_which_trade_was_looked_and_what_was_told_behind_it():
+    rows = fill_rows([(0, m.BUY, 1, 1, 0, 0), (0, m.SELL, 1, 1, 0, 0), (0, m.SELL, 1, 1, 0, 0), (1, m.BUY, 1, 1, 0, 0)])
+    rows["trade_id"] = [7, 9, 7, 4]
+    rows = [*looks(3, NO_TRADES), *rows, *looks(7)]
     held = venue()
     recovery.restore({"live_venue": held}, recover(contents(records(BOTH, rows, "live")), BOTH, "live"))
-    before = trade_key(3, m.SELL)
-    known = [trade_key(7, m.BUY), trade_key(5, m.SELL), trade_key(7, m.SELL)]
-    assert held.trades[0].tolist() == known + [before] * (LOOK_BACK - 3)
-    assert held.trades[1].tolist() == [trade_key(NO_TRADES, m.SELL)] * LOOK_BACK
-
-
-def test_of_many_trades_the_last_are_known():
-    rows = fill_rows([(1, m.BUY, 1, 1, 0, 0)] * 100)
-    rows["trade_id"] = range(100)
-    held = venue()
-    recovery.restore({"live_venue": held}, recover(contents(records(BOTH, rows, "live")), BOTH, "live"))
-    assert sorted(held.trades[1]) == [trade_key(one, m.BUY) for one in range(100 - LOOK_BACK, 100)]
+    assert held.anchors.tolist() == [7, NO_TRADES]
+    assert held.told.tolist() == [1, 1]
+    known = [(0, trade_key(9, m.SELL)), (1, trade_key(4, m.BUY)), (0, trade_key(7, m.BUY))]
+    assert [id_map.find(held.known.ids, *one) != id_map.ABSENT for one in known] == [True, True, False]
 
 
 def test_a_fill_that_was_told_twice_counts_once():

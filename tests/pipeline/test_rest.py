@@ -6,6 +6,8 @@ import contextlib
 import http.server
 import json
 import random
+import signal
+import socket
 import threading
 import time
 import uuid
@@ -344,3 +346,113 @@ def test_the_process_of_a_run_serves_it_until_it_is_told_to_stop():
         if started is not None:
             processes.stop([started], 0.0)
         assembly.unlink()
+
+
+def test_a_process_that_was_killed_in_the_middle_of_an_answer_is_replaced_and_serves_everything():
+    found = tables()
+    name = f"test-rest-{uuid.uuid4().hex[:8]}"
+    assembly = Assembly.create(name, "run", found.instruments, found.currencies, virtual=False, fused=False, live=True)
+    asked, go_on = threading.Event(), threading.Event()
+
+    def answer(path):
+        if "symbol=ETHUSDT" in path and not asked.is_set():
+            asked.set()
+            go_on.wait(20)
+        return 200, DEPTH if "/depth" in path else b"{}"
+
+    started = []
+    try:
+        with serving(answer) as url:
+            reader = byte_ring.consumer(assembly.segments["rest"])
+            for row in range(2):
+                store_word(assembly.control("streaming"), row, 1)
+            started.append(rest.start(Config(rest_url=url), found, assembly, Log()))
+            assert asked.wait(20)
+            started[0].send(signal.SIGKILL)
+            assert started[0].wait(20)
+            go_on.set()
+            byte_ring.drain(reader)
+            started.append(rest.start(Config(rest_url=url), found, assembly, Log()))
+            frames, end = [], time.monotonic() + 20
+            while len(frames) < 2:
+                assert time.monotonic() < end, "no snapshots"
+                frames += [payload for _, _, payload in byte_ring.drain(reader)]
+                time.sleep(0.001)
+            assert sorted(frames) == [frame(b"btcusdt"), frame(b"ethusdt")], "the new one begins with all of them"
+    finally:
+        go_on.set()
+        processes.stop(started, 0.0)
+        assembly.unlink()
+
+
+HUGE = b"9" * 5000
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\x00\x01\x02 garbage\r\n\r\n",
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 300 + b"\r\n",
+        b"HTTP/1.1 99999 what\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"x" * 100_000 + b"\r\n\r\n",
+        b"HTTP/1.1 500 \x1b[31m\r\nContent-Length: 6\r\n\r\n\n\x1b[31m",
+        b"HTTP/1.1 429 No\r\nContent-Length: 2\r\nX-MBX-USED-WEIGHT-1M: "
+        + HUGE
+        + b"\r\nRetry-After: "
+        + HUGE
+        + b"\r\n\r\n{}",
+        b'HTTP/1.1 400 No\r\nContent-Length: 26\r\n\r\n{"code":1e999,"msg":"\\n\\n"}',
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"\x15\x03\x03\x00\x02\x02\x28",
+    ],
+)
+def test_an_answer_that_is_none_is_one_line(answer):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    with listener.accept()[0] as one:
+                        one.recv(1 << 16)
+                        one.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        client = HttpClient(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        try:
+            with pytest.raises(RestError) as caught:
+                Requests(client).get("/api/v3/time", 1)
+            assert str(caught.value).isprintable()
+            assert len(str(caught.value)) < 400
+        finally:
+            client.close()
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"), [({"address": "127.0.0.2"}, "IP address mismatch"), ({"days": -1}, "certificate has expired")]
+)
+def test_a_wrong_certificate_is_one_line(tmp_path, wrong, said):
+    path, context = authority.make(tmp_path, **wrong)
+    with serving(lambda _: (200, b"{}"), context) as url:
+        client = HttpClient(url, str(path))
+        with pytest.raises(RestError, match=rf"^{url}: {said}"):
+            client.get("/")
+        client.close()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"code":1e999,"msg":"x"}',
+        b'{"rateLimits":[{"rateLimitType":"REQUEST_WEIGHT","interval":"MINUTE","limit":1e999,"intervalNum":1}]}',
+    ],
+)
+def test_numbers_beyond_all_are_refused(world, text):
+    world.venue.answers = [(200, {}, text), (400, {}, text), (200, {}, b'{"serverTime":1e999}')] * 3
+    world.run(1)
+    assert world.words[rest.FAILURES]

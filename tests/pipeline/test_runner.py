@@ -23,7 +23,7 @@ NAME = "test-runner"
 def rig(monkeypatch):
     """Build runners whose loops note what they were called with and do what `rig.act(loop)` says."""
     with assembled(NAME) as run:
-        made = SimpleNamespace(run=run, calls=[], act=len, polled=[])
+        made = SimpleNamespace(run=run, calls=[], act=len, polled=[], closed=[])
 
         def loop_of(*arguments):
             made.calls.append(arguments)
@@ -31,6 +31,7 @@ def rig(monkeypatch):
 
         def build(setup):
             setup.polls.append(lambda: made.polled.append(setup.config))
+            setup.closes.append(lambda: made.closed.append(setup.config))
             return SimpleNamespace(setup=setup)
 
         stages = {
@@ -74,6 +75,14 @@ def test_all_together_run_fused_in_path_order(rig):
     assert pages == tuple(held.loops[1:])
     assert loop is held.loops[0]
     assert rig.polled == [f"config of {name}" for name in topology.STAGES]
+
+
+def test_an_ordered_end_is_every_stage_s(rig):
+    held = rig.build("book", "risk")
+    held.turn()
+    assert rig.closed == []
+    held.close()
+    assert rig.closed == ["config of book", "config of risk"]
 
 
 def test_a_turn_has_an_end(rig, monkeypatch):

@@ -93,10 +93,13 @@ class Log:
 class Rig:
     """The stage and everything around it; `close` it."""
 
-    def __init__(self, source, *, virtual, count=2048, timer_ns=0, config=None, raw=None, shared=None):
+    def __init__(
+        self, source, *, virtual, count=2048, timer_ns=0, config=None, raw=None, shared=None, symbols=(b"BTCUSDT",)
+    ):
         self.segment = ring.create(f"{NAME}{uuid.uuid4().hex[:12]}", m.TICK, count)
         self.reader = ring.consumer(self.segment)
-        self.instruments = make_instruments("spot")
+        self.instruments = np.repeat(make_instruments("spot"), len(symbols))
+        self.instruments["symbol"] = symbols
         self.instruments["tick"], self.instruments["step"] = 1, 1000
         self.loop, self.venue, self.resync = (np.zeros(512, np.int64) for _ in range(3))
         self.loop[stage.VIRTUAL] = virtual

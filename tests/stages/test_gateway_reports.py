@@ -251,11 +251,22 @@ def test_a_refused_cancel_all_restores_every_order(rig):
     rig.answer(A, second, venue_order_id=4)
     request = rig.send(m.CANCEL_ALL)
     third = rig.send(m.NEW)
-    rig.answer(CR, request, 0, reason=m.REASON["unknown_order"])
+    rig.answer(CR, request, 0, reason=m.REASON["disconnected"])
     assert [rig.state(one) for one in (first, second, third)] == ["accepted", "accepted", "sent"]
     report = drain(rig.reports)[-1]
     assert (report["kind"], report["order_id"], report["target_id"], report["slot"]) == (CR, request, 0, -1)
     assert not rig.context.illegal.any()
+
+
+def test_orders_are_asked_about_where_a_cancel_all_finds_none(rig):
+    order = rig.send()
+    rig.answer(A, order, venue_order_id=3)
+    rig.answer(CR, rig.send(m.CANCEL_ALL), 0, reason=m.REASON["unknown_order"])
+    assert rig.state(order) == "cancel_sent"
+    rig.sent()
+    rig.later(1001)
+    rig.step()
+    assert rig.sent() == [(m.QUERY, order, order)]
 
 
 def test_amended_of_an_order_that_is_over_is_not_passed_on(rig):

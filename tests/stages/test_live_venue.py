@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from shrivenq.pipeline.exchange.faults import Rule, Script
 from shrivenq.pipeline.exchange.types import NewOrder
 from shrivenq.stages import control
 from shrivenq.stages import messages as m
-from shrivenq.stages.live import receive
+from shrivenq.stages.live import receive, session
 from shrivenq.stages.live import venue_state as v
+from shrivenq.stages.venues.binance_orders import ABSENCE_MS
 from tests.pipeline.exchange.exchange_rig import running
 from tests.stages.live.orders_rig import OrdersRig, tables_of
 from tests.stages.venue_rig import push
@@ -229,6 +232,24 @@ def test_garbage_makes_us_compare_everything_again(rig, exchange):
     assert rig.filled(order) == ONE
 
 
+def test_garbage_while_comparing_makes_us_compare_once_more(rig, exchange):
+    order = rig.send(price=50_00)
+    rig.wait(m.ACCEPTED, order)
+    rig.for_a_while()
+    exchange.faults(
+        {"on": "event", "name": "executionReport", "action": "garbage", "times": 2},
+        {"on": "response", "name": "myTrades", "action": "late", "ms": 300, "skip": 1, "times": 1},
+    )
+    exchange.place(exchange.other, "SELL", 50_00, ONE // 2)
+    late = exchange.rig.simulator.faults.triggers[1]
+    rig.until(lambda: late.acted, "an answer that is right no more when it comes")
+    exchange.place(exchange.other, "SELL", 50_00, ONE // 2)
+    rig.until(lambda: rig.log.events().count("venue not understood") == 2, "more garbage")
+    rig.ready()
+    assert rig.filled(order) == ONE
+    assert rig.taken() == 0
+
+
 def test_over_the_venue_s_limit_nothing_but_a_cancel_is_sent(rig, exchange):
     resting = rig.send(price=50_00)
     rig.wait(m.ACCEPTED, resting)
@@ -286,7 +307,7 @@ def test_foreign_orders_hold_until_they_are_gone(exchange):
     exchange.place(exchange.trader, "BUY", 20_00, ONE, client_id="by-hand")
     rig = OrdersRig(exchange.url, exchange.tables)
     try:
-        rig.until(lambda: "held: open orders that are not ours" in rig.log.events(), "the warning")
+        rig.until(lambda: "held: open orders that are not this run's" in rig.log.events(), "the warning")
         rig.for_a_while()
         assert control.held(rig.hold) == control.RECONCILING
         assert len(exchange.open_orders()) == 1
@@ -297,25 +318,99 @@ def test_foreign_orders_hold_until_they_are_gone(exchange):
         rig.close()
 
 
-def test_orders_that_an_earlier_start_left_behind_are_cancelled(make, exchange):
-    exchange.place(exchange.trader, "BUY", 20_00, ONE, client_id="0123abcd-1-5-77")
-    make(run=b"0123abcd-2")
-    assert exchange.open_orders() == []
+def test_a_foreign_order_holds_as_soon_as_it_is_placed(make, exchange):
+    rig = make()
+    exchange.place(exchange.trader, "BUY", 20_00, ONE, client_id="by-hand")
+    rig.until(lambda: control.held(rig.hold) == control.RECONCILING, "the hold")
+    exchange.clear()
+    rig.session._look_ns = 1
+    rig.ready()
+
+
+def left_behind(rig, number, time_ns=0):
+    """Have the journal hold an order of an earlier run that has no end; give its name."""
+    name, order_id = f"0123abcd-1-5-{number}", 5 << m.EPOCH_SHIFT | number
+    at = int((rig.venue.unsettled["order_id"] != 0).sum())
+    rig.venue.unsettled[at] = (name.encode(), order_id, 0, 0, time_ns)
+    return name
+
+
+def test_orders_that_an_earlier_run_left_behind_are_cancelled_and_over(exchange):
+    rig = OrdersRig(exchange.url, exchange.tables)
+    try:
+        exchange.place(exchange.trader, "BUY", 20_00, ONE, client_id=left_behind(rig, 77))
+        exchange.place(exchange.other, "SELL", 70_00, ONE)
+        rig.venue.anchors[:] = v.NO_TRADES
+        exchange.place(exchange.trader, "BUY", 70_00, ONE, client_id=left_behind(rig, 78))
+        rig.ready()
+        assert exchange.open_orders() == []
+        assert not rig.venue.unsettled["order_id"].any()
+        said = [(int(one["kind"]), int(one["order_id"]) & 0xFF) for one in rig.journaled()]
+        assert said.count((m.OVER, 77)) == said.count((m.OVER, 78)) == 1
+        fills = [one["last_quantity"] for one in rig.told if one["kind"] == m.FILL and one["side"] == m.BUY]
+        assert fills[-1] == ONE
+    finally:
+        rig.close()
+        exchange.clear()
+
+
+def test_an_order_of_an_earlier_run_that_was_on_its_way_is_waited_for(exchange, monkeypatch):
+    monkeypatch.setattr(session, "LOOK_AGAIN_NS", 10_000_000)
+    rig = OrdersRig(exchange.url, exchange.tables)
+    try:
+        name = left_behind(rig, 79, time.time_ns())
+        rig.until(lambda: "held: orders of an earlier run may yet arrive at the venue" in rig.log.events(), "the wait")
+        assert control.held(rig.hold) == control.RECONCILING
+        exchange.place(exchange.trader, "BUY", 20_00, ONE, client_id=name)
+        rig.ready()
+        assert exchange.open_orders() == []
+        assert not rig.venue.unsettled["order_id"].any()
+    finally:
+        rig.close()
+
+
+def test_an_order_of_an_earlier_run_that_never_arrives_is_over_in_the_end(exchange, monkeypatch):
+    monkeypatch.setattr(session, "LOOK_AGAIN_NS", 10_000_000)
+    rig = OrdersRig(exchange.url, exchange.tables)
+    try:
+        left_behind(rig, 80, time.time_ns())
+        rig.until(lambda: "held: orders of an earlier run may yet arrive at the venue" in rig.log.events(), "the wait")
+        rig.venue.unsettled["time_ns"][0] -= ABSENCE_MS * 1_000_000  # as time would
+        rig.ready()
+        assert not rig.venue.unsettled["order_id"].any()
+    finally:
+        rig.close()
+
+
+def test_a_fill_that_nobody_told_is_found_while_orders_pass(make, exchange):
+    rig = make()
+    exchange.place(exchange.other, "SELL", 70_00, ONE)
+    monitored = rig.venue.known.place[0]
+    order_id = rig.send(price=70_00)
+    rig.wait(m.FILL, order_id)
+    assert rig.venue.known.place[0] == monitored + 1
+    rig.venue.known.ids.entries["used"] = 0  # as if it had not been told
+    rig.venue.known.ids.size[0] = 0
+    rig.session._trades._turn, rig.session._trades.look_ns = len(rig.instruments) - 1, 0
+    rig.venue.live.words[receive.ATTENTION] = 1
+    rig.until(lambda: "a fill was not told" in rig.log.events(), "the look")
+    rig.ready()
+    assert rig.filled(order_id) == ONE  # once: the gateway knows it
 
 
 def test_trades_since_the_last_one_known_are_adopted(exchange):
     rig = OrdersRig(exchange.url, exchange.tables)
     try:
         exchange.place(exchange.other, "SELL", 70_00, ONE)
-        rig.venue.trades[:] = v.NO_TRADES
+        rig.venue.anchors[:] = v.NO_TRADES
         rig.ready()
         before = len(rig.told)
-        known = int(rig.venue.trades[0])
+        known = int(rig.venue.anchors[0])
         exchange.cut()
         exchange.place(exchange.trader, "BUY", 70_00, ONE)
         fill = rig.wait(m.FILL, 0) if before == 0 else rig.until(lambda: rig.told[before:], "the fill")[0]
         assert (fill["last_quantity"], fill["side"], fill["slot"]) == (ONE, m.BUY, -1)
-        assert rig.venue.trades[0] > known
+        assert rig.venue.anchors[0] > known
     finally:
         rig.close()
         exchange.clear()

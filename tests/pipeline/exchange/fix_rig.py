@@ -198,6 +198,12 @@ class Desk:
         self.server = FixServer(self.venue, 1 << 20)
         self.server._members = Members(self.venue, lambda: self.seconds)
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        self.loop.close()
+
     def now_us(self):
         """Give the venue's time."""
         return self.start_us + round(self.seconds * 1e6)
@@ -260,6 +266,13 @@ class DeskClient:
         self.socket = DeskSocket()
         self.frames = Frames()
         desk.run(self._open)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        if self.socket.is_open:
+            self.cut()
 
     def _open(self):
         self.session = FixSession(self.desk.venue, self.desk.server._members, self.socket, "10.0.0.1")

@@ -28,7 +28,7 @@ def mistakes(tmp_path, text):
 
 def test_what_ships_is_good():
     loaded = load("exchange")
-    assert (loaded.host, loaded.port) == ("127.0.0.1", 9443)
+    assert (loaded.host, loaded.port, loaded.fix.port) == ("127.0.0.1", 9443, 9000)
     btc, eth = loaded.markets
     assert (btc.name, btc.base, btc.quote, btc.tick, btc.step) == ("BTCUSDT", "BTC", "USDT", 1, 1000)
     assert (btc.price_decimals, btc.quantity_decimals, btc.base_decimals, btc.quote_decimals) == (2, 8, 8, 8)

@@ -50,6 +50,21 @@ def test_the_venue_s_own_logon():
     assert message.get(11) is None
 
 
+ORDER = (
+    "8=FIX.4.4|9=114|35=D|34=2|49=qNXO12fH|52=20240611-09:01:46.228|56=SPOT|11=1718096506197867067|38=5|40=2|44=10|"
+    "54=1|55=LTCBNB|59=4|10=048|"
+)
+"""The venue's example of an order; the sum it shows, 016, is not that of its bytes (protocol sheet, section 16)."""
+
+
+def test_the_venue_s_own_order_whose_sum_is_wrong():
+    text = ORDER.replace("|", "\x01").encode()
+    (message,) = taken(text)
+    assert (message.kind, message.fields[-1]) == ("D", (59, "4"))
+    with pytest.raises(GarbledError, match="CheckSum"):
+        taken(text.replace(b"10=048", b"10=016"))
+
+
 @pytest.mark.parametrize("size", [1, 2, 7, 100, 258])
 def test_pieces_make_the_same_messages(size):
     order = framed(b"35=D\x0134=2\x0111=a\x01")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -46,6 +47,7 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path, number):
     try:
         line = process.stdout.readline()
         assert line.startswith("exchange: BTCUSDT, ETHUSDT at http://127.0.0.1:"), line + process.stderr.read()
+        assert re.search(r", FIX at tcp://127\.0\.0\.1:[1-9][0-9]*; Ctrl-C stops$", line.strip())
         url = line.split(" at ")[1].split(",")[0]
         # The line comes before the loop runs; the socket listens already.
         assert httpx.get(url + "/api/v3/ping", timeout=60).json() == {}

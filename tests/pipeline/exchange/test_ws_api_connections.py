@@ -59,6 +59,21 @@ def test_successful_orders_weigh_nothing():
     assert used() == before + 7
 
 
+def test_an_amendment_is_free_when_it_is_the_order_s_end():
+    rig = Rig()
+    client = rig.client(ALICE)
+    which = {"symbol": "BTCUSDT", "orderId": client.result("order.place", LIMIT)["orderId"]}
+    rig.client().result("order.place", {**LIMIT, "side": "SELL", "quantity": "0.4"}, signed=BOB)
+    weight = rig.venue.limits.address("10.0.0.1").weight
+    used = []
+    for quantity, status in (("0.5", "PARTIALLY_FILLED"), ("0.4", "EXPIRED")):
+        before = weight.count(rig.venue.market_us())
+        amended = client.result("order.amend.keepPriority", {**which, "newQty": quantity})["amendedOrder"]
+        assert amended["status"] == status
+        used.append(weight.count(rig.venue.market_us()) - before)
+    assert used == [4, 0]
+
+
 def test_a_used_up_weight_is_429_and_then_418():
     client = Rig(weight=30, ban_after=2).client(ALICE)
     assert client.error("exchangeInfo", {"symbol": "NOPE"}) == (400, -1121)

@@ -15,18 +15,18 @@ def _name(text):
     return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
 
 
-def make(folder, *, address="127.0.0.1", days=1):
+def make(folder, *, address="127.0.0.1", days=1, name="root"):
     """Write `authority.pem` and `server.pem`; return the first's path and a server context with the second."""
     now = dt.datetime.now(dt.UTC)
     root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
 
     def builder(subject, public_key):
-        made = x509.CertificateBuilder().subject_name(_name(subject)).issuer_name(_name("root")).public_key(public_key)
+        made = x509.CertificateBuilder().subject_name(_name(subject)).issuer_name(_name(name)).public_key(public_key)
         made = made.serial_number(x509.random_serial_number()).not_valid_before(now - dt.timedelta(days=2))
         return made.not_valid_after(now + dt.timedelta(days=days))
 
     root = (
-        builder("root", root_key.public_key())
+        builder(name, root_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(root_key, hashes.SHA256())
     )

@@ -74,11 +74,13 @@ class Server:
 class Driver:
     """A LiveSource, polled as the market_data stage does; `taken` are the messages, None for one that says lost."""
 
-    def __init__(self, url, *, symbols=None, rest=None, **options):
+    def __init__(self, url, *, symbols=None, rest=None, read_key=None, **options):
         self.instruments = make_instruments("spot") if symbols is None else make_symbols_table(symbols)
         self.lines = []
         options.setdefault("streams", ["trade"])
-        self.source = LiveSource(Config(stream_url=url, **options), self.instruments, rest, self, seed=1)
+        config = Config(stream_url=url, **options)
+        self.source = LiveSource(config, self.instruments, rest, self, read_key=read_key, seed=1)
+        self.take_raw = lambda _payload: None
         self.live, self.frames = self.source.live, self.source.frames
         self.loop = np.zeros(512, np.int64)
         self.loop[stage.OFFSET_NS] = time.time_ns() - time.monotonic_ns()
@@ -103,6 +105,7 @@ class Driver:
             frame = self.frames.index[row]
             begin = int(frame["offset"])
             payload = self.frames.data[begin : begin + int(frame["length"])].tobytes()
+            self.take_raw(payload)
             self.taken.append(None if b'@lost","data":{}' in payload else payload)
             self.flags.append(int(frame["flags"]))
             self.stamps.append((int(frame["wire_ns"]), int(frame["time_ns"]), *self.live.stamps[row].tolist()))

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from shrivenq.pipeline.instruments import read_instruments
 from shrivenq.shm import byte_ring, pool, ring
-from shrivenq.stages import control, gateway, live_venue, stage
+from shrivenq.stages import control, gateway, journal, live_venue, stage
 from shrivenq.stages import messages as m
 from shrivenq.stages import orders as o
 from shrivenq.stages.live import venue_state as v
@@ -76,7 +76,7 @@ class OrdersRig:
         report, self.reports = private_ring(m.REPORT, 1 << 12)
         to_venue, at_venue = private_ring(m.ORDER, 256)
         self.feed, fill_feed = private_ring(m.TICK, 256)
-        journal, self.journal = private_bytes(1 << 20)
+        records, self.journal = private_bytes(1 << 20)
         self.log, self.run = Log(), np.frombuffer(run, np.uint8)
         epoch = next(EPOCHS)
         self.number = epoch << m.EPOCH_SHIFT
@@ -86,7 +86,7 @@ class OrdersRig:
         self.gateway = gateway.build(
             stage.Setup(
                 gateway_config, self.instruments, self.currencies,
-                {"report": report, "to_venue": to_venue, "journal": journal},
+                {"report": report, "to_venue": to_venue, "journal": records},
                 {"order": order, "from_venue": from_venue}, self.gateway_loop, shared,
             )
         )  # fmt: skip
@@ -99,7 +99,7 @@ class OrdersRig:
         self.venue = live_venue.build(self.setup)
         (self.poll,) = self.setup.polls
         self.session = self.poll.__self__
-        self.told = []
+        self.told, self.records = [], []
         live_venue.run(self.venue, self.loop)  # compiled, and nothing done
         gateway.step(self.gateway, self.gateway_loop)
 
@@ -111,7 +111,7 @@ class OrdersRig:
         self.poll()
         gateway.step(self.gateway, self.gateway_loop)
         assert self.loop[stage.FAULT] == self.gateway_loop[stage.FAULT] == 0
-        byte_ring.drain(self.journal)
+        self.records.extend(byte_ring.drain(self.journal))
         self.told.extend(drain(self.reports))
 
     def until(self, condition, what="it"):
@@ -156,6 +156,11 @@ class OrdersRig:
     def said(self):
         """Name what risk was told: (kind, order id)."""
         return [(int(one["kind"]), int(one["order_id"])) for one in self.told]
+
+    def journaled(self):
+        """List the reports that were journaled."""
+        payloads = [one[journal.HEADER.itemsize :] for kind, _, one in self.records if kind == journal.REPORT_SEEN]
+        return [np.frombuffer(one, m.REPORT)[0] for one in payloads]
 
     def wait(self, kind, order_id):
         """Go on until risk was told this; give the report."""

@@ -23,7 +23,8 @@ S_NS = 1_000_000_000
 
 @pytest.fixture(scope="module")
 def exchange(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("exchange"), limits={"connections": 10_000}) as rig:
+    limits = {"connections": 10_000, "request_weight": 1_000_000}
+    with running(tmp_path_factory.mktemp("exchange"), limits=limits) as rig:
         yield rig
 
 
@@ -363,7 +364,11 @@ def test_a_session_that_comes_up_during_a_comparison_has_one_of_its_own(make):
     rig.session._fix_changed()
     assert rig.session._again
     rig.session._fix.state = fs.LOGGING_ON
+    seen = []
+    begin = rig.session._reconcile
+    rig.session._reconcile = lambda: (seen.append(1), begin())
     rig.until(lambda: rig.session.state == s.WAITING, "the comparisons")
+    assert seen == [1]
     assert not rig.session._again
     assert control.held(rig.hold) == control.RECONCILING
 

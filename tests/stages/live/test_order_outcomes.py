@@ -140,17 +140,33 @@ def test_partly_filled_and_then_cancelled(rig, exchange):
     settled(rig)
 
 
-def test_a_fill_that_is_heard_of_after_its_order_was_cancelled_still_counts(rig, exchange):
+@pytest.mark.parametrize("heard", ["late", "drop"])
+def test_an_order_is_not_over_before_its_last_fill_is_known(rig, exchange, heard):
     order = resting(rig)
-    exchange.faults({"on": "event", "name": "executionReport", "action": "late", "ms": 100, "times": 1})
+    late = {"ms": 60} if heard == "late" else {}
+    exchange.faults({"on": "event", "name": "executionReport", "action": heard, "times": 1} | late)
     exchange.place(exchange.other, "SELL", 50_00, ONE // 4)
-    cancelled = rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=order))
-    assert (m.FILL, order) not in rig.said()
-    fill = rig.wait(m.FILL, order)
-    assert (fill["last_quantity"], fill["slot"]) == (ONE // 4, -1)
-    assert rig.said().index((m.CANCELLED, cancelled["order_id"])) < rig.said().index((m.FILL, order))
+    rig.send(m.CANCEL, target_id=order)
+    cancelled = rig.wait(m.CANCELLED, order)
+    assert (rig.filled(order), cancelled["filled"]) == (ONE // 4, ONE // 4)
+    assert rig.said().index((m.FILL, order)) < rig.said().index((m.CANCELLED, order))
     assert rig.taken() == 0
     settled(rig)
+
+
+def test_a_fill_that_is_never_heard_of_is_found_by_the_cancel_that_came_too_late(rig, exchange):
+    order = resting(rig)
+    exchange.faults({"on": "event", "name": "executionReport", "action": "drop", "times": 1})
+    exchange.place(exchange.other, "SELL", 50_00, ONE)
+
+    def insisted():
+        """Cancel again and again, which does not put the question off."""
+        rig.wait(m.CANCEL_REJECTED, rig.send(m.CANCEL, target_id=order))
+        return (m.FILL, order) in rig.said()
+
+    rig.until(insisted)
+    assert rig.filled(order) == ONE
+    assert rig.taken() == 0
 
 
 def test_a_fill_between_a_cancel_and_its_arrival_makes_it_too_late(rig, exchange):

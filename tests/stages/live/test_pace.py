@@ -22,12 +22,13 @@ def test_each_failure_makes_the_wait_longer_up_to_a_limit(failures):
         assert longest // 2 <= Pace(random.Random(seed)).next_ns(0, failures) <= longest
 
 
-def test_the_venues_limit_of_attempts_holds_whatever_fails():
-    pace, now, made = Pace(random.Random(1)), 0, []
-    for _ in range(3 * ATTEMPTS_MAX):
+@pytest.mark.parametrize(("attempts", "window_ns"), [(ATTEMPTS_MAX, WINDOW_NS), (8, 30 * 10**9)])
+def test_the_venues_limit_of_attempts_holds_whatever_fails(attempts, window_ns):
+    pace, now, made = Pace(random.Random(1), attempts, window_ns), 0, []
+    for _ in range(3 * attempts):
         now = max(now + 1, pace.next_ns(now, 0) if len(made) % 2 else now)
         now = max(now, pace._allowed_ns(now))
         pace.attempt(now)
         made.append(now)
     for at in made:
-        assert sum(at - WINDOW_NS < one <= at for one in made) <= ATTEMPTS_MAX
+        assert sum(at - window_ns < one <= at for one in made) <= attempts

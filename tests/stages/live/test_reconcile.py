@@ -11,7 +11,8 @@ from shrivenq.shm import pool
 from shrivenq.stages import messages as m
 from shrivenq.stages import orders as o
 from shrivenq.stages.live import venue_state as v
-from shrivenq.stages.live.reconcile import PAGE, OpenOrder, Orders, Reconciliation
+from shrivenq.stages.live.reconcile import OpenOrder, Orders, Reconciliation
+from shrivenq.stages.live.trades import PAGE, Trades
 from shrivenq.stages.venues.binance_orders import ABSENCE_MS
 from shrivenq.stages.venues.binance_reports_slow import Refused
 from tests.stages.live.orders_rig import OrdersRig
@@ -31,15 +32,16 @@ class Desk:
         self.context, self.pool = made.venue, made.pool
         self.asked, self.queried = [], []
         self.orders = Orders(self.pool.slots, self.pool.generation)
+        self.trades = Trades(self.context, self.ask)
         self.compare()
 
     def compare(self, now_ns=0):
         self.asked.clear()
-        self.one = Reconciliation(
-            self.context, self.orders, lambda name, _, params: self.asked.append((name, params)),
-            self.queried.append, now_ns,
-        )  # fmt: skip
+        self.one = Reconciliation(self.context, self.orders, self.ask, self.queried.append, self.trades, now_ns)
         return self.one
+
+    def ask(self, name, _, params):
+        self.asked.append((name, params))
 
     def left_behind(self, number, time_ns, venue_order_id=0, instrument=0):
         """Let an earlier run have sent an order whose end the journal does not hold; return its name."""
@@ -47,10 +49,6 @@ class Desk:
         at = int((self.context.unsettled["order_id"] != 0).sum())
         self.context.unsettled[at] = (name.encode(), 3 << m.EPOCH_SHIFT | number, venue_order_id, instrument, time_ns)
         return name
-
-    def know(self, row, *trades):
-        """Let these be the trades known of an instrument: (id, side)."""
-        self.context.trades[row] = [o.trade_key(*one) for one in (trades * v.LOOK_BACK)[: v.LOOK_BACK]]
 
     def open(self, order_id, state, venue_order_id=0):
         slot = pool.allocate(self.pool)
@@ -83,7 +81,7 @@ def test_everything_is_asked_and_only_then_compared(desk):
     desk.open(OWN + 1, o.NEW)
     over = desk.open(OWN + 2, o.FILLED)
     pool.give_back(desk.pool, over, desk.pool.generation[over])
-    desk.know(1, (41, m.SELL))
+    desk.context.anchors[1] = 41
     desk.one.begin()
     assert desk.queried == [slot]
     desk.answer_rest()
@@ -96,37 +94,13 @@ def test_everything_is_asked_and_only_then_compared(desk):
     assert not desk.one.is_answered
     desk.take("trades SYM1", [])
     assert desk.one.is_answered
-    assert set(desk.context.trades[0].tolist()) == {o.trade_key(v.NO_TRADES, m.SELL)}
-
-
-def test_an_account_is_looked_at_first_without_taking_its_past(desk):
-    assert desk.one.take("trades SYM0", [trade(90)]) == 1
-    assert (desk.context.reports[0]["kind"], desk.context.reports[0]["trade_id"]) == (m.LOOKED, 90)
-    desk.one._ask_trades(0)
-    assert desk.asked == [("trades SYM0", {"symbol": "SYM0", "limit": PAGE, "fromId": 91})]
-
-
-def test_trades_are_asked_for_from_the_oldest_of_the_last_known_and_told_once(desk):
-    """They may be told out of order, and a trade with ourselves is two fills."""
-    for number, side in ((7, m.BUY), (9, m.BUY), (8, m.SELL)):
-        desk.know(0, (5, m.SELL))
-        v.note_trade(desk.context.trades, 0, o.trade_key(number, side))
-    desk.context.trades[0] = o.trade_key(7, m.BUY)
-    for number, side in ((9, m.BUY), (8, m.SELL)):
-        v.note_trade(desk.context.trades, 0, o.trade_key(number, side))
-    desk.one._ask_trades(0)
-    assert desk.asked[0][1]["fromId"] == 7
-    sides = {7: True, 8: False, 9: True, 10: True}
-    told = [trade(number, isBuyer=buyer) for number, buyer in sides.items()] + [trade(9, isBuyer=False)]
-    assert desk.one.take("trades SYM0", told) == 2
-    assert [(int(one["trade_id"]), int(one["side"])) for one in desk.context.reports[:2]] == [(10, m.BUY), (9, m.SELL)]
-    assert desk.one.adopted_fills == 2
+    assert desk.context.anchors.tolist() == [v.NO_TRADES, 41]
 
 
 def test_trades_become_fills_of_our_orders_or_of_nobody_s(desk):
     desk.open(OWN, o.ACCEPTED, venue_order_id=55)
-    desk.know(0, (3, m.SELL))
-    assert desk.one.take("trades SYM0", [trade(4), trade(5, orderId=56, isBuyer=False)]) == 2
+    desk.context.anchors[0] = 3
+    assert desk.one.take("trades SYM0", [trade(4), trade(5, orderId=56, isBuyer=False)]) == 3
     found = desk.context.reports[:2]
     assert found["order_id"].tolist() == [OWN, 0]
     assert found["side"].tolist() == [m.BUY, m.SELL]
@@ -138,19 +112,22 @@ def test_trades_become_fills_of_our_orders_or_of_nobody_s(desk):
 
 def test_a_trade_is_of_the_order_that_the_venue_has_just_named(desk):
     desk.open(OWN, o.UNKNOWN)
-    desk.know(0, (3, m.SELL))
+    desk.context.anchors[0] = 3
     desk.one.placed(OWN, 0, 55)
-    assert desk.one.take("trades SYM0", [trade(4)]) == 1
+    assert desk.one.take("trades SYM0", [trade(4)]) == 2
     assert desk.context.reports[0]["order_id"] == OWN
 
 
 def test_a_full_page_of_trades_has_another_behind_it(desk):
-    desk.know(0, (0, m.SELL))
+    desk.context.anchors[0] = 0
     desk.one._trades_asked = True
     name = "trades SYM0"
-    assert desk.take(name, [trade(number) for number in range(1, PAGE + 1)]) == PAGE
-    assert desk.asked == [(name, {"symbol": "SYM0", "limit": PAGE, "fromId": PAGE + 1})]
+    desk.one._left.add(name)
+    assert desk.take(name, [trade(number) for number in range(1, PAGE + 1)]) == PAGE + 1
+    assert desk.asked == [(name, {"symbol": "SYM0", "limit": PAGE, "fromId": PAGE})]
     assert not desk.one.is_answered
+    desk.take(name, [])
+    assert desk.one.is_answered
 
 
 def test_open_orders_are_ours_left_behind_or_foreign(desk):
@@ -178,8 +155,8 @@ def test_an_order_of_an_earlier_run_is_over_once_the_venue_holds_it_no_more_and_
     assert not desk.one.refused(f"order {late}", -1003)
     assert not desk.one.refused("account", -2013)
     assert desk.one.refused(f"order {late}", -2013)
-    desk.know(0, (0, m.SELL))
-    assert desk.take("trades SYM0", [trade(1, orderId=71), trade(2, orderId=70)]) == 2
+    desk.context.anchors[0] = 0
+    assert desk.take("trades SYM0", [trade(1, orderId=71), trade(2, orderId=70)]) == 3
     numbers = [int(one) & 0xFF for one in desk.context.reports[:2]["order_id"]]
     assert numbers == [3, 1]
     desk.take("trades SYM1", [])
@@ -219,7 +196,7 @@ def test_balances_are_noted_against_us(desk):
     ],
 )
 def test_what_cannot_be_read_is_refused(desk, name, result):
-    desk.context.trades[:] = 0
+    desk.context.anchors[:] = 0
     desk.left_behind(1, ABSENCE_NS)
     desk.compare(ABSENCE_NS + 1)
     with pytest.raises(Refused):

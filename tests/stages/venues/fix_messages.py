@@ -82,6 +82,8 @@ MESSAGES = {
     "cancelled": message(*execution(_150=4, _39=4, _11=spelled(REQUEST), _41=spelled(OWN), _151="0")),
     "amended": message(*execution(_150=5, _38="1.0", _151="1.0", _41=spelled(OWN))),
     "expired": message(*execution(_150="C", _39="C", _151="0", _59=3, _25056=5)),
+    "self-trade": message(*execution(_150="C", _39="C", _151="0", _25024=0, _25030="1.5", _25031="1.5")),
+    "partly prevented": message(*execution(_150=5, _151="1.0", _25024=0, _25030="0.5", _25031="0.5")),
     "refused": message(*execution(_150=8, _39=8, _17=None, _25016=-2010, _58="Market is closed.")),
     "unknown": message(*execution(_150=8, _39=8, _17=None, _25016=-1007, _58="Timeout.")),
     "not cancelled": message(
@@ -126,7 +128,7 @@ def split(text, sequence):
 
 KNOWN = {
     35, 34, 11, 41, 37, 38, 40, 54, 55, 44, 59, 60, 150, 39, 14, 151, 1057, 1003, 31, 32, 25016, 58, 136, 137, 138, 112,
-    531, 533, 45, 25056,
+    531, 533, 45, 25056, 25030, 25031,
 }  # fmt: skip
 
 
@@ -175,6 +177,8 @@ def refused(fields, kind, row, order_id, target_id):
 
 
 def expiry(fields):
+    if 25031 in fields:
+        return "self_trade"
     if re.fullmatch(r"0|-?[1-9][0-9]{0,17}", fields.get(25056, ""), re.ASCII) and int(fields[25056]) >= 0:
         return {5: "unfilled", 6: "unfilled", 7: "no_liquidity", 8: "price_range"}.get(int(fields[25056]), "venue")
     if fields.get(40) == "1":
@@ -212,18 +216,20 @@ def slow_execution(fields):
     quantity, filled, leaves = (amount(fields, tag, decimals) for tag in (38, 14, 151))
     venue_id = integer(fields, 37)
     venue_ns = time_of(fields.get(60, ""))
-    if quantity < filled + leaves or venue_id <= 0:
+    prevented = amount(fields, 25030, decimals) if 25030 in fields else 0
+    if quantity < filled + max(leaves, prevented) or venue_id <= 0:
         raise Nonsense
     price_decimals = int(INSTRUMENTS[row]["price_decimals"])
     price = amount(fields, 44, price_decimals) if 44 in fields else 0
     named = kind in (m.CANCELLED, m.AMENDED, m.EXPIRED)
-    reason = "by_request" if kind in (m.CANCELLED, m.AMENDED) else expiry(fields) if kind == m.EXPIRED else "none"
+    reason = "self_trade" if 25031 in fields else "by_request"
+    reason = reason if kind in (m.CANCELLED, m.AMENDED) else expiry(fields) if kind == m.EXPIRED else "none"
     final = kind in (m.CANCELLED, m.EXPIRED) or (kind == m.FILL and fields.get(39) == "2")
     found = {
         "kind": kind, "order_id": (request or order_id) if kind == m.CANCELLED else order_id,
         "target_id": order_id if named else 0, "instrument": row, "reason": reason, "venue_order_id": venue_id,
         "venue_ns": venue_ns, "side": m.BUY if fields[54] == "1" else m.SELL, "price": price, "filled": filled,
-        "quantity": quantity if final else filled + leaves, "leaves": 0 if final else leaves,
+        "quantity": quantity - prevented if final else filled + leaves, "leaves": 0 if final else leaves,
         "flags": m.FINAL if final else 0,
     }  # fmt: skip
     return {**found, **slow_fill(fields, row, found)} if kind == m.FILL else found

@@ -133,6 +133,8 @@ def test_both_readers_agree(name):
         ("cancelled", m.CANCELLED, REQUEST, OWN, "by_request"),
         ("amended", m.AMENDED, OWN, OWN, "by_request"),
         ("expired", m.EXPIRED, OWN, OWN, "unfilled"),
+        ("self-trade", m.EXPIRED, OWN, OWN, "self_trade"),
+        ("partly prevented", m.AMENDED, OWN, OWN, "self_trade"),
         ("refused", m.REJECTED, OWN, 0, "not_tradable"),
         ("unknown", m.UNKNOWN, OWN, 0, "venue_error"),
         ("not cancelled", m.CANCEL_REJECTED, REQUEST, OWN, "unknown_order"),
@@ -149,6 +151,13 @@ def test_what_is_reported(name, kind, order_id, target_id, reason):
         reason,
     )
     assert row["instrument"] == 1
+
+
+def test_what_prevention_took_is_neither_filled_nor_left():
+    for name, quantity, leaves in (("self-trade", 0, 0), ("partly prevented", 100_000_000, 100_000_000)):
+        row = row_of(MESSAGES[name])
+        assert (row["quantity"], row["leaves"], row["filled"]) == (quantity, leaves, 0)
+    assert agree(message(*execution(_25030="1.6"))) is None
 
 
 def test_a_fill():

@@ -1,0 +1,479 @@
+"""The other end of the wire, compiled: a venue that sends depth frames and takes orders, and does no more.
+
+It reads a client's masked frames from a non-blocking socket that it polls, reads of each `order.place` what an answer
+repeats, and answers as the venue does for an immediate-or-cancel order that meets nobody: the response, an execution
+report NEW and one EXPIRED. Plain, or under TLS by the system's OpenSSL, called like any C function.
+
+It waits with `sched_yield`: on a CPU of its own that costs nothing, on a shared one it makes room.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import socket
+from errno import EAGAIN, EINTR
+from typing import Any, NamedTuple
+
+import llvmlite.binding
+import numpy as np
+from harness import shared
+from numba.core import types
+
+from shrivenq.shm.atomics import load_acquire, load_word, store_release
+from shrivenq.shm.clock import monotonic_ns, realtime_ns
+from shrivenq.shm.context import by_reference
+from shrivenq.shm.kernel import inlined, kernel
+from shrivenq.shm.wait import sched_yield
+from shrivenq.stages.live import system
+from shrivenq.stages.venues.binance_orders import put_number
+from shrivenq.stages.venues.text import PADDING, load, matches, put, store
+
+SEND_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+INBOX_BYTES = OUTBOX_BYTES = 1 << 20
+ANSWERS_BYTES = 4096
+"""Room the answers to one order need."""
+
+# Words, shared with the process that measures (int64).
+STATE = 0  # CONNECTING …
+TASK = 1  # set from outside: IDLE …
+PROBLEM = 2
+MARKET, MARKET_TLS, ORDERS, ORDERS_TLS = 3, 4, 5, 6  # descriptors, and addresses of their SSL objects
+UPDATE_ID = 7  # last one sent
+RECEIVED = 8  # orders taken
+ANSWERED = 9  # of those, answered
+LAST_NUMBER = 10  # of the order id taken last
+FILLED = 11  # bytes in the inbox
+SAMPLES = 12  # of `rtt` that are there
+WORDS = 16
+
+CONNECTING, CONNECTED, PLAYED = 0, 1, 2
+IDLE, PLAY, SERVE, LEAVE = 0, 1, 2, 3
+PROBLEMS = (
+    "none", "a frame brought no order", "an order at another price than the new best bid", "not a whole new order",
+    "an order out of its turn", "the client has closed", "more orders than frames",
+)  # fmt: skip
+NO_ORDER, WRONG_PRICE, NO_REQUEST, OUT_OF_TURN, CLOSED, TOO_MANY = 1, 2, 3, 4, 5, 6
+
+FRAME = np.dtype(
+    [
+        ("begin", "<i8"),  # of its WebSocket header
+        ("stop", "<i8"),
+        ("first", "<i8"),  # where the digits of its first and last update id are
+        ("last", "<i8"),
+        ("updates", "<i8"),
+        ("bid", "<i8"),  # best bid after it, at eight decimals; 0: does not move it
+    ],
+    align=True,
+)
+ID_DIGITS = 12
+CALM_NS = 20_000_000
+"""Between two depth frames that move nothing, while nothing is timed."""
+PATIENCE_NS = 10_000_000_000
+"""Longest wait for an order."""
+
+# What an answer repeats: rows of `spans`.
+SYMBOL, SIDE, FORCE, PRICE, QUANTITY, CLIENT, REQUEST = 0, 1, 2, 3, 4, 5, 6
+
+
+# ── TLS ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _open_ssl():
+    """Load the system's OpenSSL and make its functions known to compiled code; None if there is none."""
+    found = ctypes.util.find_library("ssl")
+    library = ctypes.CDLL(found) if found else None
+    for name in ("SSL_read", "SSL_write"):
+        # Without one nothing calls them, but compiled code names them.
+        function = getattr(library or ctypes.CDLL(None), name if library else "getpid")
+        llvmlite.binding.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
+    if library is not None:
+        for name in ("TLS_server_method", "SSL_CTX_new", "SSL_new"):
+            getattr(library, name).restype = ctypes.c_void_p
+    return library
+
+
+OPEN_SSL = _open_ssl()
+ssl_read: Any = types.ExternalFunction("SSL_read", types.int32(types.int64, types.int64, types.int32))
+ssl_write: Any = types.ExternalFunction("SSL_write", types.int32(types.int64, types.int64, types.int32))
+recv: Any = types.ExternalFunction("recv", types.int64(types.int32, types.int64, types.int64, types.int32))
+
+
+# ── the peer's memory ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@by_reference
+class Peer(NamedTuple):
+    """Everything the kernels work on."""
+
+    words: Any
+    inbox: Any
+    outbox: Any
+    spans: Any  # int64[7, 2]: begin and end in the inbox
+    data: Any  # text of the depth frames
+    index: Any  # FRAME; the last one moves nothing
+    rtt: Any  # int64, ns
+
+
+def make_peer(data, index, samples):
+    """Make a peer of depth frames, in memory that is shared with processes forked later."""
+    return Peer(
+        words=shared(WORDS, np.int64),
+        inbox=np.zeros(INBOX_BYTES + PADDING, np.uint8),
+        outbox=np.zeros(OUTBOX_BYTES + PADDING, np.uint8),
+        spans=np.zeros((7, 2), np.int64),
+        data=data,
+        index=index,
+        rtt=shared(samples, np.int64),
+    )
+
+
+# ── bytes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@inlined
+def _read(peer: Any) -> int:
+    """Read what waits on the order connection into the inbox; return the bytes, 0 for none."""
+    words, inbox = peer.words, peer.inbox
+    room = INBOX_BYTES - words[FILLED]
+    address = inbox.ctypes.data + words[FILLED]
+    if words[ORDERS_TLS] != 0:
+        count = np.int64(ssl_read(words[ORDERS_TLS], address, room))
+    else:
+        count = recv(words[ORDERS], address, room, 0)
+        if count == 0 or (count < 0 and system.errno() not in (EAGAIN, EINTR)):
+            words[PROBLEM] = CLOSED
+    if count > 0:
+        words[FILLED] += count
+    return max(count, 0)
+
+
+@kernel
+def write(descriptor: int, tls: int, buffer: Any, begin: int, end: int) -> bool:
+    """Write all of `buffer[begin:end]`; False if the client has gone."""
+    while begin < end:
+        if tls != 0:
+            count = np.int64(ssl_write(tls, buffer.ctypes.data + begin, end - begin))
+        else:
+            count = system.send(descriptor, buffer.ctypes.data + begin, end - begin, SEND_FLAGS)
+            if count < 0 and system.errno() not in (EAGAIN, EINTR):
+                return False
+        if count > 0:
+            begin += count
+        else:
+            sched_yield()
+    return True
+
+
+@inlined
+def _unmask(data: Any, at: int, begin: int, stop: int) -> None:
+    """Take the mask at `at` off `data[begin:stop]`, and touch nothing behind it."""
+    mask = load(data, at) & 0xFFFFFFFF
+    word = ((mask ^ 0x80000000) - 0x80000000) << 32 | mask
+    while begin + 8 <= stop:
+        store(data, begin, load(data, begin) ^ word)
+        begin += 8
+    for i in range(begin, stop):
+        data[i] ^= (word >> 8 * ((i - begin) & 7)) & 255
+
+
+@kernel
+def next_frame(data: Any, at: int, end: int) -> tuple[int, int]:
+    """Find the client's frame at `at` and unmask it; return where its text begins and ends, (0, 0) if it is not whole.
+
+    An empty text is a frame that is none of ours to read.
+    """
+    if end - at < 6:
+        return 0, 0
+    length, begin = np.int64(data[at + 1] & 127), at + 6
+    if length == 126:
+        length, begin = np.int64(data[at + 2]) << 8 | np.int64(data[at + 3]), at + 8
+    stop = begin + length
+    if stop > end:
+        return 0, 0
+    if data[at] != 0x81:
+        return stop, stop
+    _unmask(data, begin - 4, begin, stop)
+    return begin, stop
+
+
+# ── orders ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@inlined
+def _field_at(data: Any, at: int) -> int:
+    """Tell which row of `spans` the key at `at` is; -1 for one that no answer repeats."""
+    if matches(data, at, 'symbol"'):
+        return SYMBOL
+    if matches(data, at, 'side"'):
+        return SIDE
+    if matches(data, at, 'timeInForce"'):
+        return FORCE
+    if matches(data, at, 'price"'):
+        return PRICE
+    if matches(data, at, 'quantity"'):
+        return QUANTITY
+    return CLIENT if matches(data, at, 'newClientOrderId"') else -1
+
+
+@kernel
+def read_order(data: Any, begin: int, stop: int, spans: Any) -> bool:
+    """Read an `order.place` into `spans`; False for anything else."""
+    spans[:, :] = 0
+    if stop - begin < 100 or not matches(data, begin, '{"id":"'):
+        return False
+    spans[REQUEST, 0], spans[REQUEST, 1] = begin + 7, begin + 43
+    if not matches(data, begin + 43, '","method":"order.place","params":{'):
+        return False
+    at = begin + 78
+    while at < stop and data[at] == 34:
+        field = _field_at(data, at + 1)
+        while at < stop and data[at] != 58:
+            at += 1
+        at += 1
+        first = at + 1 if data[at] == 34 else at
+        at = first
+        while at < stop and data[at] != 34 and data[at] != 44 and data[at] != 125:
+            at += 1
+        if field >= 0:
+            spans[field, 0], spans[field, 1] = first, at
+        at += 2 if data[at] == 34 else 1
+    missing = 0
+    for field in range(REQUEST):
+        missing += spans[field, 1] <= spans[field, 0]
+    return missing == 0
+
+
+@kernel
+def scaled(data: Any, at: int, stop: int) -> int:
+    """Read a decimal at eight decimals."""
+    value, left = 0, -1
+    for i in range(at, stop):
+        if data[i] == 46:
+            left = 8
+        else:
+            value = value * 10 + np.int64(data[i]) - 48
+            left -= 1 if left > 0 else 0
+    return value * 10 ** (8 if left < 0 else left)
+
+
+@kernel
+def number_of(data: Any, at: int, stop: int) -> int:
+    """Read the number at the end of a client order id."""
+    value, unit = 0, 1
+    while stop > at and 48 <= data[stop - 1] <= 57:
+        stop -= 1
+        value += (np.int64(data[stop]) - 48) * unit
+        unit *= 10
+    return value
+
+
+# ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@inlined
+def _repeat(peer: Any, at: int, field: int) -> int:
+    """Write what the request said; return where it ends."""
+    begin, end = peer.spans[field, 0], peer.spans[field, 1]
+    for i in range(begin, end):
+        peer.outbox[at + i - begin] = peer.inbox[i]
+    return at + end - begin
+
+
+@inlined
+def _repeat_decimal(peer: Any, at: int, field: int) -> int:
+    """Write a decimal with the eight decimals the venue writes; return where it ends."""
+    begin, end = at, _repeat(peer, at, field)
+    dot = begin
+    while dot < end and peer.outbox[dot] != 46:
+        dot += 1
+    if dot == end:
+        peer.outbox[end] = 46
+        end += 1
+    while end < dot + 9:
+        peer.outbox[end] = 48
+        end += 1
+    return end
+
+
+@inlined
+def _limit(buffer: Any, at: int, count: int) -> int:
+    at = put(buffer, at, '"limit":1000000000000,"count":')
+    return put_number(buffer, at, count)
+
+
+@inlined
+def _frame(buffer: Any, begin: int, end: int) -> int:
+    """Write the header of a text that begins four bytes behind `begin`; return where it ends."""
+    length = end - begin - 4
+    buffer[begin], buffer[begin + 1] = 0x81, 126
+    buffer[begin + 2], buffer[begin + 3] = length >> 8, length & 255
+    return end
+
+
+@kernel
+def put_response(peer: Any, begin: int, order: int, now_ms: int) -> int:
+    """Write the response to the request in `spans`, a frame; return where it ends."""
+    out = peer.outbox
+    at = put(out, begin + 4, '{"id":"')
+    at = _repeat(peer, at, REQUEST)
+    at = put(out, at, '","status":200,"result":{"symbol":"')
+    at = _repeat(peer, at, SYMBOL)
+    at = put_number(out, put(out, at, '","orderId":'), order)
+    at = put(out, at, ',"orderListId":-1,"clientOrderId":"')
+    at = _repeat(peer, at, CLIENT)
+    at = put_number(out, put(out, at, '","transactTime":'), now_ms)
+    at = put(out, at, '},"rateLimits":[{"rateLimitType":"ORDERS","interval":"SECOND","intervalNum":10,')
+    at = _limit(out, at, order)
+    at = put(out, at, '},{"rateLimitType":"ORDERS","interval":"DAY","intervalNum":1,')
+    at = _limit(out, at, order)
+    at = put(out, at, '},{"rateLimitType":"REQUEST_WEIGHT","interval":"MINUTE","intervalNum":1,')
+    at = put(out, _limit(out, at, order), "}]}")
+    return _frame(out, begin, at)
+
+
+@kernel
+def put_report(peer: Any, begin: int, order: int, now_ms: int, expired: bool) -> int:
+    """Write an execution report about the order in `spans`, a frame; return where it ends."""
+    out = peer.outbox
+    at = put_number(out, put(out, begin + 4, '{"subscriptionId":0,"event":{"e":"executionReport","E":'), now_ms)
+    at = _repeat(peer, put(out, at, ',"s":"'), SYMBOL)
+    at = _repeat(peer, put(out, at, '","c":"'), CLIENT)
+    at = _repeat(peer, put(out, at, '","S":"'), SIDE)
+    at = _repeat(peer, put(out, at, '","o":"LIMIT","f":"'), FORCE)
+    at = _repeat_decimal(peer, put(out, at, '","q":"'), QUANTITY)
+    at = _repeat_decimal(peer, put(out, at, '","p":"'), PRICE)
+    at = put(out, at, '","P":"0.00000000","F":"0.00000000","g":-1,"C":"","x":"')
+    if expired:
+        at = put(out, at, 'EXPIRED","X":"EXPIRED","r":"NONE","i":')
+    else:
+        at = put(out, at, 'NEW","X":"NEW","r":"NONE","i":')
+    at = put_number(out, at, order)
+    at = put(out, at, ',"l":"0.00000000","z":"0.00000000","L":"0.00000000","n":"0","N":null,"T":')
+    at = put_number(out, at, now_ms)
+    at = put(out, at, ',"t":-1,"I":')
+    at = put_number(out, at, 2 * order + expired)
+    if expired:
+        at = put(out, at, ',"w":false,"m":false,"M":false,"O":')
+    else:
+        at = put(out, at, ',"w":true,"m":false,"M":false,"O":')
+    at = put_number(out, at, now_ms)
+    at = put_number(out, put(out, at, ',"Z":"0.00000000","Y":"0.00000000","Q":"0.00000000","W":'), now_ms)
+    at = put(out, at, ',"V":"EXPIRE_MAKER"')
+    if expired:
+        at = put(out, at, ',"eR":"UNFILLED_IOC_QUANTITY_EXPIRED"')
+    return _frame(out, begin, put(out, at, "}}"))
+
+
+@kernel
+def take_order(peer: Any, begin: int, stop: int, at: int) -> int:
+    """Take the order in the inbox and write its answers at `at`; return where they end, `at` if it is none."""
+    words = peer.words
+    if begin == stop:
+        return at
+    if not read_order(peer.inbox, begin, stop, peer.spans):
+        words[PROBLEM] = NO_REQUEST
+        return at
+    number = number_of(peer.inbox, peer.spans[CLIENT, 0], peer.spans[CLIENT, 1])
+    if words[LAST_NUMBER] != 0 and number != words[LAST_NUMBER] + 1:
+        words[PROBLEM] = OUT_OF_TURN
+    words[LAST_NUMBER] = number
+    order, now_ms = words[RECEIVED] + 1, realtime_ns() // 1_000_000
+    at = put_response(peer, at, order, now_ms)
+    at = put_report(peer, at, order, now_ms, False)
+    at = put_report(peer, at, order, now_ms, True)
+    store_release(words, RECEIVED, order)
+    return at
+
+
+@kernel
+def answer(peer: Any, end: int) -> None:
+    """Send what was written to the outbox."""
+    words = peer.words
+    if not write(words[ORDERS], words[ORDERS_TLS], peer.outbox, 0, end):
+        words[PROBLEM] = CLOSED
+    store_release(words, ANSWERED, words[RECEIVED])
+
+
+# ── what it does ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@kernel
+def send_depth(peer: Any, i: int) -> bool:
+    """Send depth frame `i` with the update ids that are next; False if the client has gone."""
+    words, data, index = peer.words, peer.data, peer.index
+    put_number(data, index[i]["first"], words[UPDATE_ID] + 1)
+    words[UPDATE_ID] += index[i]["updates"]
+    put_number(data, index[i]["last"], words[UPDATE_ID])
+    return write(words[MARKET], words[MARKET_TLS], data, index[i]["begin"], index[i]["stop"])
+
+
+@kernel
+def play(peer: Any, pause_ns: int) -> None:
+    """Send a frame, wait for the order it causes, answer, pause; until `rtt` is full or something is wrong."""
+    words, rtt = peer.words, peer.rtt
+    frames = peer.index.shape[0] - 1
+    while words[SAMPLES] < rtt.shape[0] and words[PROBLEM] == 0:
+        i = words[SAMPLES] % frames
+        _read(peer)
+        if words[FILLED] != 0:
+            words[PROBLEM] = TOO_MANY
+            return
+        begun = monotonic_ns()
+        now = begun
+        if not send_depth(peer, i):
+            words[PROBLEM] = CLOSED
+        begin, stop = 0, 0
+        while stop == 0 and words[PROBLEM] == 0:
+            if _read(peer) == 0:
+                sched_yield()
+            now = monotonic_ns()
+            begin, stop = next_frame(peer.inbox, 0, words[FILLED])
+            if now > begun + PATIENCE_NS:
+                words[PROBLEM] = NO_ORDER
+        if words[PROBLEM] != 0:
+            return
+        rtt[words[SAMPLES]] = now - begun
+        end = take_order(peer, begin, stop, 0)
+        if stop != words[FILLED]:
+            words[PROBLEM] = TOO_MANY
+        elif scaled(peer.inbox, peer.spans[PRICE, 0], peer.spans[PRICE, 1]) != peer.index[i]["bid"]:
+            words[PROBLEM] = WRONG_PRICE
+        words[FILLED] = 0
+        answer(peer, end)
+        words[SAMPLES] += 1
+        until = monotonic_ns() + pause_ns
+        while monotonic_ns() < until:
+            sched_yield()
+
+
+@kernel
+def serve(peer: Any) -> None:
+    """Take orders and answer them until told to do something else, or something is wrong."""
+    words, inbox, more = peer.words, peer.inbox, False
+    calm_ns = 0
+    while load_acquire(words, TASK) == SERVE and words[PROBLEM] == 0:
+        if monotonic_ns() >= calm_ns:
+            calm_ns = monotonic_ns() + CALM_NS
+            send_depth(peer, peer.index.shape[0] - 1)
+        if _read(peer) == 0 and not more:
+            sched_yield()
+            continue
+        at, end, more = 0, 0, True
+        while end + ANSWERS_BYTES < OUTBOX_BYTES:
+            begin, stop = next_frame(inbox, at, words[FILLED])
+            if stop == 0:
+                more = False
+                break
+            end = take_order(peer, begin, stop, end)
+            at = stop
+        words[FILLED] -= at
+        for i in range(words[FILLED]):
+            inbox[i] = inbox[at + i]
+        answer(peer, end)
+
+
+def problem_of(words):
+    """Say what was wrong; empty for nothing."""
+    code = int(load_word(words, PROBLEM))
+    return PROBLEMS[code] if code else ""

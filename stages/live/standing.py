@@ -1,0 +1,112 @@
+"""Where orders stand: the venue is asked, and asked for the fills that it counts and we do not know.
+
+What the venue says of an order is told only once its fills are: it might close the order, and a fill must find it.
+
+Source: Binance WebSocket API, order.status and myTrades.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shrivenq.stages import messages as m
+from shrivenq.stages import token_bucket
+from shrivenq.stages.live import venue_io
+from shrivenq.stages.stage import time_of
+from shrivenq.stages.venues.binance_orders import ABSENCE_MS, encode_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shrivenq.stages.live.reconcile import Orders
+    from shrivenq.stages.live.venue_state import LiveVenue
+
+
+class Standings:
+    """Asks about orders in the pool.
+
+    `send` takes a whole frame; `placed` is told each answer that says all there is; `refused` that the venue's limits
+    have no room for a question.
+    """
+
+    def __init__(
+        self,
+        context: LiveVenue,
+        loop: Any,
+        orders: Orders,
+        send: Callable[[bytes], None],
+        placed: Callable[[Any], None],
+        refused: Callable[[], None],
+    ) -> None:
+        self._context, self._loop, self._orders = context, loop, orders
+        self._send, self._placed, self._refused = send, placed, refused
+        self._waiting: dict[int, Any] = {}  # answers, told once the trades they count are known
+        self._encode(0, 0, 0, 0)  # load the machine code now, and not when it is needed
+
+    def clear(self) -> None:
+        """Forget what was asked: no answer will come."""
+        self._waiting.clear()
+
+    def ask(self, slot: int) -> None:
+        """Ask where the order in `slot` stands."""
+        self._request(m.QUERY, slot, 0)
+
+    def take(self, order_id: int, rows: int) -> None:
+        """Take where an order stands, the first of `rows` in `context.reports`; ask for the fills we do not know."""
+        standing = self._context.reports[0].copy()
+        slot = self._orders.find(order_id)
+        if not rows or slot < 0:
+            self._placed(standing)
+            return
+        if standing["kind"] == m.ABSENT:
+            # The venue may still be about to learn of it.
+            age_ns = time_of(self._loop, 0) - int(self._orders.slots["time_ns"][slot])
+            if age_ns < ABSENCE_MS * 1_000_000:
+                self._placed(standing)
+                return
+        if standing["filled"] > self._orders.slots["filled"][slot]:
+            self._waiting[order_id] = standing
+            self._request(m.TRADES, slot, int(standing["venue_order_id"]))
+            return
+        self._tell(standing)
+
+    def take_trades(self, order_id: int, rows: int, *, answered: bool) -> None:
+        """Take an order's trades, `rows` in `context.reports`, and tell where it stands if they were `answered`."""
+        standing = self._waiting.pop(order_id, None)
+        venue_io.publish(self._context, self._loop, 0, rows, True)
+        if standing is not None and answered:
+            self._tell(standing)
+
+    def _tell(self, standing: Any) -> None:
+        """Report where an order stands; one that is filled was closed by its fills, unless it was amended unheard."""
+        slot = self._orders.find(int(standing["order_id"]))
+        amended = slot >= 0 and 0 < standing["quantity"] < self._orders.slots["quantity"][slot]
+        if standing["kind"] != m.ACCEPTED or standing["leaves"] > 0 or amended:
+            self._context.reports[0] = standing
+            venue_io.publish(self._context, self._loop, 0, 1, True)
+        self._placed(standing)
+
+    def _request(self, kind: int, slot: int, venue_order_id: int) -> None:
+        """Send a QUERY or TRADES about the order in `slot`, if the venue's limits allow."""
+        context, row = self._context, self._orders.slots[slot]
+        if token_bucket.take(context.buckets, kind, time_of(self._loop, 0)) != token_bucket.PASS:
+            self._waiting.pop(int(row["order_id"]), None)
+            self._refused()
+            return
+        self._send(self._encode(kind, int(row["instrument"]), int(row["order_id"]), venue_order_id))
+
+    def _encode(self, kind: int, instrument: int, order_id: int, venue_order_id: int) -> bytes:
+        """Spell a question as a frame; `outbox` may hold one that is not sent whole yet."""
+        order = np.zeros(1, m.ORDER)
+        order["kind"], order["instrument"] = kind, instrument
+        order["order_id"] = order["target_id"] = order_id
+        order["venue_order_id"] = venue_order_id
+        context = self._context
+        frame = context.outbox.copy()
+        begin, end = encode_frame(
+            order, 0, context.instruments, context.run, time.time_ns() // 1_000_000, context.masks, frame
+        )
+        return frame[begin:end].tobytes()
