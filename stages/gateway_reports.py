@@ -180,7 +180,10 @@ def _on_refused(context: Any) -> bool:
     the order it may be over, and we were not told: that wait goes on as well, and ends with a question.
     """
     report = context.report
-    request, target = report[0]["order_id"], id_map.find(context.ids, report[0]["target_id"], 0)
+    target = id_map.find(context.ids, report[0]["target_id"], 0)
+    if target >= 0 and report[0]["order_id"] == report[0]["target_id"] and context.slots[target]["amended"] != 0:
+        report[0]["order_id"] = context.slots[target]["cancel_id"]  # FIX names an amendment by the order
+    request = report[0]["order_id"]
     later = target >= 0 and request != 0 and context.slots[target]["cancel_id"] not in (0, request)
     doubtful = report[0]["reason"] == UNKNOWN_ORDER and target >= 0 and context.slots[target]["state"] == o.CANCEL_SENT
     if later or doubtful:

@@ -74,7 +74,8 @@ def send(context: Any, loop: Any, slot: int) -> int:
 def _is_for_python(context: Any, rows: int, notes: int) -> bool:
     """Tell whether Python has to see a message that was understood: the session's own, or a refusal to be told."""
     if notes != 0:
-        return context.notes[0]["kind"] not in (a.HEARTBEAT, a.FOREIGN)
+        done = context.notes[0]["kind"] == a.MASS_CANCELLED and context.notes[0]["status"] == 200
+        return not done and context.notes[0]["kind"] not in (a.HEARTBEAT, a.FOREIGN)
     if rows == 0:
         return False
     kind, reason = context.reports[0]["kind"], context.reports[0]["reason"]

@@ -164,6 +164,14 @@ def test_a_refused_amendment_leaves_the_order_as_it_was(rig):
     assert (report["slot"], report["target_id"]) == (-1, order)
 
 
+def test_a_refused_amendment_may_be_named_by_its_order(rig):
+    order, amend = amended(rig)
+    rig.answer(m.AMEND_REJECTED, order, order, reason=m.REASON["venue"])
+    (report,) = drain(rig.reports)
+    assert (report["kind"], report["order_id"], report["target_id"]) == (m.AMEND_REJECTED, amend, order)
+    assert rig.state(order) == "accepted"
+
+
 def test_an_amendment_to_what_is_filled_already_ends_the_order(rig):
     order, amend = amended(rig)
     rig.answer(F, order, last_quantity=6)
