@@ -63,7 +63,13 @@ def _at(config, venue):
     return replace(
         config,
         market_data=replace(config.market_data, binance=feed),
-        live_venue=replace(config.live_venue, url=venue.url, authority=authority),
+        live_venue=replace(
+            config.live_venue,
+            url=venue.url,
+            authority=authority,
+            fix_url=venue.fix_url,
+            order_entry="fix" if venue.by_fix else "websocket_api",
+        ),
     )
 
 

@@ -7,10 +7,11 @@ run keeps the file beside them, on disk. From that file come the figures; median
 `paper`: the embedded paper venue, which answers at once. `orders` is how many ended a second, `ready_p99` the time from
 the report that lets an order go until its text is ready.
 
-`websocket_api`: `shrivenq run` in mode live, over a loopback socket to a thin compiled venue that answers each order
-with a response, an execution report NEW and one EXPIRED. Some thousand orders: `sent` is how many a second went to the
-socket, `acknowledged` how many a second the gateway was told are accepted, `encode` what one takes to become a frame.
-Nothing may be lost: the venue, the gateway's orders, their acknowledgements and their ends must be as many, each once.
+`websocket_api`, `fix`: `shrivenq run` in mode live, over a loopback socket to a thin compiled venue that answers each
+order with a response, an execution report NEW and one EXPIRED, by FIX with the two reports alone. `sent` is how many
+orders a second went to the socket, `acknowledged` how many the gateway was told are accepted, `encode` what one takes
+to become a WebSocket frame or a FIX message. Nothing may be lost: what the venue received, the gateway's orders, their
+acknowledgements and their ends must be as many, each once.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from venue import Market, Venue
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages import frames, journal, journal_file
 from shrivenq.stages import messages as m
-from shrivenq.stages.venues import binance_orders
+from shrivenq.stages.venues import binance_orders, fix
 
 ROUNDS = 5
 FRAMES = 4_000
@@ -51,7 +52,7 @@ LEAD_NS = 50_000_000
 ORDERS, WARM_UP = 60_000, 10_000
 """Over a socket; the first of them count for nothing."""
 LIMIT_S = 120.0
-ENCODED = 1 << 12
+ENCODED, PASSES = 1 << 12, 20
 
 
 def paper(tape):
@@ -95,9 +96,9 @@ def paper(tape):
 # ── over a socket ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def over(market, config):
+def over(market, config, *, by_fix=False):
     """Measure one round of a live pipeline: every order there and back."""
-    with Venue(market, config.tables()) as venue:
+    with Venue(market, config.tables(), by_fix=by_fix) as venue:
         venue.task(p.SERVE)
         with Live(config, venue) as pipeline:
             deadline = time.monotonic() + LIMIT_S
@@ -135,28 +136,40 @@ def rates(orders, reports, received):
 
 
 @kernel
-def encode_all(orders, instruments, run, timestamp_ms, masks, buffer):
+def encode_all(orders, instruments, run, now_ns, masks, buffer):
     """Encode every order as the live venue does; return the bytes."""
     total = 0
     for row in range(orders.shape[0]):
-        begin, end = binance_orders.encode_frame(orders, row, instruments, run, timestamp_ms, masks, buffer)
+        begin, end = binance_orders.encode_frame(orders, row, instruments, run, now_ns // 1_000_000, masks, buffer)
         total += end - begin
     return total
 
 
-def encode(tables):
-    """Measure one round: ns an order."""
+@kernel
+def encode_all_fix(orders, instruments, run, now_ns, session, buffer):
+    """Do the same for FIX."""
+    total = 0
+    for row in range(orders.shape[0]):
+        begin, end = fix.encode(orders, row, instruments, run, session, now_ns, buffer)
+        total += end - begin
+    return total
+
+
+def encode(tables, *, by_fix=False):
+    """Measure one round: ns an order, the best of some passes."""
     orders = np.zeros(ENCODED, m.ORDER)
     orders["kind"], orders["side"], orders["order_type"], orders["time_in_force"] = m.NEW, m.BUY, m.LIMIT, m.IOC
     orders["order_id"] = (1 << m.EPOCH_SHIFT) + 1 + np.arange(ENCODED)
     orders["price"] = 6_183_763 + np.arange(ENCODED)
     orders["quantity"] = 10_000 + np.arange(ENCODED) * 1_000
-    run, masks = np.frombuffer(b"0123abcd", np.uint8), np.array([1], np.int64)
-    buffer = np.zeros(binance_orders.FRAME_MAX, np.uint8)
-    now_ms, best = time.time_ns() // 1_000_000, 1 << 62
-    for _ in range(20):
+    run, state = np.frombuffer(b"0123abcd", np.uint8), np.array([1], np.int64)
+    if by_fix:
+        state = fix.make_session("a2345678", 30)
+    buffer = np.zeros(max(binance_orders.FRAME_MAX, fix.MESSAGE_MAX), np.uint8)
+    call, best = encode_all_fix if by_fix else encode_all, 1 << 62
+    for _ in range(PASSES):
         begun = time.perf_counter_ns()
-        if encode_all(orders, tables.instruments, run, now_ms, masks, buffer) < 100 * ENCODED:
+        if call(orders, tables.instruments, run, time.time_ns(), state, buffer) < 100 * ENCODED:
             raise BenchmarkError("an order could not be encoded")
         best = min(best, time.perf_counter_ns() - begun)
     return {"encode": best / ENCODED}
@@ -177,6 +190,7 @@ def main():
         cases = {
             "paper": lambda: paper(tape),
             "websocket_api": lambda: over(market, config) | encode(tables),
+            "fix": lambda: over(market, config, by_fix=True) | encode(tables, by_fix=True),
         }
         found = interleaved(ROUNDS, cases)
     for case, figures in found.items():

@@ -1,24 +1,22 @@
 """The other end of the wire, compiled: a venue that sends depth frames and takes orders, and does no more.
 
-It reads a client's masked frames from a non-blocking socket that it polls, reads of each `order.place` what an answer
+It reads a client's frames from a non-blocking socket that it polls, reads of each `order.place` what an answer
 repeats, and answers as the venue does for an immediate-or-cancel order that meets nobody: the response, an execution
-report NEW and one EXPIRED. Plain, or under TLS by the system's OpenSSL, called like any C function.
+report NEW and one EXPIRED. Plain, or under TLS. Or it takes orders by FIX, and answers with the two reports alone.
 
 It waits with `sched_yield`: on a CPU of its own that costs nothing, on a shared one it makes room.
 """
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
 import socket
 from errno import EAGAIN, EINTR
 from typing import Any, NamedTuple
 
-import llvmlite.binding
 import numpy as np
 from harness import shared
 from numba.core import types
+from openssl import ssl_read, ssl_write
 
 from shrivenq.shm.atomics import load_acquire, load_word, store_release
 from shrivenq.shm.clock import monotonic_ns, realtime_ns
@@ -27,6 +25,7 @@ from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.shm.wait import sched_yield
 from shrivenq.stages.live import system
 from shrivenq.stages.venues.binance_orders import put_number
+from shrivenq.stages.venues.fix import put_time
 from shrivenq.stages.venues.text import PADDING, load, matches, put, store
 
 SEND_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
@@ -45,6 +44,8 @@ ANSWERED = 9  # of those, answered
 LAST_NUMBER = 10  # of the order id taken last
 FILLED = 11  # bytes in the inbox
 SAMPLES = 12  # of `rtt` that are there
+FIX_SENDER = 13  # the client's name, eight characters; 0: orders come by the WebSocket API
+FIX_IN, FIX_OUT = 14, 15  # numbers of the next message expected and sent
 WORDS = 16
 
 CONNECTING, CONNECTED, PLAYED = 0, 1, 2
@@ -74,28 +75,9 @@ PATIENCE_NS = 10_000_000_000
 
 # What an answer repeats: rows of `spans`.
 SYMBOL, SIDE, FORCE, PRICE, QUANTITY, CLIENT, REQUEST = 0, 1, 2, 3, 4, 5, 6
+FIX_TAGS = (55, 54, 59, 44, 38, 11)
 
 
-# ── TLS ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _open_ssl():
-    """Load the system's OpenSSL and make its functions known to compiled code; None if there is none."""
-    found = ctypes.util.find_library("ssl")
-    library = ctypes.CDLL(found) if found else None
-    for name in ("SSL_read", "SSL_write"):
-        # Without one nothing calls them, but compiled code names them.
-        function = getattr(library or ctypes.CDLL(None), name if library else "getpid")
-        llvmlite.binding.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
-    if library is not None:
-        for name in ("TLS_server_method", "SSL_CTX_new", "SSL_new"):
-            getattr(library, name).restype = ctypes.c_void_p
-    return library
-
-
-OPEN_SSL = _open_ssl()
-ssl_read: Any = types.ExternalFunction("SSL_read", types.int32(types.int64, types.int64, types.int32))
-ssl_write: Any = types.ExternalFunction("SSL_write", types.int32(types.int64, types.int64, types.int32))
 recv: Any = types.ExternalFunction("recv", types.int64(types.int32, types.int64, types.int64, types.int32))
 
 
@@ -365,23 +347,126 @@ def put_report(peer: Any, begin: int, order: int, now_ms: int, expired: bool) ->
     return _frame(out, begin, put(out, at, "}}"))
 
 
+# ── FIX ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@kernel
+def next_message(data: Any, at: int, end: int) -> tuple[int, int]:
+    """Find the FIX message at `at`; return where its body begins and ends, (0, 0) if it is not whole."""
+    begin, length = at + 12, 0
+    while begin < end and data[begin] != 1:
+        length = length * 10 + np.int64(data[begin]) - 48
+        begin += 1
+    stop = begin + 1 + length
+    return (begin + 1, stop) if begin < end and stop + 7 <= end else (0, 0)
+
+
+@kernel
+def read_fix(data: Any, begin: int, stop: int, spans: Any) -> int:
+    """Read a NewOrderSingle into `spans`; return its number, 0 for anything else."""
+    spans[:, :] = 0
+    if not matches(data, begin, "35=D\x01"):
+        return 0
+    number, at = 0, begin
+    while at < stop:
+        tag = np.int64(0)
+        while data[at] != 61:
+            tag = tag * 10 + np.int64(data[at]) - 48
+            at += 1
+        first = at + 1
+        while data[at] != 1:
+            at += 1
+        for field in range(REQUEST):
+            if tag == FIX_TAGS[field]:
+                spans[field, 0], spans[field, 1] = first, at
+        if tag == 34:
+            number = number_of(data, first, at)
+        at += 1
+    return number
+
+
+@inlined
+def _now(buffer: Any, at: int, now_ns: int) -> int:
+    return put(buffer, put_time(buffer, at, now_ns), "000\x01")
+
+
+@kernel
+def put_fix_report(peer: Any, begin: int, order: int, now_ns: int, expired: bool) -> int:
+    """Write an ExecutionReport about the order in `spans`; return where it ends."""
+    out, words = peer.outbox, peer.words
+    body = begin + 16
+    at = put_number(out, put(out, body, "35=8\x0134="), words[FIX_OUT])
+    at = _now(out, put(out, at, "\x0149=SPOT\x0152="), now_ns)
+    at = put(out, at, "56=")
+    store(out, at, words[FIX_SENDER])
+    at = put_number(out, put(out, at + 8, "\x0117="), 2 * order + expired)
+    at = _repeat(peer, put(out, at, "\x0111="), CLIENT)
+    at = put_number(out, put(out, at, "\x0137="), order)
+    at = _repeat_decimal(peer, put(out, at, "\x0138="), QUANTITY)
+    at = _repeat(peer, put(out, at, "\x0140=2\x0154="), SIDE)
+    at = _repeat(peer, put(out, at, "\x0155="), SYMBOL)
+    at = _repeat_decimal(peer, put(out, at, "\x0144="), PRICE)
+    at = _repeat(peer, put(out, at, "\x0159="), FORCE)
+    at = _now(out, put(out, at, "\x0160="), now_ns)
+    at = _now(out, put(out, at, "25018="), now_ns)
+    if expired:
+        at = put(out, at, "25001=3\x01150=C\x0139=C\x0114=0.00000000\x01151=0.00000000\x0125017=0.00000000\x01")
+        at = put(out, at, "32=0.00000000\x0125023=")
+    else:
+        at = put(out, at, "25001=3\x01150=0\x0139=0\x0114=0.00000000\x01151=")
+        at = _repeat_decimal(peer, at, QUANTITY)
+        at = put(out, at, "\x0125017=0.00000000\x0132=0.00000000\x01636=Y\x0125023=")
+    at = _now(out, at, now_ns)
+    if expired:
+        at = put(out, at, "25056=5\x01")
+    front = put(out, begin, "8=FIX.4.4\x019=")
+    put(out, put_number(out, front, at - body), "\x01")  # always three digits
+    total = np.int64(0)
+    for i in range(begin, at):
+        total += np.int64(out[i])
+    words[FIX_OUT] += 1
+    put_number(out, put(out, at, "10="), 1000 + (total & 255))
+    for i in range(3):
+        out[at + 3 + i] = out[at + 4 + i]
+    return put(out, at + 6, "\x01")
+
+
+@inlined
+def _read_request(peer: Any, begin: int, stop: int) -> bool:
+    """Read an order, however it came; False for anything else."""
+    words = peer.words
+    if words[FIX_SENDER] == 0:
+        return read_order(peer.inbox, begin, stop, peer.spans)
+    number = read_fix(peer.inbox, begin, stop, peer.spans)
+    good = number == words[FIX_IN]
+    words[FIX_IN] += 1
+    return good
+
+
+# ── both ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
 @kernel
 def take_order(peer: Any, begin: int, stop: int, at: int) -> int:
     """Take the order in the inbox and write its answers at `at`; return where they end, `at` if it is none."""
     words = peer.words
     if begin == stop:
         return at
-    if not read_order(peer.inbox, begin, stop, peer.spans):
+    if not _read_request(peer, begin, stop):
         words[PROBLEM] = NO_REQUEST
         return at
     number = number_of(peer.inbox, peer.spans[CLIENT, 0], peer.spans[CLIENT, 1])
     if words[LAST_NUMBER] != 0 and number != words[LAST_NUMBER] + 1:
         words[PROBLEM] = OUT_OF_TURN
     words[LAST_NUMBER] = number
-    order, now_ms = words[RECEIVED] + 1, realtime_ns() // 1_000_000
-    at = put_response(peer, at, order, now_ms)
-    at = put_report(peer, at, order, now_ms, False)
-    at = put_report(peer, at, order, now_ms, True)
+    order, now_ns = words[RECEIVED] + 1, realtime_ns()
+    if words[FIX_SENDER] == 0:
+        at = put_response(peer, at, order, now_ns // 1_000_000)
+        at = put_report(peer, at, order, now_ns // 1_000_000, False)
+        at = put_report(peer, at, order, now_ns // 1_000_000, True)
+    else:
+        at = put_fix_report(peer, at, order, now_ns, False)
+        at = put_fix_report(peer, at, order, now_ns, True)
     store_release(words, RECEIVED, order)
     return at
 
@@ -461,12 +546,15 @@ def serve(peer: Any) -> None:
             continue
         at, end, more = 0, 0, True
         while end + ANSWERS_BYTES < OUTBOX_BYTES:
-            begin, stop = next_frame(inbox, at, words[FILLED])
+            if words[FIX_SENDER] == 0:
+                begin, stop = next_frame(inbox, at, words[FILLED])
+            else:
+                begin, stop = next_message(inbox, at, words[FILLED])
             if stop == 0:
                 more = False
                 break
             end = take_order(peer, begin, stop, end)
-            at = stop
+            at = stop if words[FIX_SENDER] == 0 else stop + 7
         words[FILLED] -= at
         for i in range(words[FILLED]):
             inbox[i] = inbox[at + i]

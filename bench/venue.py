@@ -1,14 +1,13 @@
 """A venue for benchmarks: a process that lets clients in, in Python, and then does what is timed, in compiled code.
 
 One port speaks HTTP (exchangeInfo, the depth snapshot, the time), another WebSocket, plain or under TLS: market streams
-and the WebSocket API. A client's market data begins once its order session has nothing left to ask. The limits it tells
-are wider than anything can send.
+and the WebSocket API; a third FIX. A client's market data begins once its order session has nothing left to ask. The
+limits it tells are wider than anything can send.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gzip
 import json
 import os
@@ -18,7 +17,9 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import fix_desk
 import numpy as np
+import openssl
 import peer as p
 from harness import CAPTURE, BenchmarkError, shared
 from websockets.frames import Frame, Opcode
@@ -143,11 +144,7 @@ class Channel:
         self.request = None  # of the handshake, while it is not answered
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls_context:
-            library = p.OPEN_SSL
-            self.tls = library.SSL_new(tls_context)
-            library.SSL_set_fd(ctypes.c_void_p(self.tls), accepted.fileno())
-            if library.SSL_accept(ctypes.c_void_p(self.tls)) != 1:
-                raise BenchmarkError("the TLS handshake failed")
+            self.tls = openssl.accept(tls_context, accepted.fileno())
         accepted.setblocking(False)
 
     def receive(self):
@@ -161,9 +158,7 @@ class Channel:
 
     def _read(self):
         if self.tls:
-            buffer = ctypes.create_string_buffer(1 << 14)
-            count = p.OPEN_SSL.SSL_read(ctypes.c_void_p(self.tls), buffer, len(buffer))
-            return buffer.raw[: max(count, 0)]
+            return openssl.read(self.tls, 1 << 14)
         try:
             return self.socket.recv(1 << 16)
         except (BlockingIOError, ConnectionError):
@@ -183,23 +178,28 @@ class Channel:
 class Venue:
     """The process; a context manager. `words` and `rtt` are its peer's."""
 
-    def __init__(self, market, tables, *, samples=1, tls_files=None, pause_ns=0):
+    def __init__(self, market, tables, *, samples=1, tls_files=None, pause_ns=0, by_fix=False):
         self.peer = p.make_peer(market.data, market.index, samples)
         self.market, self.info, self.pause_ns = market, json.dumps(exchange_info(tables)).encode(), pause_ns
         self.words, self.rtt = self.peer.words, self.peer.rtt
         self.words[p.UPDATE_ID] = 10 ** (p.ID_DIGITS - 1)
-        self.tls_files = tls_files
+        self.tls_files, self.by_fix = tls_files, by_fix
         self.open = shared(1, np.int64)  # of the order session: 1 once it has nothing left to ask
-        self.channels = {}
+        self.channels, self.desk = {}, None
 
     def __enter__(self):
         _compile(self.market)
         here = ("127.0.0.1", 0)
-        with socket.create_server(here) as listener, ThreadingHTTPServer(here, self._handler()) as rest:
+        with (
+            socket.create_server(here) as listener,
+            socket.create_server(here) as fix_listener,
+            ThreadingHTTPServer(here, self._handler()) as rest,
+        ):
             scheme = "wss" if self.tls_files else "ws"
             self.url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
+            self.fix_url = f"tcp://127.0.0.1:{fix_listener.getsockname()[1]}" if self.by_fix else ""
             self.rest_url = f"http://127.0.0.1:{rest.server_address[1]}"
-            self.process = processes.start("venue", lambda: self._main(listener, rest))
+            self.process = processes.start("venue", lambda: self._main(listener, fix_listener, rest))
         return self
 
     def __exit__(self, *_):
@@ -226,18 +226,20 @@ class Venue:
 
     # ── the process ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _main(self, listener, rest):
+    def _main(self, listener, fix_listener, rest):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        context = self._make_context() if self.tls_files else None
+        context = openssl.make_context(self.tls_files) if self.tls_files else None
         threading.Thread(target=rest.serve_forever, daemon=True).start()
         listener.setblocking(False)
+        fix_listener.setblocking(False)
         calm_at = 0.0
         while (task := self.count(p.TASK)) != p.LEAVE:
             with contextlib.suppress(BlockingIOError):
                 accepted, _ = listener.accept()
                 accepted.setblocking(True)
-                channel = Channel(accepted, context)
-                self.channels[accepted.fileno()] = channel
+                self.channels[accepted.fileno()] = Channel(accepted, context)
+            with contextlib.suppress(BlockingIOError):
+                self.desk = fix_desk.FixDesk(fix_listener.accept()[0], self.words)
             if self.count(p.STATE) == p.CONNECTED and task == p.PLAY:
                 p.play(self.peer, self.pause_ns)
                 store_word(self.words, p.STATE, p.PLAYED)
@@ -247,19 +249,13 @@ class Venue:
             if self.words[p.MARKET] and time.monotonic() >= calm_at:
                 calm_at = time.monotonic() + p.CALM_NS / 1e9
                 p.send_depth(self.peer, len(self.market.index) - 1)
-            select.select([listener, *(one.socket for one in self.channels.values())], [], [], p.CALM_NS / 4e9)
+            select.select([listener, *(one.socket for one in self.channels.values())], [], [], p.CALM_NS / 8e9)
         return 0
-
-    def _make_context(self):
-        library, files = p.OPEN_SSL, self.tls_files
-        context = ctypes.c_void_p(library.SSL_CTX_new(ctypes.c_void_p(library.TLS_server_method())))
-        taken = library.SSL_CTX_use_certificate_chain_file(context, str(files.certificate).encode())
-        if taken != 1 or library.SSL_CTX_use_PrivateKey_file(context, str(files.key).encode(), 1) != 1:
-            raise BenchmarkError("OpenSSL does not take the certificate")
-        return context
 
     def _look_after(self):
         """Let clients in, and answer what an order session asks."""
+        if self.desk is not None:
+            self.desk.look()
         for channel in list(self.channels.values()):
             for event in channel.receive():
                 if isinstance(event, Request):
@@ -273,14 +269,16 @@ class Venue:
     def _let_in(self, channel):
         """Answer the handshake; market data waits for the order session."""
         is_market = channel.request.path.startswith("/stream")
-        if is_market and not self.open[0]:
+        may_trade = self.open[0] and (not self.by_fix or self.words[p.FIX_SENDER])
+        if is_market and not may_trade:
             return
         channel.protocol.send_response(channel.protocol.accept(channel.request))
         channel.request = None
         channel.send()
         fields = (p.MARKET, p.MARKET_TLS) if is_market else (p.ORDERS, p.ORDERS_TLS)
-        for word, value in zip(fields, (channel.socket.fileno(), channel.tls), strict=True):
-            store_word(self.words, word, value)
+        if is_market or not self.by_fix:
+            for word, value in zip(fields, (channel.socket.fileno(), channel.tls), strict=True):
+                store_word(self.words, word, value)
         if self.words[p.MARKET] and self.words[p.ORDERS]:
             store_word(self.words, p.STATE, p.CONNECTED)
 

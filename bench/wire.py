@@ -20,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import openssl
 import peer as p
 from clients import CLIENTS, Client
 from harness import CAPTURE, STRATEGIES, BenchmarkError, percentile, quiet_logs
@@ -83,7 +84,7 @@ def main():
             "split": lambda: ours(market, split),
             "fused_tls": lambda: ours(market, fused, tls_files=files),
         }
-        if p.OPEN_SSL is None:
+        if openssl.LIBRARY is None:
             del cases["fused_tls"]
         cases |= {name: lambda name=name: theirs(market, tables, name) for name in CLIENTS}
         rounds = interleaved(ROUNDS, cases, choose=list)
@@ -92,7 +93,7 @@ def main():
     for case, figures in rounds.items():
         for figure, values in figures.items():
             report.row(case, figure, "ns", statistics.median(values))
-    if p.OPEN_SSL is None:
+    if openssl.LIBRARY is None:
         report.skip("fused_tls", "no OpenSSL for the peer")
     for case, figures in RATIOS.items():
         for figure in figures:

@@ -46,7 +46,7 @@ class ConfigError(Exception):
 class Instruments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[instruments]`: what is traded."""
 
-    file: str
+    file: Annotated[str, msgspec.Meta(max_length=200)]
     """Instrument file, beside this configuration or shipped with ShrivenQ."""
     symbols: list[str] = []
     """Those of the file to trade; all of them if none is named."""

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "SHRIVENQ_KEY"
 SIZE_MAX = 1 << 14
+NAME_SHOWN = 16
 SOURCES = "credential:NAME, file:PATH, or environment (testnet and simulator only)"
 _PR_SET_DUMPABLE = 4
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,256}", re.ASCII)
@@ -124,7 +125,8 @@ def parse_key(text: str, where: str, now: datetime | None = None) -> Key:
     table = _parse_table(text, where)
     for name in table:
         if name not in _FIELDS:
-            raise KeyProblem(f"{where}: {_short(name)}: unknown, allowed: {', '.join(_FIELDS)}")
+            shown = _short(name) if len(name) <= NAME_SHOWN else "a long name"  # it may be a secret out of place
+            raise KeyProblem(f"{where}: {shown}: unknown, allowed: {', '.join(_FIELDS)}")
     # A value that is wrong may be a secret in the wrong place: say its key, never what was found.
     for name in ("api_key", "private_key", "hmac_secret"):
         if not isinstance(table.get(name, ""), str):

@@ -54,6 +54,8 @@ WEIGHT_SHARE = 0.7
 """Of the venue's limit, used at most: others may share the address."""
 WEIGHT_LIMIT = 6000
 """A minute, until the venue has said."""
+WEIGHT_MAX = 10**9
+"""What the venue may say at most."""
 RETRY_S = 60.0
 """After a 429 or 418 that does not say how long."""
 RETRY_MAX_S = 3 * 86_400.0
@@ -212,7 +214,7 @@ def exchange_info(requests: Requests, symbols: list[str]) -> Any:
         found = json.loads(body)
         for limit in found.get("rateLimits", ()):
             if limit["rateLimitType"] == "REQUEST_WEIGHT" and limit["interval"] == "MINUTE":
-                requests.weight_limit = int(limit["limit"]) // int(limit["intervalNum"])
+                requests.weight_limit = min(int(limit["limit"]) // int(limit["intervalNum"]), WEIGHT_MAX)
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise RestError(f"exchangeInfo is not what was expected: {body[:60]!a}") from None
     return found
@@ -293,8 +295,11 @@ class Side:
         self._needs_snapshots = any(one in ("depth", "depth@100ms") for one in self.config.streams)
         self._look_s = 0.0
         self._clock_s = 0.0
-        self._reasons: list[str] = []
+        self._reasons: list[str] | None = None  # not looked at yet: one before us may have held
         self._blocked_said = 0
+        # What the venue has said to a process before this one holds for this one.
+        self.requests.blocked_until_ns = int(load_word(self.words, BLOCKED_UNTIL_NS))
+        self.requests.blocked_why = "the venue has said to stay away" if self.requests.blocked_until_ns else ""
 
     def step(self) -> bool:
         """Do at most one request; tell whether one was made."""
@@ -371,7 +376,7 @@ class Side:
                 self.log.warning("held: symbol not as at the start", what=line)
             if reasons:
                 or_word(self.hold, control.HOLD, control.NOT_TRADING)
-            else:
+            elif load_word(self.hold, control.HOLD) & control.NOT_TRADING:
                 and_word(self.hold, control.HOLD, ~control.NOT_TRADING)
                 self.log.info("all symbols trading again")
             self._reasons = reasons

@@ -7,7 +7,7 @@ that a person changes the instrument file and whatever relied on it.
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation, getcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shrivenq.pipeline.instruments import NUMBER_MAX, Tables
@@ -103,7 +103,8 @@ def _number(symbol: Symbol, where: str, key: str) -> Decimal | None:
         value = Decimal(text)
     except (InvalidOperation, TypeError, ValueError):
         raise SymbolsError(f"{symbol.name}: {where}.{key} is {text!r}: a number expected"[:200]) from None
-    if not value.is_finite() or not 0 <= value < 10**30:
+    # What has more digits than Decimal keeps would be compared rounded.
+    if not value.is_finite() or not 0 <= value < 10**18 or len(value.as_tuple().digits) > getcontext().prec:
         raise SymbolsError(f"{symbol.name}: {where}.{key} is {text!r}: out of range"[:200])
     return value or None
 
@@ -126,7 +127,8 @@ def _compare_step(symbol: Symbol, row: Any, where: str, key: str, ours: str, exp
     found = Decimal(int(row[ours])).scaleb(-decimals)
     if theirs is None or theirs == found:
         return
-    if theirs.scaleb(decimals) % 1:
+    scaled = theirs.scaleb(decimals)
+    if scaled != scaled.to_integral_value():
         made.refusals.append(f"{symbol.name}: {exponent} is {decimals}, the venue's {key} {_plain(theirs)} needs more")
     else:
         made.refusals.append(f"{symbol.name}: {ours} is {_plain(found)}, the venue's {key} is {_plain(theirs)}")

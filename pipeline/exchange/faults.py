@@ -71,7 +71,8 @@ TOO_MANY = {
     "msg": "Too many requests; please use WebSocket Streams for live updates to avoid polling the API.",
 }
 
-Natural = Annotated[int, msgspec.Meta(ge=0)]
+Natural = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+YEAR_MS, GIANT_MAX = 366 * 86_400_000, 1 << 28
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,10 +89,10 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Since the script was armed."""
     until_ms: Natural = 0
     """0 without end."""
-    ms: int = 0
+    ms: Annotated[int, msgspec.Meta(ge=-YEAR_MS, le=YEAR_MS)] = 0
     """How long `delay` and `late` take, when a client may come again (`too_many`, `banned`), by how much the venue's
     clock is wrong (`clock_offset`)."""
-    size: Natural = 0
+    size: Annotated[int, msgspec.Meta(ge=0, le=GIANT_MAX)] = 0
     """Bytes of a giant frame."""
 
     def __post_init__(self) -> None:

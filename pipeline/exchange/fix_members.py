@@ -59,11 +59,12 @@ class Members:
         if self._blocked.get((account, sender), 0.0) > self._clock():
             text = "`SenderCompId(49)` is blocked for a while: its last session did not log out."
             raise RefusedError(-1178, text, 49, ends=True)
-        self._blocked.pop((account, sender), None)
         own[sender] = session
 
     def leave(self, account: int, sender: str, block_s: float) -> None:
         """Let a session go; its name is blocked for `block_s`, 0 for one that logged out."""
         del self._sessions[account][sender]
+        now = self._clock()
+        self._blocked = {name: until for name, until in self._blocked.items() if until > now}
         if block_s:
-            self._blocked[account, sender] = self._clock() + block_s
+            self._blocked[account, sender] = now + block_s

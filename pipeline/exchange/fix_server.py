@@ -65,13 +65,16 @@ class FixServer:
             session.end(FAREWELL)
         if self._connections:
             await asyncio.wait(self._connections, timeout=STOP_S)
-        for task in self._connections:
+        late = list(self._connections)
+        for task in late:
             task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until it ends."""
         socket = FixSocket(writer, self._backlog_bytes)
-        session = FixSession(self._venue, self._members, socket, writer.get_extra_info("peername")[0])
+        host, *_ = writer.get_extra_info("peername") or ("",)  # nobody, where the peer is gone again
+        session = FixSession(self._venue, self._members, socket, host)
         task = asyncio.current_task()
         assert task is not None, "a coroutine runs in a task"
         self._connections[task] = session

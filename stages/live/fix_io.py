@@ -25,6 +25,8 @@ from shrivenq.stages.venues.fix_reports import GARBLED, INCOMPLETE, frame, scan
 DISCONNECTED, MALFORMED = m.REASON["disconnected"], m.REASON["malformed"]
 UNKNOWN_ORDER = m.REASON["unknown_order"]
 
+OK = 200
+
 ROW = 1
 """Row of the FIX connection in the receiver; the WebSocket API has the first."""
 
@@ -74,8 +76,10 @@ def send(context: Any, loop: Any, slot: int) -> int:
 def _is_for_python(context: Any, rows: int, notes: int) -> bool:
     """Tell whether Python has to see a message that was understood: the session's own, or a refusal to be told."""
     if notes != 0:
-        done = context.notes[0]["kind"] == a.MASS_CANCELLED and context.notes[0]["status"] == 200
-        return not done and context.notes[0]["kind"] not in (a.HEARTBEAT, a.FOREIGN)
+        kind = context.notes[0]["kind"]
+        if kind == a.MASS_CANCELLED:
+            return context.notes[0]["status"] != OK  # else each order has a report of its own
+        return kind not in (a.HEARTBEAT, a.FOREIGN)
     if rows == 0:
         return False
     kind, reason = context.reports[0]["kind"], context.reports[0]["reason"]

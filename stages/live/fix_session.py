@@ -51,6 +51,7 @@ DOWN, LOGGING_ON, ASKING, UP, LEAVING = "down", "logging on", "asking for limits
 LIMIT_KINDS = {b"1": a.ORDERS, b"2": a.RAW}
 RESOLUTIONS_NS = {b"s": S_NS, b"m": 60 * S_NS, b"h": 3_600 * S_NS, b"d": 86_400 * S_NS}
 TEXT, TYPE, REFERENCE = b"58", b"35", b"45"
+REFUSALS = (b"3", b"8", b"9", b"XAR", b"r")
 
 
 def make_name(run: bytes, epoch: int, attempt: int) -> str:
@@ -255,7 +256,7 @@ class FixSession:
         assert link is not None
         assert link.connection is not None
         fields = dict(fix_link.fields_of(message))
-        kind, said = fields[TYPE], fields.get(TEXT, b"").decode("ascii", "replace")
+        kind, said = fields[TYPE], fix_link.shown(fields.get(TEXT, b""))
         if self.state == LOGGING_ON and kind != b"A":
             link.close(f"logon refused: {fix_link.shown(message)}")
         elif kind == b"A":
@@ -265,13 +266,14 @@ class FixSession:
         elif kind == b"1":
             self._on_test(fields.get(b"112", b""))
         elif kind == b"5":
-            link.close(link.connection.leaving or f"the venue has logged the session off: {said[: fix_link.SHOWN]}")
+            link.close(link.connection.leaving or f"the venue has logged the session off: {said}")
         elif kind == b"B":
             self._leave("the venue is about to close the connection", time.monotonic_ns())
         elif kind == b"3" and fields.get(REFERENCE, b"") == b"%d" % self._query:
             link.close(f"limits refused: {fix_link.shown(message)}")
         else:
-            self._log.warning("venue refuses", text=fix_link.shown(message))
+            event = "venue refuses" if kind in REFUSALS else "fix message passed over"
+            self._log.warning(event, text=fix_link.shown(message))
         return True
 
     def _on_logon(self, message: bytes) -> None:

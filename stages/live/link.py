@@ -98,6 +98,8 @@ class Link:
             if self.connection is not None:
                 self._talk(frames, now_ns, time_ns)
         except TransportError as error:
+            if self.connection is not None and self.connection.state == UPGRADING:
+                self._take_response(frames, now_ns, is_all=True)  # it may say why
             self._end(Closed(str(error)))
 
     def _connect(self, now_ns: int) -> None:
@@ -169,13 +171,11 @@ class Link:
         assert self.connection is not None
         record, connection = self._record, self.connection
         if connection.state == UPGRADING:
-            begin, filled = int(record["parsed"]), int(record["filled"])
-            found, is_all = frames.data[begin:filled].tobytes(), bool(record["failed"])
-            record["parsed"] = begin + connection.receive_response(found, now_ns, is_all=is_all)
-            self._take_events()
+            self._take_response(frames, now_ns, is_all=bool(record["failed"]))
             if connection.state == UPGRADING:
                 return True
-            self.has_data = connection.state != CLOSED
+        if connection.state != CLOSED:
+            self.has_data = True
         while self._enter_waiting(frames, now_ns, time_ns) and self.closed is None:
             record["strict"] = connection.strict
             self._parse(frames, time_ns)
@@ -192,6 +192,14 @@ class Link:
                 connection.receive_frames(found, now_ns)
             self._take_events()
         return False
+
+    def _take_response(self, frames: Frames, now_ns: int, *, is_all: bool) -> None:
+        """Take the answer to the handshake, as far as it has come."""
+        assert self.connection is not None
+        begin, filled = int(self._record["parsed"]), int(self._record["filled"])
+        found = frames.data[begin:filled].tobytes()
+        self._record["parsed"] = begin + self.connection.receive_response(found, now_ns, is_all=is_all)
+        self._take_events()
 
     def _parse(self, frames: Frames, time_ns: int) -> None:
         """Let compiled code take the messages of the stripe, up to the first thing that is none."""

@@ -6,7 +6,8 @@ our own, `{"stream":"btcusdt@lost","data":{}}`, says that something is missing u
 came over other connections is untouched. Before its 24 hours are over, or when the server says that it will restart,
 another connection is opened beside it and takes over where their messages overlap.
 
-Connecting is done in steps, of one connection in a turn: a TLS handshake takes a millisecond in which nobody is served.
+Connecting is done in steps, of one connection in a turn: the longest step of a TLS handshake takes a millisecond or
+two, in which nobody is served.
 
 Snapshots come through the REST process's ring (`pipeline/rest.py`), which sees by itself what `book` asks for.
 """

@@ -101,7 +101,8 @@ def _read_answer(desk: Desk, message: dict[str, Any]) -> str:
             desk.rows = 0
             _unknown(desk, _Request(kind, row, order_id, target_id))
     _read_standing(desk, status, message)
-    for one in message.get("rateLimits") or []:
+    rates = message.get("rateLimits")
+    for one in rates if type(rates) is list else []:
         _read_rate(desk, one)
     return complaint
 

@@ -196,6 +196,27 @@ def test_a_mistake_in_a_configuration_is_one_line(text, words):
         one_line(call(*command, "mine.toml"), 2, "mine.toml: ", *words)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({'key = ""': 'key = "file:nowhere"'}, "key file nowhere: cannot be read"),
+        ({}, "market_data.binance.key: missing, allowed with encoding"),
+        ({'key = ""': 'key = "file:k"', '"bestBidAsk"]': '"aggTrade"]'}, 'streams: found "aggTrade", allowed with'),
+        ({'key = ""': 'key = "file:k"', '"bestBidAsk"]': '"depth20"]'}, "found depth and depth20, allowed: one kind"),
+        ({'key = ""': 'key = "file:k"', '"sbe"': '"json"', '"bestBidAsk"]': '"bookTicker"]'}, "key: found one"),
+        ({'"sbe"': '"SBE"'}, "market_data.binance.encoding: found"),
+    ],
+)
+def test_a_run_on_sbe_that_cannot_be_is_one_line(changes, said):
+    text = (SHIPPED / "simulator.toml").read_text()
+    streams = {'streams = ["depth@100ms", "trade", "bookTicker"]': 'streams = ["depth", "trade", "bestBidAsk"]'}
+    for old, new in ({'encoding = "json"': 'encoding = "sbe"'} | streams | changes).items():
+        assert old in text
+        text = text.replace(old, new)
+    Path("mine.toml").write_text(text)
+    one_line(call("run", "mine.toml"), 2, said)
+
+
 def test_a_live_run_without_its_key_is_one_line():
     live = (SHIPPED / "live_simulator.toml").read_text()
     Path("mine.toml").write_text(live.replace("file:~/.config/shrivenq/simulator.key", "file:nowhere"))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import re
+import tomllib
 
 import pytest
 
 from shrivenq.pipeline import config, topology
 from shrivenq.pipeline.config import SHIPPED, ConfigError, find, for_recording, for_replay, load, with_placement
+from tests.hostile_json import mutations
 
 DEFAULT = (SHIPPED / "default.toml").read_text()
 
@@ -352,3 +356,12 @@ def write(folder, text):
     """Check a configuration with this text."""
     (folder / "config.toml").write_text(text)
     return config.load(folder / "config.toml")
+
+
+@pytest.mark.parametrize("name", ["default", "live_simulator", "replay_spot"])
+def test_whatever_stands_where_something_else_should_is_good_or_told(name):
+    rng, file = random.Random(1), find(name)
+    for hostile in mutations(tomllib.loads(file.read_text()), more=(float("inf"), float("nan"), -1.5, 1e300)):
+        if isinstance(hostile, dict) and rng.random() < 0.05:
+            with contextlib.suppress(ConfigError):
+                config.check(hostile, file)

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import pickle
+import random
 import subprocess
 import sys
 import traceback
@@ -265,3 +266,23 @@ def test_who_has_loaded_a_key_leaves_no_core_dump(tmp_path):
     source = f"file:{write(tmp_path / 'key', text_of())}"
     shown = subprocess.run([sys.executable, "-c", PROBE, source], check=True, capture_output=True, text=True)
     assert shown.stdout.split() == ["(0,", "0)", "0"]  # PR_GET_DUMPABLE
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_became_of_a_key_file_it_is_read_or_refused_and_shows_nothing(seed):
+    rng = random.Random(seed)
+    text = text_of(more="expires = 2027-06-30")
+    pieces = ('"', "'''", "[", "]", "=", "\n", "\0", "#", "9" * 50, "true", "1.5", "\\", "\N{SNOWMAN}", "api_key")
+    parts = {secret[at : at + 17] for secret in (API_KEY, BODY) for at in range(len(secret) - 16)}
+    for _ in range(1_000):
+        hostile = text
+        for _ in range(rng.randint(1, 3)):
+            at, end = sorted(rng.sample(range(len(hostile) + 1), 2))
+            other = rng.choice((rng.choice(pieces), hostile[at : min(end, at + 60)]))
+            hostile = hostile[:at] + other + hostile[at + rng.choice((0, 0, 1, 12)) :]
+        try:
+            parse_key(hostile, "key file x", NOW)
+        except KeyProblem as problem:
+            said = str(problem)
+            assert said.isprintable(), f"seed {seed}: {hostile!r}"
+            assert not any(one in said for one in parts), f"seed {seed}: {hostile!r}"

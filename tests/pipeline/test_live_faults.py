@@ -16,6 +16,7 @@ from shrivenq.stages.live import source
 from tests.pipeline.exchange.exchange_rig import FLOWING, OTHER, TRADER, running
 from tests.pipeline.feed_rig import check_against_quotes, levels_of, stack_of
 from tests.pipeline.test_live_key import KEY
+from tests.stages.market_rig import Log
 
 
 @pytest.fixture
@@ -185,3 +186,10 @@ def test_a_snapshot_that_is_none_is_asked_for_again(venue, garbage):
         assert not client.answers
         assert stack.book.state()["losses"] == 2, "each said that it is lost"
         comes_right(stack, venue)
+
+
+def test_a_symbol_the_venue_has_none_of_refuses_the_start(venue, tmp_path):
+    tables, _ = read_instruments(tmp_path / "instruments.toml", ["BTCUSDT", "ETHUSDT"])
+    tables.instruments["symbol"][1] = b"NOSUCHUSDT"
+    with pytest.raises(rest.RestError, match=r"^NOSUCHUSDT: the venue answers HTTP 400: Invalid symbol. \(-1121\)$"):
+        rest.check_instruments(source.Config(rest_url=venue.rest), tables, Log())

@@ -8,10 +8,9 @@ import pytest
 
 from shrivenq.pipeline import config as configuration
 from shrivenq.pipeline import inspection
-from tests.pipeline import command_rig
+from tests.pipeline import command_rig, test_live_orders
 from tests.pipeline.test_live_orders import (  # noqa: F401 - fixtures
     FILLS,
-    NAME,
     ORDERS,
     check_agreement,
     configured,
@@ -24,7 +23,15 @@ from tests.pipeline.test_live_orders import (  # noqa: F401 - fixtures
 )
 from tests.pipeline.test_supervisor import Run
 
+NAME = "test-live-fix"
+
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def name(monkeypatch):
+    """Run beside the tests of orders by WebSocket API, not in their place."""
+    monkeypatch.setattr(test_live_orders, "NAME", NAME)
 
 
 @pytest.fixture

@@ -138,6 +138,7 @@ def answering(replies, asked=None):
         (429, {"Retry-After": "7"}, "HTTP 429", 6_900),
         (418, {"Retry-After": "100"}, "HTTP 418", 99_000),
         (418, {}, "HTTP 418", 119_000),
+        (418, {"Retry-After": "9" * 5_000}, "HTTP 418", 119_000),
         (429, {"Retry-After": "soon"}, "HTTP 429", 0),
         (503, {}, "HTTP 503", 0),
         (302, {"Location": "ws://127.0.0.1:9"}, "HTTP 302", 0),

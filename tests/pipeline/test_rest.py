@@ -22,6 +22,7 @@ from shrivenq.shm import byte_ring, segment
 from shrivenq.shm.atomics import store_word
 from shrivenq.stages import control
 from shrivenq.stages.live.source import Config
+from tests.hostile_json import mutations
 from tests.pipeline.pipeline_rig import tables
 from tests.pipeline.test_venue_symbols import info
 from tests.stages.live import authority
@@ -212,6 +213,18 @@ def test_a_symbol_that_halts_holds_until_it_trades_again(world):
     assert not world.hold[control.HOLD]
 
 
+def test_what_a_process_before_has_held_and_was_told_holds_for_the_next(world):
+    world.hold[control.HOLD] = control.NOT_TRADING | control.RECONCILING
+    world.words[rest.BLOCKED_UNTIL_NS] = world.venue.now_ns + 5 * S
+    side, fields = world.side, ("config", "tables", "requests", "ring", "resync", "streaming", "words", "hold", "log")
+    world.requests = side.requests = Requests(world.venue, clock=lambda: world.venue.now_ns)
+    world.side = Side(*(getattr(side, name) for name in fields), random.Random(1), lambda: world.now_s)
+    world.run(4.9)
+    assert not world.venue.asked, "the ban is not forgotten"
+    assert len(world.run(2)) == 2
+    assert world.hold[control.HOLD] == control.RECONCILING, "and neither is the hold, which is over"
+
+
 @pytest.mark.parametrize("change", [{"PRICE_FILTER__tickSize": "0.1"}, {"LOT_SIZE__maxQty": "1"}, {"symbol": "GONE"}])
 def test_stricter_rules_while_running_hold(world, change):
     world.venue.info = info(**change)
@@ -240,6 +253,17 @@ def test_an_unknown_symbol_is_named():
     venue.answers = [invalid, (200, {}, b"{}"), invalid]
     with pytest.raises(RestError, match=r"^ETHUSDT: the venue answers HTTP 400: Invalid symbol. \(-1121\)$"):
         exchange_info(Requests(venue), ["BTCUSDT", "ETHUSDT"])
+
+
+def test_whatever_exchange_info_says_it_is_taken_or_refused():
+    venue = Venue()
+    limit = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": 1000}
+    for hostile in mutations({"rateLimits": [limit], "symbols": []}, more=(float("inf"), "9" * 5_000)):
+        venue.answers = [(200, {}, json.dumps(hostile).encode())]
+        requests = Requests(venue, clock=lambda: venue.now_ns)
+        with contextlib.suppress(RestError):
+            exchange_info(requests, ["BTCUSDT"])
+        requests.allows(20)
 
 
 # ── over a socket ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import pytest
 
 from shrivenq.pipeline.venue_symbols import SymbolsError, compare, read_symbols
+from tests.hostile_json import mutations
 from tests.pipeline.pipeline_rig import tables
 
 
@@ -109,7 +111,7 @@ def test_a_symbol_that_is_not_trading_is_told(status):
     assert not found.refusals
 
 
-@pytest.mark.parametrize("value", ["abc", "-1", "NaN", "Infinity", "1e99", {}, [], True])
+@pytest.mark.parametrize("value", ["abc", "-1", "NaN", "Infinity", "1e99", str(1 << 70), "0." + "1" * 30, {}, [], True])
 def test_a_filter_that_is_no_number_is_told(value):
     if value is True:
         assert compared(PRICE_FILTER__minPrice=value).notes
@@ -127,3 +129,10 @@ def test_a_filter_that_is_no_number_is_told(value):
 def test_what_is_no_exchange_info_is_told(hostile):
     with pytest.raises(SymbolsError, match=r"^exchangeInfo: [^\n]+$"):
         read_symbols(hostile)
+
+
+def test_whatever_is_said_it_is_compared_or_refused():
+    ours = tables()
+    for hostile in mutations(info(), more=("1e500", "1e-500", "-0", "inf", str(1 << 70), 10**17)):
+        with contextlib.suppress(SymbolsError):
+            compare(read_symbols(hostile), ours)

@@ -123,3 +123,72 @@ def test_a_snapshot_older_than_the_book_is_ignored():
     assert (len(books), len(touches)) == (0, 0)
     assert (rig.state()["update_id"], rig.state()["stale"]) == (15, 1)
     assert order_book.best_price(rig.context.books, 0, order_book.BID) == 100
+
+
+# The protocol sheet, section 17, one item after the other; `levels()` is 1 bid at 100, 1 asked at 101.
+CHECKLIST = {
+    "snapshot older than the first event": ([Diff(15, 16, -1, []), Snapshot(10, levels())], None),
+    "and fetched again": (
+        [Diff(15, 16, -1, [(0, 99, 2)]), Snapshot(10, levels()), Snapshot(14, levels())],
+        (16, [[(100, 1), (99, 2)], [(101, 1)]]),
+    ),
+    "event that ends right at the snapshot": (
+        [Diff(9, 10, -1, [(0, 99, 2)]), Snapshot(10, levels())],
+        (10, [[(100, 1)], [(101, 1)]]),
+    ),
+    "event wholly before the snapshot": (
+        [Diff(5, 6, -1, [(0, 99, 2)]), Diff(7, 12, -1, [(0, 98, 3)]), Snapshot(10, levels())],
+        (12, [[(100, 1), (98, 3)], [(101, 1)]]),
+    ),
+    "overlap": (
+        [Snapshot(10, levels()), Diff(8, 12, -1, [(0, 99, 2)]), Diff(11, 13, -1, [(0, 99, 3)])],
+        (13, [[(100, 1), (99, 3)], [(101, 1)]]),
+    ),
+    "first event right behind the snapshot": (
+        [Snapshot(10, levels()), Diff(11, 12, -1, [(1, 101, 4)])],
+        (12, [[(100, 1)], [(101, 4)]]),
+    ),
+    "gap of 1": ([Snapshot(10, levels()), Diff(12, 12, -1, [(0, 99, 2)])], None),
+    "delete of a level that is not there": (
+        [Snapshot(10, levels()), Diff(11, 11, -1, [(0, 77, 0), (1, 177, 0)])],
+        (11, [[(100, 1)], [(101, 1)]]),
+    ),
+    "crossed result": ([Snapshot(10, levels()), Diff(11, 11, -1, [(0, 101, 2)])], None),
+    "locked, and mended within the event": (
+        [Snapshot(10, levels()), Diff(11, 11, -1, [(0, 101, 2), (1, 101, 0), (1, 102, 5)])],
+        (11, [[(101, 2), (100, 1)], [(102, 5)]]),
+    ),
+    "empty arrays": ([Snapshot(10, levels()), Diff(11, 14, -1, [])], (14, [[(100, 1)], [(101, 1)]])),
+    "a side that becomes empty": ([Snapshot(10, levels()), Diff(11, 11, -1, [(1, 101, 0)])], (11, [[(100, 1)], []])),
+}
+
+
+@pytest.mark.parametrize(("events", "expected"), CHECKLIST.values(), ids=CHECKLIST)
+def test_the_checklist_of_the_protocol_sheet(events, expected):
+    rig, twin = make_rig(instruments_of("spot")), NaiveBook(futures=False)
+    for event in events:
+        books, _, _ = send(rig, ticks_of(event))
+        getattr(twin, type(event).__name__.lower())(event)
+    valid = bool(len(books)) and bool(books[0]["flags"] & m.VALID)
+    assert valid == twin.live == (expected is not None)
+    if expected is None:
+        assert rig.state()["resyncs"] > 0 or rig.context.resync[0] > 0  # another snapshot is asked for
+        assert top_ten(books[0]) == [[], []]
+    else:
+        assert (int(books[0]["update_id"]), top_ten(books[0])) == expected
+
+
+@pytest.mark.parametrize("late", range(1, 8))
+def test_a_resync_while_events_pour_in(late):
+    """A gap, then the snapshot comes `late` events later, as old as it may be: whatever it does not hold is applied."""
+    rig = live_rig()
+    send(rig, ticks_of(Diff(13, 13, -1, [(0, 95, 5)])))
+    assert rig.state()["status"] != book_sync.LIVE
+    for number in range(14, 14 + late):
+        books, _, _ = send(rig, ticks_of(Diff(number, number, -1, [(0, 80 + number - 13, number)])))
+        assert not any(one["flags"] & m.VALID for one in books)
+    held = 13 + late // 2
+    books, _, _ = send(rig, ticks_of(Snapshot(held, levels())))
+    assert books[0]["flags"] & m.VALID
+    bids = [(80 + number - 13, number) for number in range(13 + late, held, -1)]
+    assert (int(books[0]["update_id"]), top_ten(books[0])) == (13 + late, [[(100, 1), *bids], [(101, 1)]])

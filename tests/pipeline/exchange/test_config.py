@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import re
 import tomllib
 
@@ -11,6 +13,7 @@ from shrivenq.pipeline.config import SHIPPED, ConfigError
 from shrivenq.pipeline.exchange.config import check, load
 from shrivenq.pipeline.exchange.requests import ORDER
 from shrivenq.pipeline.exchange.types import STP_MODES
+from tests.hostile_json import mutations
 from tests.pipeline.exchange.exchange_rig import OTHER, TRADER, make_config
 
 TEXT = (SHIPPED / "exchange.toml").read_text()
@@ -152,3 +155,12 @@ def test_a_capture_may_be_the_market(tmp_path, data):
 
 def test_an_order_has_all_parameters_of_the_sheet():
     assert set(ORDER) >= {"side", "type", "timeInForce", "selfTradePreventionMode", "newOrderRespType", "pegPriceType"}
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_stands_where_something_else_should_is_good_or_told(tmp_path, seed):
+    rng = random.Random(seed)
+    for hostile in mutations(tomllib.loads(TEXT), more=(float("inf"), float("nan"), -1.5, 1e300)):
+        if isinstance(hostile, dict) and rng.random() < 0.05:
+            with contextlib.suppress(ConfigError):
+                check(hostile, SHIPPED / "exchange.toml")

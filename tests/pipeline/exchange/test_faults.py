@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 
 import httpx
 import msgspec
@@ -17,6 +18,7 @@ from shrivenq.pipeline.exchange.limits import Rule as LimitRule
 from shrivenq.pipeline.exchange.payloads import Format
 from shrivenq.pipeline.exchange.types import BookView, Symbol
 from shrivenq.pipeline.exchange.venue import Answer, Request, nobody
+from tests.hostile_json import mutations
 
 SYMBOL = Symbol(name="BTCUSDT", base="BTC", quote="USDT", price_decimals=2, quantity_decimals=5, tick=1, step=1)
 MINUTE = LimitRule("REQUEST_WEIGHT", "MINUTE", 1, 6000)
@@ -281,6 +283,8 @@ def test_what_waits_is_sent_when_the_script_ends():
         ('[[rules]]\non = "event"\naction = "drop"\nprobability = 2', "$.rules[0].probability"),
         ('[[rules]]\non = "event"\naction = "drop"\nskip = -1', "$.rules[0].skip"),
         ('[[rules]]\non = "event"\naction = "drop"\nsikp = 1', "sikp"),
+        ('[[rules]]\non = "event"\naction = "giant"\nsize = 1000000000000', "$.rules[0].size"),
+        ('[[rules]]\non = "request"\naction = "clock_offset"\nms = 9000000000000000000', "$.rules[0].ms"),
         ("rules = 7", "$.rules"),
         ("rules = [", "Invalid value"),
         ("\xff", "utf-8"),
@@ -302,6 +306,22 @@ def test_a_script_is_read(tmp_path):
     assert faults.read_script(path) == Script([Rule(on="event", action="drop")], 7)
     with pytest.raises(ValueError, match="cannot be read: No such file"):
         faults.read_script(tmp_path / "other.toml")
+
+
+def test_whatever_a_script_says_it_is_armed_or_refused():
+    rules = [
+        {"on": "request", "name": "*", "action": "clock_offset", "ms": 5, "times": 1, "probability": 0.5},
+        {"on": "event", "action": "giant", "size": 5, "skip": 1, "from_ms": 1, "until_ms": 9},
+    ]
+    door = armed()
+    for hostile in mutations({"rules": rules, "seed": 7}, more=(10**15, -(10**15), 1e308, "[", "\ud800")):
+        try:
+            script = msgspec.json.decode(json.dumps(hostile), type=Script)
+        except msgspec.DecodeError as error:
+            assert "\n" not in str(error), hostile  # noqa: PT017 - whether there is one is not the question
+            continue
+        door.arm(script)
+        door.report()
 
 
 def test_the_control_endpoint():

@@ -55,6 +55,8 @@ def test_a_name_that_went_without_a_logout_is_blocked(clock):
     clock.enter(1, "B")
     clock.now += 0.2
     clock.enter(1, "A")
+    clock.members.leave(1, "A", 0.0)
+    assert clock.members._blocked == {}  # names that are free again are forgotten
 
 
 def test_sessions_at_once(clock):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import ssl
+from types import SimpleNamespace
 
 import pytest
 
 from shrivenq.pipeline.config import ConfigError
-from shrivenq.pipeline.exchange import fix_members, fix_server, fix_session
+from shrivenq.pipeline.exchange import faults, fix_members, fix_server, fix_session
 from shrivenq.pipeline.exchange.limits import Rule
 from shrivenq.pipeline.exchange.server import Simulator
 from tests.pipeline.exchange.exchange_rig import make_config, running
-from tests.pipeline.exchange.fix_rig import FixClient, fix_connected
+from tests.pipeline.exchange.fix_rig import FixClient, fix_connected, order_fields
 from tests.pipeline.exchange.wire_rig import connected
 
 
@@ -151,3 +153,31 @@ def test_an_ordered_stop(tmp_path):
         assert news.told(35, 148) == ("B", "Your connection is about to be closed. Please reconnect.")
         assert logout.kind == "5"
     rig.wait()
+
+
+def test_a_stop_does_not_wait_for_a_session_that_is_held_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(fix_server, "STOP_S", 0.05)
+    with running(tmp_path) as rig, fix_connected(rig, logged_on=False) as client:
+        assert client.log_on().kind == "A"
+        rule = faults.Rule(on="request", name="order.place", action="delay", ms=600_000)
+        rig.call(lambda: rig.simulator.faults.arm(faults.Script(rules=[rule])))
+        client.send("D", *order_fields("a"))
+        while rig.call(lambda: rig.simulator.faults.triggers[0].acted) == 0:
+            pass
+        rig.stop()
+        assert [one.kind for one in client.rest()] == ["B", "5"]
+    rig.wait()
+
+
+def test_a_peer_that_is_gone_before_it_is_looked_at(rig):
+    """Its address cannot be told any more."""
+
+    async def serve():
+        reader = asyncio.StreamReader()
+        reader.feed_eof()
+        transport = SimpleNamespace(is_closing=lambda: False, close=lambda: None, abort=lambda: None)
+        writer = SimpleNamespace(transport=transport, get_extra_info=lambda _: None)
+        await rig.simulator.fix._serve(reader, writer)
+        return "served"
+
+    assert asyncio.run_coroutine_threadsafe(serve(), rig.loop).result(30) == "served"

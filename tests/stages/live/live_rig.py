@@ -85,6 +85,8 @@ class Driver:
         self.loop = np.zeros(512, np.int64)
         self.loop[stage.OFFSET_NS] = time.time_ns() - time.monotonic_ns()
         self.taken, self.flags, self.stamps = [], [], []
+        r.poll(self.live, self.frames, self.loop)  # compiled now, and not while a connection waits
+        self.live.words[r.STARTED] = 0
 
     def info(self, event, **fields):
         self.lines.append((event, fields))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import socket
 import time
@@ -9,6 +10,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from shrivenq.shm import ring
 from shrivenq.stages import control, live_venue, stage
@@ -37,21 +40,27 @@ def made():
 @pytest.fixture
 def rig(made):
     """A stage whose FIX session is up, as far as it knows."""
-    row = made.venue.live.rows[ROW]
+    made.venue.words[v.READY] = 1
+    made.hold[control.HOLD] = 0
+    made.venue.live.words[r.WAKE_NS] = 1 << 62
+    drain(made.gateway.from_venue)
+    begin_anew(made)
+    return made
+
+
+def begin_anew(rig):
+    """Forget everything that came by FIX."""
+    venue, row = rig.venue, rig.venue.live.rows[ROW]
     for name in ("stopped", "special_begin", "special_stop", "failed"):
         row[name] = 0
     row["parsed"] = row["filled"] = row["begin"]
     row["mode"] = r.DIRECT
-    fix.begin(made.venue.fix.session, "ABCDEFGH")
-    made.venue.fix.words[:] = 0
-    made.venue.fix.words[v.READY] = made.venue.words[v.READY] = 1
-    made.hold[control.HOLD] = 0
-    made.venue.live.words[r.ATTENTION] = 0
-    made.venue.live.words[r.WAKE_NS] = 1 << 62
-    drain(made.gateway.from_venue)
-    made.venue.seen.ids.entries[:] = 0
-    made.venue.seen.ids.size[:] = 0
-    return made
+    fix.begin(venue.fix.session, "ABCDEFGH")
+    venue.fix.words[:] = 0
+    venue.fix.words[v.READY] = 1
+    venue.live.words[r.ATTENTION] = 0
+    venue.seen.ids.entries[:] = 0
+    venue.seen.ids.size[:] = 0
 
 
 @pytest.fixture
@@ -208,11 +217,7 @@ EXPECTED = [(m.ACCEPTED, 7), (m.ACCEPTED, 8), (m.CANCEL_REJECTED, 9)]
 def test_messages_cut_at_every_byte_are_the_same_messages(rig):
     stream = b"".join(STREAM)
     for at in range(len(stream) + 1):
-        row = rig.venue.live.rows[ROW]
-        row["parsed"] = row["filled"] = row["begin"]
-        fix.begin(rig.venue.fix.session, "ABCDEFGH")
-        rig.venue.seen.ids.entries[:] = 0
-        rig.venue.seen.ids.size[:] = 0
+        begin_anew(rig)
         assert feed(rig, stream[:at]) == r.MORE
         assert feed(rig, stream[at:]) == r.MORE
         assert found(rig) == EXPECTED, at
@@ -253,13 +258,7 @@ def test_mutated_streams_give_a_beginning_of_what_was_meant(rig, seed):
     """A sum over the message is no proof: what a mutation leaves whole is read as a reader of one message reads it."""
     generator, whole = random.Random(seed), b"".join(STREAM)
     for _ in range(300):
-        row = rig.venue.live.rows[ROW]
-        row["parsed"] = row["filled"] = row["begin"]
-        row["stopped"] = 0
-        fix.begin(rig.venue.fix.session, "ABCDEFGH")
-        rig.venue.seen.ids.entries[:] = 0
-        rig.venue.seen.ids.size[:] = 0
-        rig.venue.live.words[r.ATTENTION] = 0
+        begin_anew(rig)
         data, at = bytearray(whole), generator.randrange(len(whole))
         what = generator.randrange(3)
         if what == 0:
@@ -275,13 +274,56 @@ def test_mutated_streams_give_a_beginning_of_what_was_meant(rig, seed):
         assert stopped == r.MORE or not reports or len(reports) < len(EXPECTED) + 1
 
 
+KINDS = {
+    "new": execution(_11="a1b2c3d4-1-7"),
+    "beat": ("0",),
+    "note": ("1", (112, "x")),
+    "foreign": execution(_55="XRPUSDT"),
+}
+GARBAGE = st.binary(min_size=24, max_size=80).filter(lambda data: not data.startswith(b"8="))
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.one_of(st.sampled_from(list(KINDS)), st.tuples(st.sampled_from(list(KINDS)), st.integers(-2, 3)), GARBAGE)
+    ),
+    st.lists(st.integers(1, 300), min_size=1),
+)
+def test_any_stream_in_any_pieces_is_read_up_to_what_breaks_it(rig, items, pieces):
+    """A slow reader: messages count while each is the next, and nothing counts behind the first that is not."""
+    stream, expected, broken, sequence = b"", [], False, 1
+    for item in items:
+        if isinstance(item, bytes):
+            stream, broken = stream + item, True
+            continue
+        kind, off = (item, 0) if isinstance(item, str) else item
+        stream += message(*KINDS[kind], sequence=max(sequence + off, 1))
+        broken = broken or max(sequence + off, 1) != sequence
+        if not broken:
+            expected.append(kind)
+            sequence += 1
+    begin_anew(rig)
+    row, notices, at = rig.venue.live.rows[ROW], 0, 0
+    for size in itertools.cycle(pieces):
+        stopped = feed(rig, stream[at : at + size])
+        at += size
+        while stopped == r.NOTICE:  # as Python does
+            notices += 1
+            row["parsed"] = row["special_stop"]
+            stopped = feed(rig, b"")
+        if at >= len(stream) or stopped == r.SPECIAL:
+            break
+    assert (stopped == r.SPECIAL) == broken
+    assert rig.venue.fix.session.words[fix.NEXT_IN] == len(expected) + 1
+    assert notices == expected.count("note")
+    assert found(rig) == [(m.ACCEPTED, 7)] * ("new" in expected)
+
+
 def test_garbage_of_any_length_never_gets_through(rig):
     generator = random.Random(7)
     for size in (0, 1, 10, 23, 24, 100, 9_000):
-        row = rig.venue.live.rows[ROW]
-        row["parsed"] = row["filled"] = row["begin"]
-        row["stopped"] = 0
-        fix.begin(rig.venue.fix.session, "ABCDEFGH")
+        begin_anew(rig)
         stopped = feed(rig, bytes(generator.randrange(256) for _ in range(size)))
         assert stopped == (r.MORE if size < 24 else r.SPECIAL), size
         assert found(rig) == []

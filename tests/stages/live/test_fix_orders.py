@@ -105,6 +105,16 @@ def test_the_venue_s_refusals_are_definite_and_logged(rig, exchange):
     assert not lost(rig)
 
 
+def test_a_replacement_that_is_refused_takes_the_old_order_with_it(rig, exchange):
+    exchange.place(exchange.other, "SELL", 60_00, ONE)
+    old = rig.send(price=50_00)
+    rig.wait(m.ACCEPTED, old)
+    new = rig.send(m.REPLACE, price=60_00, order_type=m.LIMIT_MAKER, target_id=old)
+    assert rig.reason(rig.wait(m.REJECTED, new)) == "would_take"
+    rig.until(lambda: rig.taken() == 0, "the end of both")
+    agreed(rig, exchange)
+
+
 def test_a_report_of_the_account_before_the_one_by_fix(rig, exchange):
     exchange.place(exchange.other, "SELL", 60_00, ONE)
     exchange.faults({"on": "response", "name": "order.place", "action": "delay", "ms": 60})

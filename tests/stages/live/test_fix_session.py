@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import pytest
 
-from shrivenq.stages import control
+from shrivenq.stages import control, gateway, live_venue, stage
 from shrivenq.stages import messages as m
 from shrivenq.stages.live import fix_session as fs
 from shrivenq.stages.live import receive as r
@@ -166,6 +169,19 @@ def test_over_a_limit_nothing_but_cancels_is_sent(make):
     rig.send(m.CANCEL, target_id=rig.number)
     rig.until(lambda: peer.client.of("F"), "the cancel")
     assert not peer.client.of("D")
+
+
+def test_what_is_not_known_is_passed_over_and_told(up):
+    rig, peer = up
+    peer.client.send("N", (66, 5))
+    rig.until(lambda: "fix message passed over" in rig.log.events(), "the line")
+    peer.client.send("r", (11, "x"), (55, "BTCUSDT"), (531, 1), (533, 0))
+    peer.client.send("r", (11, "x"), (55, "BTCUSDT"), (531, 0), (25016, -1013), (58, "No.\r\nNo."))
+    rig.until(lambda: "venue refuses" in rig.log.events(), "the line")
+    texts = [fields["text"] for event, fields in rig.log.lines if "text" in fields]
+    assert len(texts) == 2
+    assert all(text.isprintable() for text in texts)
+    assert not reasons(rig)
 
 
 # ── the session's own ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -370,6 +386,36 @@ def test_a_session_that_comes_up_during_a_comparison_has_one_of_its_own(make):
     rig.until(lambda: rig.session.state == s.WAITING, "the comparisons")
     assert seen == [1]
     assert not rig.session._again
+    assert control.held(rig.hold) == control.RECONCILING
+
+
+def test_a_half_sent_message_is_finished_before_anything_else(up):
+    rig, peer = up
+    words, row = rig.venue.fix.words, rig.venue.live.rows[1]
+    words[v.SENDS] = 0
+    rig.send(price=50_00)
+    gateway.step(rig.gateway, rig.gateway_loop)
+    rig.loop[stage.DEADLINE_NS], rig.loop[stage.LOOK_NS] = time.monotonic_ns() + S_NS, 0
+    live_venue.run(rig.venue, rig.loop)
+    begin = int(words[v.OUT_BEGIN])
+    assert words[v.OUT_END] > begin
+    # As if the socket had taken ten bytes and no more; and a heartbeat is due.
+    os.write(int(row["descriptor"]), rig.venue.fix.outbox[begin : begin + 10].tobytes())
+    words[v.OUT_BEGIN] += 10
+    rig.venue.fix.session.words[fix.SENT_NS] -= v.HEARTBEAT_S * S_NS
+    rig.send(price=40_00)
+    rig.until(lambda: len(peer.client.of("D")) == 2 and peer.client.of("0"), "all three")
+    numbers = [int(dict(one)[34]) for one in peer.client.got]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert peer.client.kinds()[-3:] == ["D", "0", "D"]
+
+
+def test_nobody_listens(make, exchange):
+    peer = Peer()
+    peer.close()
+    rig, _ = make(peer)
+    rig.until(lambda: len(reasons(rig)) > 1, "refusals")
+    assert reasons(rig)[0].endswith("Connection refused")
     assert control.held(rig.hold) == control.RECONCILING
 
 

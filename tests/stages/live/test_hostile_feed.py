@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import random
 import socket
 import ssl
 import threading
 
 import pytest
+from websockets.datastructures import Headers
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
 
 from shrivenq.stages.frames import BINARY, TEXT
 from shrivenq.stages.live import link as live_link
@@ -179,26 +183,27 @@ def test_a_ban_is_obeyed(stack):
 
 
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
-def test_a_silent_handshake_is_given_up_on_and_stalls_nobody(stack, tmp_path, monkeypatch, scheme):
-    monkeypatch.setattr(live_link, "CONNECT_NS", 400_000_000)
-    monkeypatch.setattr("shrivenq.stages.live.connection.ANSWER_NS", 400_000_000)
+def test_a_silent_handshake_is_given_up_on_and_stalls_nobody(stack, tmp_path, scheme):
     path, context = authority.make(tmp_path)
     server, front, port = serve(stack, PASS, SILENT, PASS, **({"ssl": context} if scheme == "wss" else {}))
     options = {"authority": str(path)} if scheme == "wss" else {}
     driver = drive(stack, port, scheme, symbols=["AUSDT", "BUSDT"], streams_per_connection=1, **options)
-    driver.until(lambda: any(group.is_open for group in driver.source._groups), "one connection")
-    open_ = next(group for group in driver.source._groups if group.is_open)
-    driver.until(lambda: front.accepted >= 2, "the silent one")
-    number = 0
-    while not reasons(driver):
+    groups = driver.source._groups
+    driver.until(lambda: any(one.is_open for one in groups) and front.accepted == 2, "one open, one silent")
+    (silent,) = [one.link for one in groups if not one.is_open]
+    for number in range(20):
         server.sessions[0].send(trade(number, "ausdt"))
         driver.until(lambda number=number: trade(number, "ausdt") in driver.taken, "a trade in the meantime")
-        number += 1
-    assert number > 3, "trades went on while the other connection hung"
-    assert reasons(driver)[0].startswith(("no answer in", "127.0.0.1 port"))
-    assert open_.is_open
+    # Time passes for the silent one.
+    silent._began_ns -= live_link.CONNECT_NS
+    if silent.connection is not None:
+        silent.connection._answer_by_ns = 0
+    driver.live.words[r.WAKE_NS] = 0
+    driver.until(lambda: reasons(driver), "giving up")
+    assert reasons(driver)[0].startswith("no answer in 10 s" if scheme == "ws" else f"127.0.0.1 port {port}: no conn")
+    assert sum(one.is_open for one in groups) == 1
     driver.until(lambda: driver.source.is_open, "both")
-    assert driver.taken == [trade(one, "ausdt") for one in range(number)], "nothing was lost"
+    assert driver.taken == [trade(one, "ausdt") for one in range(20)], "nothing was lost"
 
 
 # ── TLS ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -227,6 +232,18 @@ def test_a_wrong_certificate_is_refused_until_the_right_one_is_there(stack, tmp_
     assert not server.sessions
     context.load_cert_chain(good / "server.pem")
     assert said in comes_back(driver, server, "the right certificate")
+
+
+def test_a_refusal_under_tls_counts_although_its_body_is_cut_short(stack, tmp_path):
+    path, context = authority.make(tmp_path)
+    answers = [Response(418, "no", Headers({"Content-Length": "100", "Retry-After": "7"}), b"banned")]
+    _, _, port = serve(stack, ssl=context, process_request=lambda *_: answers.pop() if answers else None)
+    driver = drive(stack, port, "wss", authority=str(path))
+    driver.until(lambda: reasons(driver), "a refusal")
+    assert reasons(driver) == ["the venue answers HTTP 418 to the handshake: banned"]
+    (line,) = [fields for event, fields in driver.lines if event == "market data disconnected"]
+    assert 8000 <= line["again_in_ms"] <= 8100, "the ban is known"
+    assert driver.taken == []
 
 
 @pytest.mark.parametrize(
@@ -387,3 +404,34 @@ def test_a_key_that_cannot_be_read_is_told_until_it_can(stack):
     assert len(server.sessions) == 1
     assert server.sessions[0].connection.request.headers["X-MBX-APIKEY"] == "FRESH"
     assert not any("FRESH" in str(line) for line in driver.lines)
+
+
+# ── bytes that are damaged ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("encoding", ["json", "sbe"])
+def test_damaged_bytes_end_a_connection_or_pass_and_never_more(stack, encoding):
+    """Streams of frames with a few bytes changed, each over a new connection: it goes on, and one line says why."""
+    rng = random.Random(encoding)
+    server, _, port = serve(stack)
+    driver = sbe(stack, port) if encoding == "sbe" else drive(stack, port)
+    for turn in range(25):
+        driver.until(lambda turn=turn: driver.source.is_open and len(server.sessions) > turn, f"connection {turn}")
+        made = bytearray()
+        for number in range(30):
+            frame = trade(number) if encoding == "json" else sbe_frames.depth(number, number, [(9_500_011, 5)] * 3, [])
+            first = Opcode.TEXT if encoding == "json" else Opcode.BINARY
+            made += Frame(first, frame).serialize(mask=False)
+        for _ in range(rng.randrange(1, 5)):
+            at = rng.randrange(len(made))
+            made[at : at + rng.randrange(3)] = rng.randbytes(rng.randrange(3))
+        taken = len(driver.taken)
+        connection = server.sessions[turn].connection
+        with contextlib.suppress(OSError):
+            connection.socket.sendall(made)
+            connection.socket.shutdown(socket.SHUT_RDWR)
+        driver.until(lambda turn=turn: len(reasons(driver)) > turn, f"the end of connection {turn}")
+        driver.until(lambda taken=taken: None in driver.taken[taken:], "the loss")
+        driver.source._groups[0].failures = 0  # no longer waits than after the first
+    assert all(one.isprintable() and len(one) <= 310 for one in reasons(driver))
+    assert sum(one is None for one in driver.taken) == 25, "each loss said once"

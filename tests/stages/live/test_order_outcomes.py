@@ -390,6 +390,7 @@ def test_whatever_is_lost_repeated_late_or_out_of_order_both_sides_agree(make, e
     exchange.faults(
         {"on": "response", "action": "drop", "name": "order.[pc]*", "probability": 0.1},
         {"on": "request", "action": "error_placed", "name": "order.[pc]*", "probability": 0.05},
+        {"on": "event", "action": "drop", "probability": 0.1},
         {"on": "event", "action": "duplicate", "probability": 0.1},
         {"on": "event", "action": "reorder", "probability": 0.1},
         {"on": "event", "action": "late", "ms": 30, "probability": 0.1},

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 import struct
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from shrivenq.stages.live.websocket import DATA, OTHER, PARTIAL, read_frame
+from tests.stages.venues import sbe_frames
 
 SIZE_MAX = 70_000
 DATA_OPCODES = (Opcode.TEXT, Opcode.BINARY)
@@ -165,3 +169,57 @@ def test_any_stream_cut_anywhere_gives_what_websockets_gives(seed):
     assert ours.twin.messages == twin.messages, f"seed {seed}"
     assert ours.twin.is_over == twin.is_over, f"seed {seed}"
     assert str(ours.twin.protocol.close_sent) == str(twin.protocol.close_sent), f"seed {seed}"
+
+
+def compare(stream, cuts, where):
+    """Feed both parsers a stream in the pieces that `cuts` says; they must say the same."""
+    ours, twin, at = Ours(), Twin(), 0
+    for size in [*cuts, len(stream)]:
+        ours.feed(stream[at : at + size])
+        twin.feed(stream[at : at + size])
+        at += size
+    assert ours.twin.messages == twin.messages, where
+    assert ours.twin.is_over == twin.is_over, where
+    assert str(ours.twin.protocol.close_sent) == str(twin.protocol.close_sent), where
+
+
+FRAMES = st.builds(
+    lambda first, payload, size, masked, short: header(first, len(payload), masked=masked, size=size) + payload[short:],
+    st.one_of(st.sampled_from((0x81, 0x82, 0x01, 0x00, 0x80, 0x88, 0x89, 0x8A)), st.integers(0, 255)),
+    st.binary(max_size=140),
+    st.sampled_from((0, 0, 0, 2, 8)),
+    st.sampled_from((False, False, False, True)),
+    st.sampled_from((0, 0, 0, 0, 1)),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(FRAMES, max_size=8).map(b"".join) | st.binary(max_size=300), st.lists(st.integers(0, 200), max_size=8))
+def test_hypothesis_finds_no_stream_read_otherwise(stream, cuts):
+    compare(stream, cuts, "hypothesis")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_mutated_captures_give_what_websockets_gives(data, seed):
+    """Real frames in JSON and built ones in SBE, as a server would send them, with a few bytes changed."""
+    rng = random.Random(seed)
+    (first, *_) = sorted((data / "binance" / "spot").glob("*.gz"))
+    with gzip.open(first) as lines:
+        real = [next(lines).rstrip(b"\n").partition(b" ")[2] for _ in range(60)]
+    made = bytearray()
+    for number in range(50):
+        text = rng.choice(real)[:SIZE_MAX]
+        binary = sbe_frames.depth(number, number, [(9_500_011, 5)] * rng.randrange(9), [])
+        made += header(0x81, len(text)) + text if rng.random() < 0.5 else header(0x82, len(binary)) + binary
+        if rng.random() < 0.1:
+            made += Frame(Opcode.PING, rng.randbytes(rng.randrange(126))).serialize(mask=False)
+    compare(bytes(made), [rng.choice((1, 50, 3000)) for _ in range(40)], f"seed {seed}, whole")
+    for _ in range(6):
+        damaged = bytearray(made)
+        for _ in range(rng.randrange(1, 4)):
+            at = rng.randrange(len(damaged))
+            if rng.random() < 0.5:
+                damaged[at] = rng.randrange(256)
+            else:
+                del damaged[at : at + rng.randrange(1, 5)]
+        compare(bytes(damaged), [rng.choice((1, 50, 3000)) for _ in range(40)], f"seed {seed}")

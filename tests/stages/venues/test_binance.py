@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 import random
 import subprocess
@@ -18,6 +20,7 @@ from shrivenq.stages.messages import DIFF, END, LEVEL, QUOTE, SELLER_AGGRESSED, 
 from shrivenq.stages.venues.binance import EVENT_MAX, PADDING, decode
 from shrivenq.stages.venues.binance_slow import Refused, decode_slow
 from shrivenq.stages.venues.binance_symbols import make_symbols
+from tests.hostile_json import mutations
 from tests.stages.venues.captures import MARKETS, make_instruments, read_frames
 
 TIME_NS, CAUSE = 1_723_161_253_937_085_768, 77
@@ -272,6 +275,16 @@ def decode_all(data, edges, symbols, instruments, target, counts):
     for index in range(len(counts)):
         start, stop = edges[index], edges[index + 1]
         counts[index] = decode(data, start, stop, symbols, instruments, target, 0, index)
+
+
+@pytest.mark.parametrize("market", MARKETS)
+def test_whatever_stands_where_something_else_should_gives_the_slow_answer_or_none(market):
+    for frame in EXAMPLES[market]:
+        for hostile in mutations(json.loads(frame)):
+            text = json.dumps(hostile, separators=(",", ":")).encode()
+            if not check(text, market):
+                with contextlib.suppress(Refused):
+                    slow(text, market)
 
 
 @pytest.mark.parametrize("market", MARKETS)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 
+import numpy as np
 import pytest
 
 from shrivenq.stages import messages as m
 from shrivenq.stages.venues import answers as a
 from shrivenq.stages.venues.binance_reports_slow import Refused, decode_slow
+from tests.hostile_json import mutations
 from tests.stages.venues.binance_answers import (
     ANSWERS,
     FRAMES,
@@ -27,6 +31,8 @@ from tests.stages.venues.binance_answers import (
 
 NOT_THERE = {"code": -2011, "msg": "Unknown order sent."}
 NO_MONEY = {"code": -2010, "msg": "Account has insufficient balance for requested action."}
+SHARE = 0.1
+"""Of the hostile messages: all of them take a while."""
 SILENT = {"code": -1007, "msg": "Timeout waiting for response from backend server."}
 
 
@@ -116,7 +122,7 @@ def test_cancelling_all():
     frame = answer(m.CANCEL_ALL, result=result, target_id=0)
     assert said(frame) == [(m.CANCELLED, OWN, OWN), (m.CANCELLED, OTHER, OTHER), (m.CANCELLED, 0, 0)]
     nothing = answer(m.CANCEL_ALL, status=400, code=-2011, text="Unknown order sent.", target_id=0)
-    assert said(nothing) == []
+    assert said(nothing) == [(m.CANCEL_REJECTED, REQUEST, 0)]
     assert slow(nothing)[1][0]["code"] == -2011
     assert said(answer(m.CANCEL_ALL, status=504, code=-1007)) == []
 
@@ -317,3 +323,28 @@ def test_more_than_there_is_room_for():
     rows, _, complaint = slow(many)
     assert len(rows) == 0
     assert "more than 1024 reports" in complaint
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_stands_where_something_else_should_is_read_or_refused(seed):
+    """Values of every answer and event, replaced by hostile ones."""
+    rng = random.Random(seed)
+    reports, notes = np.zeros(8, m.REPORT), np.zeros(16, a.NOTE)
+    trade = {
+        "symbol": "BTCUSDT", "id": 9, "orderId": 5, "price": "6.5", "qty": "1.5", "commission": "0.01",
+        "commissionAsset": "USDT", "time": 1660801715793, "isBuyer": False, "isMaker": True,
+    }  # fmt: skip
+    more = (
+        answer(m.QUERY, result=STATUS, order_id=1723161255208),
+        answer(m.TRADES, result=[trade], order_id=1723161255208),
+        answer(m.CANCEL_ALL, result=[gone(), {"orderReports": [gone()]}], target_id=0),
+        answer(m.REPLACE, status=409, code=-2021, data=halves("SUCCESS", "FAILURE", gone(), NO_MONEY)),
+        answer(m.REPLACE, status=409, code=-2021, data=halves("FAILURE", "SUCCESS", NOT_THERE, placed())),
+        answer(m.NEW, status=429, code=-1003, data={"serverTime": 1, "retryAfter": 1660000000000}),
+    )
+    for frame in (*FRAMES.values(), *more):
+        for hostile in mutations(json.loads(frame)):
+            if rng.random() > SHARE:
+                continue
+            with contextlib.suppress(Refused):
+                decode_slow(compact(hostile), ANSWERS, reports, notes)
