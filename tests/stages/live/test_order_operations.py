@@ -230,7 +230,7 @@ def test_the_venue_prevents_self_trades_as_the_order_says(rig, exchange, mode, n
     assert rig.taken() == bool(maker_left) + bool(taker_left)
     assert not any(one["kind"] == m.FILL for one in rig.told)
     if taker_left:  # and what is left is filled to the end
-        exchange.place(exchange.other, "SELL", 51_00, 2 * ONE)
+        exchange.place(exchange.other, "SELL", 51_00, taker_left)
         rig.until(lambda: rig.taken() == 0, "the end")
         assert rig.filled(taker) == taker_left
 
