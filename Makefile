@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: venv run test quick check format release bench clean
+.PHONY: venv run test quick soak check format release bench clean
 
 venv: $(STAMP)
 
@@ -23,6 +23,10 @@ test: check release
 
 quick: venv
 	$(BIN)/python -m pytest -q -x -m 'not slow' $(ARGS)
+
+# 200,000 live orders under faults, ten deaths of the gateway; SOAK_ORDERS and SOAK_SEED choose others.
+soak: venv
+	SOAK_ORDERS=$(or $(SOAK_ORDERS),200000) $(BIN)/python -m pytest -q tests/pipeline/test_soak.py -m slow $(ARGS)
 
 check: venv
 	$(BIN)/ruff check .

@@ -43,7 +43,7 @@ def live_config(folder, *, fused, strategy, params):
     document["instruments"]["symbols"] = [SYMBOL]
     for table in (document["risk"], document["gateway"]):
         table["limits"] = {SYMBOL: table["limits"][SYMBOL]}
-    feed = {"streams": ["depth@100ms"], "exchange_info_s": 86_400, "snapshot_levels": 1000}
+    feed = {"streams": ["depth@100ms"], "exchange_info_s": 86_400, "snapshot_levels": 1000, "silent_ms": 60_000}
     document["market_data"]["binance"] |= feed
     document["placement"] = "fused" if fused else "split"
     document["exchange"]["file"] = ""
@@ -51,7 +51,8 @@ def live_config(folder, *, fused, strategy, params):
     key.write_text(KEY)
     key.chmod(0o600)
     document["live_venue"] |= {"key": f"file:{key}"}
-    document["supervisor"]["silence_hold_ms"] = 4_000  # a machine that is busy elsewhere is no reason to hold here
+    # A machine that is busy elsewhere is no reason to hold, or to end, anything here.
+    document["supervisor"] |= {"silence_hold_ms": 30_000, "silence_kill_ms": 60_000, "feed_stale_ms": 60_000}
     return wide_open(configuration.check(document, shipped.file), strategy=strategy, params=params)
 
 

@@ -16,6 +16,7 @@ import json
 import os
 import random
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -56,6 +57,8 @@ WEIGHT_LIMIT = 6000
 """A minute, until the venue has said."""
 WEIGHT_MAX = 10**9
 """What the venue may say at most."""
+WEIGHT_MIN = 1000
+"""Less than this is no limit the venue ever had: obeyed, it could leave us without requests for good."""
 RETRY_S = 60.0
 """After a 429 or 418 that does not say how long."""
 RETRY_MAX_S = 3 * 86_400.0
@@ -68,6 +71,9 @@ REPEAT_MAX_S = 30.0
 CALM_S = 30.0
 """A book that was content for this long starts anew."""
 PAUSE_S = 0.002
+DRIFT_NS_PER_S = 50_000
+"""How far two clocks may drift apart: 50 ppm, a poor quartz."""
+TIME_US_MAX = 10**17
 START_S = 10.0
 """How long a start waits for a venue that does not answer."""
 
@@ -214,7 +220,8 @@ def exchange_info(requests: Requests, symbols: list[str]) -> Any:
         found = json.loads(body)
         for limit in found.get("rateLimits", ()):
             if limit["rateLimitType"] == "REQUEST_WEIGHT" and limit["interval"] == "MINUTE":
-                requests.weight_limit = min(int(limit["limit"]) // int(limit["intervalNum"]), WEIGHT_MAX)
+                told = int(limit["limit"]) // int(limit["intervalNum"])
+                requests.weight_limit = max(WEIGHT_MIN, min(told, WEIGHT_MAX))
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise RestError(f"exchangeInfo is not what was expected: {body[:60]!a}") from None
     return found
@@ -295,6 +302,7 @@ class Side:
         self._needs_snapshots = any(one in ("depth", "depth@100ms") for one in self.config.streams)
         self._look_s = 0.0
         self._clock_s = 0.0
+        self._clocks: deque[tuple[float, int, int]] = deque(maxlen=8)  # when, the venue's offset, its error
         self._reasons: list[str] | None = None  # not looked at yet: one before us may have held
         self._blocked_said = 0
         # What the venue has said to a process before this one holds for this one.
@@ -383,7 +391,7 @@ class Side:
         return True
 
     def _look_at_clock(self) -> bool:
-        """Estimate the venue's clock against ours from one request and its round trip."""
+        """Estimate the venue's clock against ours: the best of the last round trips, the older the less it is worth."""
         now = self.now_s()
         if now < self._clock_s or not self.requests.allows(1):
             return False
@@ -393,6 +401,8 @@ class Side:
             body = self.requests.get("/api/v3/time", 1)
             after = self.requests.clock()
             venue_us = int(json.loads(body)["serverTime"])
+            if not 0 < venue_us < TIME_US_MAX:
+                raise ValueError("out of range")
         except RestError as error:
             self._failed("time", error)
             return True
@@ -402,8 +412,9 @@ class Side:
         # Milliseconds where the venue does not know the header.
         is_us = venue_us > 10**14
         unit = 1_000 if is_us else 1_000_000
-        offset = venue_us * unit + unit // 2 - (before + after) // 2
-        error_ns = (after - before) // 2 + unit // 2
+        self._clocks.append((now, venue_us * unit + unit // 2 - (before + after) // 2, (after - before + unit) // 2))
+        worth = [(error + int((now - at) * DRIFT_NS_PER_S), offset) for at, offset, error in self._clocks]
+        error_ns, offset = min(worth)
         store_word(self.words, VENUE_OFFSET_NS, offset)
         store_word(self.words, VENUE_ERROR_NS, error_ns)
         self.log.info("venue clock", ahead_ms=round(offset / 1e6, 3), error_ms=round(error_ns / 1e6, 3))

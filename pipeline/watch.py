@@ -1,4 +1,4 @@
-"""The watch over living stages: silence, a feed that stands still, a strategy that does not read.
+"""The watch over living stages: silence, a feed that stands still, a strategy that does not read, a kill of their own.
 
 Death is not its business: a pidfd tells that at once. Silence is not death. It holds new orders after one time and ends
 the stage after a longer one, and is not told from our own while we were not scheduled ourselves.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from shrivenq.pipeline import state
 from shrivenq.shm.atomics import and_word, load_word, or_word
 from shrivenq.stages import control, stage
 
@@ -31,6 +32,8 @@ class Watch:
         self._began_ns = 0
         self._looked_ns = 0
         self._frames, self._fed_ns = 0, 0  # market data's count when it last moved, and when that was
+        self._ending: list[str] = []  # told already: it takes a while until they are gone
+        self._killed = control.ARMED  # by the stages, as far as it was noted
 
     def begin(self, now_ns: int) -> None:
         """Begin: the stages have been let go. None has turned, and nothing has been fed, before that."""
@@ -42,6 +45,7 @@ class Watch:
         self._looked_ns = now_ns
         hold = assembly.control("hold")
         self._feed(assembly, hold, now_ns)
+        self._kill(assembly)
         ending = [] if late_ns > 0 else self._silent(assembly, hold, now_ns)
         if load_word(hold, control.HOLD) & control.STRATEGY_DEAF:
             self._log.error("the strategy does not read its reports: stopped")
@@ -64,7 +68,9 @@ class Watch:
             self._log.info("all stages answer again")
         ending = [name for name, age_ns in silent.items() if age_ns > self._limits.silence_kill_ms * NS_PER_MS]
         for name in ending:
-            self._log.error("stage silent for too long: stopped", stage=name, ms=silent[name] // NS_PER_MS)
+            if name not in self._ending:
+                self._log.error("stage silent for too long: stopped", stage=name, ms=silent[name] // NS_PER_MS)
+        self._ending = ending
         return ending
 
     def _feed(self, assembly: Assembly, hold: Any, now_ns: int) -> None:
@@ -80,3 +86,18 @@ class Watch:
         elif held and not stale:
             and_word(hold, control.HOLD, ~control.FEED_STALE)
             self._log.info("market data again")
+
+    def _kill(self, assembly: Assembly) -> None:
+        """Write down a kill that a stage has raised: it outlives the stages and this process, as an operator's does."""
+        words = assembly.control("kill")
+        if _level(words, control.MACHINE) > self._killed:
+            with state.locked(assembly.name, "operator", wait=True):  # whoever arms does so under this lock
+                level = _level(words, control.MACHINE)
+                if level > _level(words, control.OPERATOR):
+                    state.write_killed(assembly.name, control.LEVELS[level], "the pipeline itself: its log says why")
+            self._log.error("killed by a stage", level=control.LEVELS[level])
+        self._killed = _level(words, control.MACHINE)
+
+
+def _level(words: Any, word: int) -> int:
+    return int(load_word(words, word)) & control.LEVEL_MASK

@@ -6,7 +6,7 @@ from typing import Any
 
 from shrivenq.shm import pool, ring
 from shrivenq.shm.kernel import inlined, kernel
-from shrivenq.stages import id_map, journal
+from shrivenq.stages import control, id_map, journal
 from shrivenq.stages import messages as m
 from shrivenq.stages import orders as o
 from shrivenq.stages.gateway_state import (
@@ -260,6 +260,8 @@ def handle(context: Any) -> bool:
     if kind == m.FILL:
         return _on_fill(context, slot)
     if kind == m.ABSENT:
+        if slot >= 0 and context.slots[slot]["venue_order_id"] != 0:
+            control.raise_kill(context.kill, control.HALT)  # the venue has lost what it had accepted: it is another
         report[0]["kind"] = m.REJECTED
     event = _event_of(kind)
     if event >= 0:

@@ -141,7 +141,7 @@ class Reconciliation:
     def _owner(self, row: int, venue_order_id: int) -> int:
         return self._orders.owner(row, venue_order_id) or self._owners.get((row, venue_order_id), 0)
 
-    def refused(self, name: str, code: int) -> bool:
+    def refused(self, name: str, code: Any) -> bool:
         """Take a refusal; False for one that leaves a question open."""
         if not name.startswith("order ") or code != NO_SUCH_ORDER:
             return False

@@ -97,7 +97,7 @@ class Session:
         self._look_ns = 0
         self._reconciliation: Reconciliation | None = None
         self._trades = Trades(context, self._ask)
-        self._standings = Standings(context, loop, orders, self._send_frame, self._placed, self._over_limits)
+        self._standings = Standings(context, loop, orders, self._send_frame, self._placed, self._over_limits, log)
         self._fix: FixSession | None = None
         self._again = False  # FIX came up, or nonsense, while a comparison was running: another has to follow
         self.state = DOWN
@@ -343,7 +343,8 @@ class Session:
             return
         reconciliation = self._reconciliation
         if message["status"] != 200:
-            code = message["error"]["code"]
+            error = message.get("error")
+            code = error.get("code") if type(error) is dict else None
             if reconciliation is not None and reconciliation.refused(name, code):
                 self._compare()
             else:

@@ -29,7 +29,8 @@ class Standings:
     """Asks about orders in the pool.
 
     `send` takes a whole frame; `placed` is told each answer that says all there is; `refused` that the venue's limits
-    have no room for a question.
+    have no room for a question. An order that the venue had accepted and does not know any more means that it is not
+    the venue it was (a testnet is reset now and then): that is logged, and the gateway kills.
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class Standings:
         send: Callable[[bytes], None],
         placed: Callable[[Any], None],
         refused: Callable[[], None],
+        log: Any,
     ) -> None:
-        self._context, self._loop, self._orders = context, loop, orders
+        self._context, self._loop, self._orders, self._log = context, loop, orders, log
         self._send, self._placed, self._refused = send, placed, refused
         self._waiting: dict[int, Any] = {}  # answers, told once the trades they count are known
         self._encode(0, 0, 0, 0)  # load the machine code now, and not when it is needed
@@ -62,11 +64,18 @@ class Standings:
             self._placed(standing)
             return
         if standing["kind"] == m.ABSENT:
-            # The venue may still be about to learn of it.
-            age_ns = time_of(self._loop, 0) - int(self._orders.slots["time_ns"][slot])
-            if age_ns < ABSENCE_MS * 1_000_000:
-                self._placed(standing)
+            row, was_accepted = self._orders.slots[slot], self._orders.slots["venue_order_id"][slot] != 0
+            if time_of(self._loop, 0) - int(row["time_ns"]) < ABSENCE_MS * 1_000_000:
+                # The venue may still be about to learn of it; where it knew already, a comparison has to wait for that.
+                if not was_accepted:
+                    self._placed(standing)
                 return
+            if was_accepted:
+                self._log.error(
+                    "killed: the venue does not know an order that it had accepted",
+                    order=order_id, venue_order=int(row["venue_order_id"]),
+                    fix="compare positions with the venue; if it was reset, go on under another name",
+                )  # fmt: skip
         if standing["filled"] > self._orders.slots["filled"][slot]:
             self._waiting[order_id] = standing
             self._request(m.TRADES, slot, int(standing["venue_order_id"]))

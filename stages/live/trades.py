@@ -77,10 +77,8 @@ class Trades:
         """Say when to look next."""
         return self.look_ns - (LOOK_NS - AGAIN_NS if int(self._context.told.max()) >= LOOK_AFTER else 0)
 
-    def _unknown(self, row: int, result: Any) -> list[dict[str, Any]]:
+    def _unknown(self, row: int, result: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """List the trades of an answer that nobody told."""
-        if type(result) is not list or any(type(one) is not dict for one in result):
-            raise Refused("myTrades: a list of objects expected")
         desk = Desk(self._context.answers, self._context.reports, self._context.notes)
         found = []
         for one in result:
@@ -93,7 +91,7 @@ class Trades:
 
     def is_whole(self, row: int, result: Any) -> bool:
         """Tell whether all of an answer was told. Raises Refused."""
-        return self._context.anchors[row] != NEVER_LOOKED and not self._unknown(row, result)
+        return self._context.anchors[row] != NEVER_LOOKED and not self._unknown(row, _listed(result))
 
     def take(self, row: int, result: Any, owner: Callable[[int, int], int]) -> int:
         """Make FILLs of what was not told, of the orders `owner(row, venue's id)`, and move the anchor.
@@ -101,7 +99,7 @@ class Trades:
         Return how many reports in `context.reports` are to be published. Of an account that was never looked at only
         the number of the last trade is noted. Raises Refused.
         """
-        context = self._context
+        context, result = self._context, _listed(result)
         anchor = int(context.anchors[row])
         desk = Desk(context.answers, context.reports, context.notes)
         for one in self._unknown(row, result) if anchor != NEVER_LOOKED else []:
@@ -125,3 +123,10 @@ class Trades:
         a.put_row(context.reports, at, m.LOOKED, 0, 0, row, 0)
         context.reports[at]["trade_id"] = last
         return 1
+
+
+def _listed(result: Any) -> list[dict[str, Any]]:
+    """Check that an answer is a list of trades, no longer than was asked for. Raises Refused."""
+    if type(result) is not list or len(result) > PAGE or any(type(one) is not dict for one in result):
+        raise Refused(f"myTrades: a list of at most {PAGE} objects expected")
+    return result

@@ -44,7 +44,7 @@ class Stack:
         )
         self.rig.set_clock(time.time_ns())
         self.raw = byte_ring.consumer(raw)
-        self.client = HttpClient(venue.rest)
+        self.client = HttpClient(config.rest_url, config.authority)
         self.requests = Requests(self.client)
         self.side = Side(
             config, Tables(self.rig.instruments, np.zeros(1, m.CURRENCY)), self.requests,

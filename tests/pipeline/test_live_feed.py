@@ -122,3 +122,14 @@ def test_a_roll_over_loses_and_repeats_nothing(venue, encoding):
         trades = ticks[ticks["kind"] == m.TRADE]["id"]
         assert (np.diff(trades) == 1).all(), "trade ids leave none out"
         assert check_against_quotes(np.concatenate(stack.books)) >= 5
+
+
+@pytest.mark.parametrize("encoding", ["json", "sbe"])
+def test_under_tls_the_book_is_the_venues_too(tmp_path, encoding):
+    with running(tmp_path, market=FLOWING, tls={"generate": "tls"}) as venue:
+        venue.ws, venue.rest = f"wss://127.0.0.1:{venue.port}", f"https://127.0.0.1:{venue.port}"
+        authority = str(tmp_path / "tls" / "authority.pem")
+        with stack_of(venue, encoding, authority=authority, roll_h=1.0 / 3600) as stack:
+            stack.until(lambda: stack.valid() >= 10 and stack.shown[source.CONNECTS] >= 2, "valid books, and a switch")
+            assert check_against_quotes(np.concatenate(stack.books)) >= 5
+            assert stack.book.state()["losses"] == stack.book.state()["gaps"] == 0

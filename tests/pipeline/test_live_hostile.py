@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
+import subprocess
 import threading
 from http import HTTPStatus
 from types import SimpleNamespace
@@ -15,12 +16,15 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Response
 from websockets.sync.server import serve
 
+from shrivenq.pipeline import config as configuration
 from shrivenq.pipeline.exchange.tls import generate
+from shrivenq.shm import segment
 from shrivenq.stages import control
 from shrivenq.stages import messages as m
 from shrivenq.stages.live import receive
 from shrivenq.stages.live import session as s
-from tests.pipeline.exchange.exchange_rig import running
+from tests.pipeline.command_rig import MAIN
+from tests.pipeline.exchange.exchange_rig import ED25519_PEM, TRADER, running
 from tests.stages.live.orders_rig import OrdersRig, logon
 from tests.stages.test_live_venue import ONE, Exchange
 from tests.stages.venue_rig import currencies, instruments_of
@@ -417,3 +421,70 @@ def test_a_clock_that_goes_wrong_while_we_trade(trading, exchange):
     finally:
         exchange.rig.call(lambda: setattr(exchange.rig.venue, "clock_offset_us", 0))
     rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=order))
+
+
+# ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """Run the shipped live configuration against a simulator, with these texts replaced; give code and lines."""
+    monkeypatch.setenv("SHRIVENQ_STATE", str(tmp_path / "state"))
+    key = tmp_path / "key"
+    key.touch(0o600)
+    key.write_text(
+        f'environment = "simulator"\npurpose = "trade"\napi_key = "{TRADER}"\nprivate_key = """\n{ED25519_PEM}"""\n'
+    )
+
+    def run(venue, *changes):
+        folder = tmp_path / "run"
+        folder.mkdir()
+        instruments = (tmp_path / "instruments.toml").read_text()
+        text = (configuration.SHIPPED / "live_simulator.toml").read_text()
+        for found, other in (
+            ('name = "live-simulator"', 'name = "test-live-hostile"'),
+            ("127.0.0.1:9443", f"127.0.0.1:{venue.port}"),
+            ("file:~/.config/shrivenq/simulator.key", f"file:{key}"),
+            ("instruments_binance_spot.toml", "instruments.toml"),
+            ('file = "exchange"  ', 'file = ""'),
+            *changes,
+        ):
+            assert found in text + instruments, found
+            text, instruments = text.replace(found, other), instruments.replace(found, other)
+        (folder / "instruments.toml").write_text(instruments)
+        (folder / "live.toml").write_text(text)
+        line = [*MAIN, "run", str(folder / "live.toml")]
+        found = subprocess.run(line, check=False, capture_output=True, text=True, timeout=300)
+        assert "Traceback" not in found.stderr, found.stderr
+        assert not segment.names("test-live-hostile.")
+        return found.returncode, [one for one in found.stderr.splitlines() if one.startswith("shrivenq: ")]
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ([("ETHUSDT", "NOSUCHUSDT")], "NOSUCHUSDT: the venue answers HTTP 400: Invalid symbol. (-1121)"),
+        (
+            [(f'{key} = "0.01"', f'{key} = "0.05"') for key in ("tick", "price_min")],
+            "BTCUSDT: tick is 0.05, the venue's tickSize is 0.01",
+        ),
+        ([('base = "ETH"', 'base = "BTC"')], "ETHUSDT: base is BTC, the venue's is ETH"),
+    ],
+)
+def test_a_live_run_that_contradicts_the_venue_does_not_start(tmp_path, start, changes, said):
+    with running(tmp_path) as venue:
+        code, lines = start(venue, *changes)
+        assert venue.call(lambda: len(venue.simulator.ws_api.connections)) == 0
+    assert code == 1
+    assert said in lines[-1]
+
+
+@pytest.mark.slow
+def test_a_live_run_at_a_venue_that_is_another_does_not_start(tmp_path, start):
+    with running(tmp_path, tls={"generate": "tls"}) as venue:
+        code, lines = start(venue, ("ws://", "wss://"), ("http://", "https://"))
+    assert code == 1
+    assert "unable to get local issuer certificate" in lines[-1]

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import http.server
 import json
 import random
-import signal
-import socket
-import threading
-import time
 import uuid
 
 import numpy as np
 import pytest
 
-from shrivenq.pipeline import processes, rest, topology
-from shrivenq.pipeline.assembly import Assembly
-from shrivenq.pipeline.rest import HttpClient, Requests, RestError, Side, check_instruments, exchange_info
+from shrivenq.pipeline import rest
+from shrivenq.pipeline.rest import Requests, RestError, Side, exchange_info
 from shrivenq.shm import byte_ring, segment
-from shrivenq.shm.atomics import store_word
 from shrivenq.stages import control
 from shrivenq.stages.live.source import Config
 from tests.hostile_json import mutations
 from tests.pipeline.pipeline_rig import tables
 from tests.pipeline.test_venue_symbols import info
-from tests.stages.live import authority
 
 S = 1_000_000_000
 DEPTH = b'{"lastUpdateId":100,"bids":[["1.00","2"]],"asks":[["3.00","4"]]}'
@@ -187,6 +179,17 @@ def test_the_weight_limit_is_kept(world):
     assert world.asked("depth")
 
 
+@pytest.mark.parametrize("limit", [0, -5, 10])
+def test_a_limit_that_is_none_does_not_silence_us_for_good(world, limit):
+    world.venue.info["rateLimits"] = [
+        {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": limit}
+    ]
+    world.run(1)
+    assert world.requests.weight_limit == rest.WEIGHT_MIN
+    world.run(70)
+    assert len(world.asked("exchangeInfo")) == 2
+
+
 def test_the_venues_own_count_is_believed():
     venue = Venue()
     requests = Requests(venue, clock=lambda: venue.now_ns, weight_limit=1000)
@@ -247,6 +250,37 @@ def test_the_venues_clock_is_estimated(world):
     assert said["ahead_ms"] == pytest.approx(5, abs=0.01)
 
 
+def test_the_shortest_round_trip_counts_until_it_is_old(world):
+    """The venue is 5 ms ahead; an answer that takes long says little, and what is old says less each minute."""
+    trips_ms = [40, 2, 300, 300, 300]
+    get = world.venue.get
+
+    def slowly(target):
+        if "/time" in target and trips_ms:
+            world.venue.now_ns += trips_ms[0] * 1_000_000  # all of it on the way there
+            trips_ms.pop(0)
+        return get(target)
+
+    world.venue.get = slowly
+    errors = []
+    for left in range(4, -1, -1):
+        while len(trips_ms) > left:
+            world.run(1)
+        errors.append(int(world.words[rest.VENUE_ERROR_NS]) / 1e6)
+        assert abs(int(world.words[rest.VENUE_OFFSET_NS]) / 1e6 - 5) <= errors[-1]
+    assert errors[0] == pytest.approx(20, abs=0.1)
+    assert errors[1] == pytest.approx(1, abs=0.1)
+    assert 1 < errors[2] < errors[3] < errors[4] < 15
+
+
+@pytest.mark.parametrize("time", [b"0", b"-1", b"99999999999999999999999999", b"1e999", b'"x"', b"null"])
+def test_a_time_that_is_none_is_told(world, time):
+    world.venue.answers = [(200, {}, b'{"serverTime":%s}' % time)] * 4
+    world.run(1)
+    assert any("not a time" in str(line) for line in world.log.lines)
+    assert not world.words[rest.VENUE_OFFSET_NS]
+
+
 def test_an_unknown_symbol_is_named():
     venue = Venue()
     invalid = (400, {}, b'{"code":-1121,"msg":"Invalid symbol."}')
@@ -266,207 +300,11 @@ def test_whatever_exchange_info_says_it_is_taken_or_refused():
         requests.allows(20)
 
 
-# ── over a socket ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@contextlib.contextmanager
-def serving(answer, context=None):
-    """Serve `answer(path)` → (status, body) over HTTP/1.1, or HTTPS with a context."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self):
-            status, body = answer(self.path)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        server.block_on_close = False
-        if context is not None:
-            server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http{'s' if context else ''}://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def test_a_kept_connection_that_the_venue_has_closed_is_made_anew(tmp_path):
-    path, context = authority.make(tmp_path)
-    with serving(lambda path: (200, path.encode()), context) as url:
-        client = HttpClient(url + "/base/", str(path))
-        assert client.get("/x?y=1")[2] == b"/base/x?y=1"
-        client._connection.sock.shutdown(2)
-        assert client.get("/z")[::2] == (200, b"/base/z")
-        client.close()
-        stranger = HttpClient(url)
-        with pytest.raises(RestError, match="unable to get local issuer certificate"):
-            stranger.get("/")
-        stranger.close()
-
-
-def test_instruments_are_checked_at_a_start():
-    log, said = Log(), info(LOT_SIZE__maxQty="10")
-    with serving(lambda _: (200, json.dumps(said).encode())) as url:
-        config = Config(rest_url=url)
-        found = check_instruments(config, tables(), log)
-        assert found.instruments[0]["quantity_max"] == 10 * 10**8
-        assert [event for event, _ in log.lines] == ["instrument differs from the venue's"]
-        said["symbols"][0]["filters"][0]["tickSize"] = "0.05"
-        with pytest.raises(RestError, match=r"^BTCUSDT: tick is 0.01, the venue's tickSize is 0.05$"):
-            check_instruments(config, tables(), log)
-
-
-def test_a_venue_that_is_not_there_is_told_in_one_line():
-    with serving(lambda _: (200, b"")) as url:
-        pass
-    with pytest.raises(RestError, match=f"^{url}: Connection refused$"):
-        check_instruments(Config(rest_url=url), tables(), Log(), patience_s=0.2)
-
-
-@pytest.mark.parametrize("url", ["https://[", "http://x:port"])
-def test_a_url_that_is_none_is_told(url):
-    with pytest.raises(RestError, match=r"^http"):
-        HttpClient(url)
-
-
 def test_the_process_ends_when_it_is_told(world, monkeypatch):
     monkeypatch.setattr(rest.os, "sched_setscheduler", lambda *_: None)
     turns = iter([False] * 3)
     assert rest.main(world.side, lambda: next(turns, True)) == 0
     assert world.venue.asked
-
-
-def test_the_process_of_a_run_serves_it_until_it_is_told_to_stop():
-    found = tables()
-    name = f"test-rest-{uuid.uuid4().hex[:8]}"
-    assembly = Assembly.create(name, "run", found.instruments, found.currencies, virtual=False, fused=False, live=True)
-    started = None
-    try:
-        with serving(lambda path: (200, DEPTH if "/depth" in path else b"{}")) as url:
-            reader = byte_ring.consumer(assembly.segments["rest"])
-            for row in range(2):
-                store_word(assembly.control("streaming"), row, 1)
-            started = rest.start(Config(rest_url=url), found, assembly, Log())
-            frames, end = [], time.monotonic() + 20
-            while len(frames) < 2:
-                assert time.monotonic() < end, "no snapshots"
-                frames += [payload for _, _, payload in byte_ring.drain(reader)]
-                time.sleep(0.001)
-            assert sorted(frames) == [frame(b"btcusdt"), frame(b"ethusdt")]
-            store_word(assembly.control("supervisor"), topology.STOP, 1)
-            assert started.wait(20)
-            assert started.status == 0
-    finally:
-        if started is not None:
-            processes.stop([started], 0.0)
-        assembly.unlink()
-
-
-def test_a_process_that_was_killed_in_the_middle_of_an_answer_is_replaced_and_serves_everything():
-    found = tables()
-    name = f"test-rest-{uuid.uuid4().hex[:8]}"
-    assembly = Assembly.create(name, "run", found.instruments, found.currencies, virtual=False, fused=False, live=True)
-    asked, go_on = threading.Event(), threading.Event()
-
-    def answer(path):
-        if "symbol=ETHUSDT" in path and not asked.is_set():
-            asked.set()
-            go_on.wait(20)
-        return 200, DEPTH if "/depth" in path else b"{}"
-
-    started = []
-    try:
-        with serving(answer) as url:
-            reader = byte_ring.consumer(assembly.segments["rest"])
-            for row in range(2):
-                store_word(assembly.control("streaming"), row, 1)
-            started.append(rest.start(Config(rest_url=url), found, assembly, Log()))
-            assert asked.wait(20)
-            started[0].send(signal.SIGKILL)
-            assert started[0].wait(20)
-            go_on.set()
-            byte_ring.drain(reader)
-            started.append(rest.start(Config(rest_url=url), found, assembly, Log()))
-            frames, end = [], time.monotonic() + 20
-            while len(frames) < 2:
-                assert time.monotonic() < end, "no snapshots"
-                frames += [payload for _, _, payload in byte_ring.drain(reader)]
-                time.sleep(0.001)
-            assert sorted(frames) == [frame(b"btcusdt"), frame(b"ethusdt")], "the new one begins with all of them"
-    finally:
-        go_on.set()
-        processes.stop(started, 0.0)
-        assembly.unlink()
-
-
-HUGE = b"9" * 5000
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"\x00\x01\x02 garbage\r\n\r\n",
-        b"",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 300 + b"\r\n",
-        b"HTTP/1.1 99999 what\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\n" + b"x" * 100_000 + b"\r\n\r\n",
-        b"HTTP/1.1 500 \x1b[31m\r\nContent-Length: 6\r\n\r\n\n\x1b[31m",
-        b"HTTP/1.1 429 No\r\nContent-Length: 2\r\nX-MBX-USED-WEIGHT-1M: "
-        + HUGE
-        + b"\r\nRetry-After: "
-        + HUGE
-        + b"\r\n\r\n{}",
-        b'HTTP/1.1 400 No\r\nContent-Length: 26\r\n\r\n{"code":1e999,"msg":"\\n\\n"}',
-        b"SSH-2.0-OpenSSH_9.2\r\n",
-        b"\x15\x03\x03\x00\x02\x02\x28",
-    ],
-)
-def test_an_answer_that_is_none_is_one_line(answer):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve():
-            with contextlib.suppress(OSError):
-                while True:
-                    with listener.accept()[0] as one:
-                        one.recv(1 << 16)
-                        one.sendall(answer)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        client = HttpClient(f"http://127.0.0.1:{listener.getsockname()[1]}")
-        try:
-            with pytest.raises(RestError) as caught:
-                Requests(client).get("/api/v3/time", 1)
-            assert str(caught.value).isprintable()
-            assert len(str(caught.value)) < 400
-        finally:
-            client.close()
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"), [({"address": "127.0.0.2"}, "IP address mismatch"), ({"days": -1}, "certificate has expired")]
-)
-def test_a_wrong_certificate_is_one_line(tmp_path, wrong, said):
-    path, context = authority.make(tmp_path, **wrong)
-    with serving(lambda _: (200, b"{}"), context) as url:
-        client = HttpClient(url, str(path))
-        with pytest.raises(RestError, match=rf"^{url}: {said}"):
-            client.get("/")
-        client.close()
 
 
 @pytest.mark.parametrize(

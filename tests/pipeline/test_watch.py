@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from shrivenq.pipeline import state
 from shrivenq.pipeline.config import SupervisorTimes
 from shrivenq.pipeline.watch import CYCLE_NS, Watch
 from shrivenq.shm.atomics import load_word, or_word
@@ -50,7 +51,8 @@ class World:
 
 
 @pytest.fixture
-def world():
+def world(tmp_path, monkeypatch):
+    monkeypatch.setenv("SHRIVENQ_STATE", str(tmp_path))
     with assembled(NAME) as assembly:
         yield World(assembly)
 
@@ -68,7 +70,7 @@ def test_a_silent_stage_holds_then_ends(world):
     assert world.run(100) == []
     assert world.holds() == control.STAGE_SILENT
     assert set(world.run(4_500)) == {"risk"}
-    assert world.said()[:2] == ["held: stage silent", "stage silent for too long: stopped"]
+    assert world.said() == ["held: stage silent", "stage silent for too long: stopped"]
 
 
 def test_a_stage_that_answers_again_lets_go(world):
@@ -101,3 +103,27 @@ def test_a_feed_that_stands_still_holds_until_it_moves(world):
 def test_a_strategy_that_is_deaf_ends(world):
     or_word(world.assembly.control("hold"), control.HOLD, control.STRATEGY_DEAF)
     assert world.run(20) == ["signal"]
+
+
+def test_a_kill_that_a_stage_raised_is_written_down_once(world):
+    state.write_armed(NAME, "why")
+    world.assembly.control("kill")[:] = 0
+    world.run(40)
+    assert state.armed(NAME)
+    control.raise_kill(world.assembly.control("kill"), control.CANCEL)
+    world.run(100)
+    assert state.armed(NAME) is None
+    assert state.why_killed(NAME).startswith("cancel by ")
+    assert world.said() == ["killed by a stage"]
+    world.assembly.control("kill")[control.MACHINE] = 0  # a person arms
+    state.write_armed(NAME, "why")
+    world.run(40)
+    assert state.armed(NAME)
+
+
+def test_a_person_s_kill_that_goes_further_is_what_stays_written(world):
+    state.write_killed(NAME, "flatten", "by hand")
+    world.assembly.control("kill")[control.OPERATOR] = control.FLATTEN
+    control.raise_kill(world.assembly.control("kill"), control.CANCEL)
+    world.run(40)
+    assert "by hand" in state.why_killed(NAME)

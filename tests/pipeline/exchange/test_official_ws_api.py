@@ -172,3 +172,43 @@ def test_an_account_is_followed(rig):
     last = with_client(ed25519(rig, time_unit=TimeUnit.MICROSECOND), follow)
     assert isinstance(last, EventStreamTerminated)
     assert last.E > 10**15
+
+
+def test_without_a_session_an_account_is_followed_by_a_signature(rig):
+    async def follow(api):
+        with pytest.raises(ValueError, match="-1002"):
+            await api.user_data_stream_subscribe()
+        subscribed = await api.user_data_stream_subscribe_signature()
+        seen = asyncio.Queue()
+        subscribed.stream.on("message", lambda event: seen.put_nowait(event.actual_instance))
+        placed = await result(
+            api.order_place(symbol=BTC, side="BUY", type="LIMIT", time_in_force="GTC", price=60.0, quantity=1.0)
+        )
+        report = await seen.get()
+        assert (report.x, report.i, report.c) == ("NEW", placed.order_id, placed.client_order_id)
+        amended = await result(api.order_amend_keep_priority(symbol=BTC, order_id=placed.order_id, new_qty=0.4))
+        events = [one for one in [await seen.get() for _ in range(3)] if isinstance(one, ExecutionReport)]
+        assert [(one.x, one.q) for one in events] == [("REPLACED", amended.amended_order.qty)]
+        assert len(await result(api.open_orders_cancel_all(symbol=BTC))) == 1
+
+    with_client(hmac(rig), follow)
+
+
+def test_what_only_half_succeeds_is_understood(rig):
+    """The old order is gone, and the new one is refused: 409, and both halves are told."""
+
+    async def use(api):
+        limit = {"symbol": BTC, "side": "BUY", "type": "LIMIT", "time_in_force": "GTC", "quantity": 1.0}
+        placed = await result(api.order_place(**limit, price=70.0))
+        answer = await api.order_cancel_replace(
+            **limit | {"quantity": 9000.0}, price=500.0, cancel_replace_mode="ALLOW_FAILURE",
+            cancel_order_id=placed.order_id,
+        )  # fmt: skip
+        failed = answer.data()["error"]
+        assert failed["code"] == -2021
+        data = failed["data"]
+        assert (data["cancelResult"], data["newOrderResult"]) == ("SUCCESS", "FAILURE")
+        assert data["newOrderResponse"]["code"] == -2010
+        assert await result(api.open_orders_status(symbol=BTC)) == []
+
+    with_client(ed25519(rig), use)

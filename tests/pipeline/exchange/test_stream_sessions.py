@@ -179,6 +179,20 @@ def test_who_does_not_answer_a_ping_is_cut(tmp_path):
             assert b"keepalive ping timeout" in received
 
 
+@pytest.mark.parametrize("path", ["/ws", "/ws-api/v3"])
+def test_pongs_that_nobody_asked_for_keep_no_connection_alive(tmp_path, path):
+    with (
+        running(tmp_path, sessions={"ping_s": 0.1, "pong_s": 0.3}, limits={"messages_s": 0}) as rig,
+        silent(rig, path) as wire,
+    ):
+        received = b""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while chunk := wire.recv(65_536):
+                received += chunk
+                wire.sendall(Frame(Opcode.PONG, b"").serialize(mask=True))
+        assert b"keepalive ping timeout" in received
+
+
 def silent(rig, path="/ws"):
     """Connect without a library that would answer pings."""
     wire = socket.create_connection(("127.0.0.1", rig.port), timeout=60)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from shrivenq.stages import control
@@ -190,6 +192,83 @@ def test_orders_on_their_way_when_a_session_ends_have_an_outcome(make, exchange,
     agreed(rig, exchange)
     accepted = {number for kind, number in rig.said() if kind == m.ACCEPTED}
     assert len(accepted) == len(exchange.open_orders()) > 0
+
+
+WRONG = (
+    {"on": "response", "action": "drop"},
+    {"on": "response", "name": "order.place", "action": "disconnect"},
+    {"on": "response", "name": "order.cancel", "action": "garbage"},
+    {"on": "event", "name": "executionReport", "action": "duplicate"},
+    {"on": "event", "name": "executionReport", "action": "disconnect"},
+    {"on": "response", "name": "order.place", "action": "late", "ms": 30},
+    {"on": "request", "name": "order.place", "action": "error_placed"},
+)
+
+
+def anything(rig, exchange, generator, sent):
+    """Let one thing happen: to our orders, on the other side of the market, or to the connections."""
+    what, price = generator.randrange(10), generator.randrange(50_00, 60_00)
+    if what < 4:
+        sent.append(rig.send(price=price, side=generator.choice((m.BUY, m.SELL))))
+    elif what < 6 and sent:
+        rig.send(m.CANCEL, target_id=generator.choice(sent))
+    elif what < 7 and sent:
+        sent.append(rig.send(m.REPLACE, price=price, target_id=generator.choice(sent)))
+    elif what < 9:
+        exchange.place(exchange.other, generator.choice(("BUY", "SELL")), price, ONE // generator.randint(1, 4))
+    elif generator.random() < 0.5:
+        exchange.faults(generator.choice(WRONG) | {"times": 1})
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_whatever_goes_wrong_both_sides_agree_in_the_end(make, exchange, seed):
+    generator, sent = random.Random(seed), []
+    rig = make(unknown_after_ms=150)
+    for _ in range(150):
+        anything(rig, exchange, generator, sent)
+        rig.for_a_while(generator.randrange(6))
+        if rig.taken() > 40:
+            rig.ready()
+    exchange.faults()
+    end = f"seed {seed}"
+
+    def settled():
+        for slot in rig.session._orders.taken():
+            if rig.state(rig.pool.slots["order_id"][slot]) == "unknown":  # so long ago that it can arrive no more
+                rig.pool.slots["time_ns"][slot] = 1
+        awaited = {"sent", "unknown", "cancel_sent"}
+        held = control.held(rig.hold)
+        return not held and not awaited & {
+            rig.state(one) for one in rig.pool.slots["order_id"][rig.session._orders.taken()]
+        }
+
+    rig.until(settled, end)
+    rig.for_a_while(100)
+    rig.until(settled, end)
+    theirs = {
+        one.client_id: one
+        for one in exchange.rig.call(
+            lambda: exchange.rig.venue.engine.all_orders(exchange.trader, "BTCUSDT", limit=100_000)
+        )
+    }
+    placed = [one for one in sent if m.client_order_id(rig.run.tobytes(), one).decode() in theirs]
+    assert len(placed) > 10, end
+    for one in placed:
+        assert rig.filled(one) == theirs[m.client_order_id(rig.run.tobytes(), one).decode()].executed, f"{end}: {one}"
+    agreed(rig, exchange)
+
+
+def test_under_tls_the_same(tmp_path):
+    with running(tmp_path, tls={"generate": "tls"}) as found:
+        url, secure = found.ws.replace("ws://", "wss://"), f"tcp+tls://127.0.0.1:{found.fix_port}"
+        authority = str(tmp_path / "tls" / "authority.pem")
+        rig = OrdersRig(url, Exchange(found).tables, order_entry="fix", fix_url=secure, authority=authority).ready()
+        orders = [rig.send(price=40_00 + at) for at in range(5)]
+        for one in orders:
+            rig.wait(m.ACCEPTED, one)
+            rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=one))
+        assert not lost(rig)
+        rig.close()
 
 
 def test_kill_cancel_leaves_nothing_open(rig, exchange):

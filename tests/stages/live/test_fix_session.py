@@ -251,6 +251,7 @@ def test_an_ordered_stop_logs_out(up):
     (close,) = rig.setup.closes
     close()
     assert peer.client.kinds()[-1] == "5"
+    assert rig.venue.fix.session.words[fix.NEXT_IN] == 4  # Logon, limits, and the answer to our Logout
     assert rig.session._fix._link.closed is not None
 
 
@@ -280,8 +281,15 @@ def test_a_key_that_cannot_be_used_is_told(make):
     rig, _ = make(fix_logon=nothing)
     rig.until(lambda: reasons(rig), "the refusal")
     assert reasons(rig)[0] == "no logon: key file x: expired"
-    rig.until(lambda: rig.session.state == s.WAITING, "the rest")
-    assert control.held(rig.hold) == control.RECONCILING
+
+    def waits():
+        assert control.held(rig.hold) == control.RECONCILING  # at no moment do new orders pass
+        return rig.session.state == s.WAITING
+
+    rig.until(waits, "the rest")
+    for _ in range(100):
+        rig.turn()
+        waits()
 
 
 def test_no_answer_to_logon_or_limits(make):

@@ -181,6 +181,17 @@ def test_a_fill_between_a_cancel_and_its_arrival_makes_it_too_late(rig, exchange
     settled(rig)
 
 
+def test_a_venue_that_does_not_know_what_it_had_accepted_is_traded_with_no_more(rig, exchange, altered):
+    order = resting(rig)
+    rig.pool.slots["time_ns"][rig.pool.slots["order_id"] == order] -= LONG_AGO_NS
+    forgot = Answer(400, {"code": -2013, "msg": "Order does not exist."})
+    altered(lambda request: forgot if request.name == "order.status" else request)
+    exchange.cut()
+    rig.until(lambda: control.kill_level(rig.kill) == control.HALT, "the kill")
+    assert "killed: the venue does not know an order that it had accepted" in rig.log.events()
+    assert rig.state(order) == "accepted"  # it keeps its exposure
+
+
 def test_an_order_the_venue_does_not_know_yet_is_asked_about_until_it_does(rig, exchange, altered):
     asked = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from shrivenq.stages.live.reconcile import OpenOrder, Orders, Reconciliation
 from shrivenq.stages.live.trades import PAGE, Trades
 from shrivenq.stages.venues.binance_orders import ABSENCE_MS
 from shrivenq.stages.venues.binance_reports_slow import Refused
+from tests.hostile_json import mutations
 from tests.stages.live.orders_rig import OrdersRig
 from tests.stages.venue_rig import currencies, instruments_of
 
@@ -212,3 +214,17 @@ def test_slots_are_found_while_they_are_taken(desk):
     assert desk.orders.find(OWN) == -1
     assert desk.orders.owner(0, 3) == 0
     assert np.array_equal(desk.orders.taken(), [])
+
+
+def test_whatever_stands_in_an_answer_it_is_taken_or_refused(desk):
+    name = desk.left_behind(5, time_ns=0)
+    desk.compare(ABSENCE_NS - 1)
+    answers = {
+        "account": {"balances": [{"asset": "USD", "free": "1.5", "locked": "0"}]},
+        "orders SYM0": [{"orderId": 7, "clientOrderId": name}, {"orderId": 8, "clientOrderId": "by-hand"}],
+        f"order {name}": {"orderId": 7, "status": "NEW"},
+    }
+    for what, answer in answers.items():
+        for hostile in mutations(answer):
+            with contextlib.suppress(Refused):
+                desk.take(what, hostile)

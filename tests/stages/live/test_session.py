@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 
@@ -12,6 +13,7 @@ from shrivenq.stages import messages as m
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import session as s
 from shrivenq.stages.live import venue_state as v
+from tests.hostile_json import mutations
 from tests.pipeline.exchange.exchange_rig import TRADER, running
 from tests.pipeline.exchange.ws_api_rig import PUBLIC
 from tests.stages.live.orders_rig import OrdersRig, logon, tables_of
@@ -139,3 +141,37 @@ def test_a_half_sent_frame_is_finished_before_anything_else(make):
 def test_an_address_that_is_none_is_refused(exchange):
     with pytest.raises(ValueError, match=r"live_venue\.url"):
         OrdersRig("http://127.0.0.1", tables_of(exchange))
+
+
+OWN = [
+    {"id": "logon", "status": 200, "result": {"apiKey": "x"}, "rateLimits": []},
+    {"id": "follow", "status": 200, "result": {"subscriptionId": 0}},
+    {"id": "account", "status": 200, "result": {"balances": [{"asset": "BTC", "free": "1", "locked": "0"}]}},
+    {"id": "orders BTCUSDT", "status": 200, "result": [{"orderId": 1, "clientOrderId": "by-hand"}]},
+    {"id": "trades BTCUSDT", "status": 200, "result": [{"symbol": "BTCUSDT", "id": 1, "orderId": 1}]},
+    {"id": "look BTCUSDT", "status": 200, "result": []},
+    {"id": "cancel BTCUSDT 7", "status": 400, "error": {"code": -2011, "msg": "Unknown order sent."}},
+    {"id": "account", "status": 429, "error": {"code": -1003, "msg": "", "data": {"retryAfter": 1}}},
+    {"id": "follow", "status": 401, "error": {"code": -2015, "msg": "Invalid API-key, IP, or permissions."}},
+]
+
+
+@pytest.mark.parametrize("answer", OWN, ids=lambda one: f"{one['id']} {one['status']}")
+@pytest.mark.parametrize("state", [s.LOGGING_ON, s.FOLLOWING, s.RECONCILING, s.TRADING])
+def test_whatever_answers_a_request_of_the_session_it_goes_on_or_ends(make, answer, state):
+    rig = make()
+    session = rig.session
+
+    class Link:
+        closed, is_restarting = None, False
+
+        def __getattr__(self, _):
+            return lambda *_: None
+
+    for hostile in mutations(answer):
+        session._link = Link()
+        session._reconcile()
+        session.state = state
+        session._pending |= {one["id"]: 1 for one in OWN}
+        session._take(json.dumps(hostile).encode())
+    session._link = None

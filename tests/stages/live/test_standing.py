@@ -30,6 +30,7 @@ class Desk:
         self.standings = Standings(
             self.context, rig.loop, Orders(self.pool.slots, self.pool.generation), self.frames.append,
             lambda standing: self.placed.append(int(standing["kind"])), lambda: self.refusals.append(1),
+            rig.log,
         )  # fmt: skip
         self.slot = pool.allocate(self.pool)
         for field, value in {"order_id": OWN, "state": o.SENT, "quantity": 10, "time_ns": time.time_ns()}.items():
@@ -116,6 +117,19 @@ def test_an_order_that_may_yet_arrive_is_not_absent(desk):
     desk.pool.slots[desk.slot]["time_ns"] -= ABSENCE_MS * 1_000_000 + 1
     desk.stands(m.ABSENT)
     assert desk.told() == [m.ABSENT]
+    assert desk._rig.log.lines == []
+
+
+def test_an_order_that_was_accepted_and_is_absent_is_an_error_and_no_answer_before_that_is_certain(desk):
+    desk.pool.slots[desk.slot]["venue_order_id"] = 55
+    desk.stands(m.ABSENT)
+    assert desk.told() == desk.placed == []
+    desk.pool.slots[desk.slot]["time_ns"] -= ABSENCE_MS * 1_000_000 + 1
+    desk.stands(m.ABSENT)
+    assert desk.told() == desk.placed == [m.ABSENT]
+    ((event, fields),) = desk._rig.log.lines
+    assert event == "killed: the venue does not know an order that it had accepted"
+    assert (fields["order"], fields["venue_order"]) == (OWN, 55)
 
 
 def test_an_order_that_is_over_by_now_is_not_told_again(desk):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,7 @@ from shrivenq.stages.live import trades as t
 from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.venues import answers as a
 from shrivenq.stages.venues.binance_reports_slow import Refused
+from tests.hostile_json import mutations
 from tests.stages.venue_rig import currencies, instruments_of
 
 OURS = 42
@@ -164,3 +166,22 @@ def test_what_cannot_be_read_is_refused(desk, result):
 
 def test_a_name_says_which_instrument_it_is_about(desk):
     assert [desk.trades.row_of(name) for name in ("trades SYM1", "look SYM0")] == [1, 0]
+
+
+@pytest.mark.parametrize("anchor", [v.NEVER_LOOKED, 10])
+@pytest.mark.parametrize("take", ["take", "is_whole"])
+def test_whatever_stands_in_an_answer_it_is_taken_or_refused(desk, anchor, take):
+    for hostile in mutations([trade(11), trade(12, isBuyer=False)]):
+        desk.context.anchors[0] = anchor
+        with contextlib.suppress(Refused):
+            desk.take(hostile) if take == "take" else desk.trades.is_whole(0, hostile)
+
+
+@pytest.mark.parametrize("anchor", [v.NEVER_LOOKED, 10])
+def test_more_trades_than_were_asked_for_are_refused(desk, anchor):
+    """There is room for those asked for, and for what is noted behind them."""
+    desk.context.anchors[0] = anchor
+    for count in (t.PAGE + 1, a.REPORTS_MAX, 2 * a.REPORTS_MAX):
+        with pytest.raises(Refused, match="a list of at most 1000"):
+            desk.take([trade(11 + number) for number in range(count)])
+    assert len(desk.take([trade(11 + number) for number in range(t.PAGE)])) == (t.PAGE + 1 if anchor == 10 else 1)
