@@ -16,7 +16,7 @@ import urllib.request
 
 import msgspec
 import orjson
-import peer as p
+import peer_state as p
 import picows
 import uvloop
 from harness import BenchmarkError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-import peer as p
+import peer_state as p
 from harness import BenchmarkError
 
 from shrivenq.pipeline.exchange import fix_wire

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-import peer as p
+import peer_state as p
 from harness import (
     STRATEGIES,
     BenchmarkError,

@@ -11,106 +11,61 @@ from __future__ import annotations
 
 import socket
 from errno import EAGAIN, EINTR
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from harness import shared
 from numba.core import types
 from openssl import ssl_read, ssl_write
+from peer_state import (
+    ANSWERED,
+    ANSWERS_BYTES,
+    CALM_NS,
+    CLIENT,
+    CLOSED,
+    FILLED,
+    FIX_IN,
+    FIX_OUT,
+    FIX_SENDER,
+    FIX_TAGS,
+    FORCE,
+    INBOX_BYTES,
+    LAST_NUMBER,
+    MARKET,
+    MARKET_TLS,
+    NO_ORDER,
+    NO_REQUEST,
+    ORDERS,
+    ORDERS_TLS,
+    OUT_OF_TURN,
+    OUTBOX_BYTES,
+    PATIENCE_NS,
+    PRICE,
+    PROBLEM,
+    QUANTITY,
+    RECEIVED,
+    REQUEST,
+    SAMPLES,
+    SERVE,
+    SIDE,
+    SYMBOL,
+    TASK,
+    TOO_MANY,
+    UPDATE_ID,
+    WRONG_PRICE,
+)
 
-from shrivenq.shm.atomics import load_acquire, load_word, store_release
+from shrivenq.shm.atomics import load_acquire, store_release
 from shrivenq.shm.clock import monotonic_ns, realtime_ns
-from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.shm.wait import sched_yield
 from shrivenq.stages.live import system
 from shrivenq.stages.venues.binance_orders import put_number
 from shrivenq.stages.venues.fix import put_time
-from shrivenq.stages.venues.text import PADDING, load, matches, put, store
+from shrivenq.stages.venues.text import load, matches, put, store
 
 SEND_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-INBOX_BYTES = OUTBOX_BYTES = 1 << 20
-ANSWERS_BYTES = 4096
-"""Room the answers to one order need."""
-
-# Words, shared with the process that measures (int64).
-STATE = 0  # CONNECTING …
-TASK = 1  # set from outside: IDLE …
-PROBLEM = 2
-MARKET, MARKET_TLS, ORDERS, ORDERS_TLS = 3, 4, 5, 6  # descriptors, and addresses of their SSL objects
-UPDATE_ID = 7  # last one sent
-RECEIVED = 8  # orders taken
-ANSWERED = 9  # of those, answered
-LAST_NUMBER = 10  # of the order id taken last
-FILLED = 11  # bytes in the inbox
-SAMPLES = 12  # of `rtt` that are there
-FIX_SENDER = 13  # the client's name, eight characters; 0: orders come by the WebSocket API
-FIX_IN, FIX_OUT = 14, 15  # numbers of the next message expected and sent
-WORDS = 16
-
-CONNECTING, CONNECTED, PLAYED = 0, 1, 2
-IDLE, PLAY, SERVE, LEAVE = 0, 1, 2, 3
-PROBLEMS = (
-    "none", "a frame brought no order", "an order at another price than the new best bid", "not a whole new order",
-    "an order out of its turn", "the client has closed", "more orders than frames",
-)  # fmt: skip
-NO_ORDER, WRONG_PRICE, NO_REQUEST, OUT_OF_TURN, CLOSED, TOO_MANY = 1, 2, 3, 4, 5, 6
-
-FRAME = np.dtype(
-    [
-        ("begin", "<i8"),  # of its WebSocket header
-        ("stop", "<i8"),
-        ("first", "<i8"),  # where the digits of its first and last update id are
-        ("last", "<i8"),
-        ("updates", "<i8"),
-        ("bid", "<i8"),  # best bid after it, at eight decimals; 0: does not move it
-    ],
-    align=True,
-)
-ID_DIGITS = 12
-CALM_NS = 20_000_000
-"""Between two depth frames that move nothing, while nothing is timed."""
-PATIENCE_NS = 10_000_000_000
-"""Longest wait for an order."""
-
-# What an answer repeats: rows of `spans`.
-SYMBOL, SIDE, FORCE, PRICE, QUANTITY, CLIENT, REQUEST = 0, 1, 2, 3, 4, 5, 6
-FIX_TAGS = (55, 54, 59, 44, 38, 11)
-
 
 recv: Any = types.ExternalFunction("recv", types.int64(types.int32, types.int64, types.int64, types.int32))
-
-
-# ── the peer's memory ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@by_reference
-class Peer(NamedTuple):
-    """Everything the kernels work on."""
-
-    words: Any
-    inbox: Any
-    outbox: Any
-    spans: Any  # int64[7, 2]: begin and end in the inbox
-    data: Any  # text of the depth frames
-    index: Any  # FRAME; the last one moves nothing
-    rtt: Any  # int64, ns
-
-
-def make_peer(data, index, samples):
-    """Make a peer of depth frames, in memory that is shared with processes forked later."""
-    return Peer(
-        words=shared(WORDS, np.int64),
-        inbox=np.zeros(INBOX_BYTES + PADDING, np.uint8),
-        outbox=np.zeros(OUTBOX_BYTES + PADDING, np.uint8),
-        spans=np.zeros((7, 2), np.int64),
-        data=data,
-        index=index,
-        rtt=shared(samples, np.int64),
-    )
-
-
-# ── bytes ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @inlined
@@ -147,18 +102,6 @@ def write(descriptor: int, tls: int, buffer: Any, begin: int, end: int) -> bool:
     return True
 
 
-@inlined
-def _unmask(data: Any, at: int, begin: int, stop: int) -> None:
-    """Take the mask at `at` off `data[begin:stop]`, and touch nothing behind it."""
-    mask = load(data, at) & 0xFFFFFFFF
-    word = ((mask ^ 0x80000000) - 0x80000000) << 32 | mask
-    while begin + 8 <= stop:
-        store(data, begin, load(data, begin) ^ word)
-        begin += 8
-    for i in range(begin, stop):
-        data[i] ^= (word >> 8 * ((i - begin) & 7)) & 255
-
-
 @kernel
 def next_frame(data: Any, at: int, end: int) -> tuple[int, int]:
     """Find the client's frame at `at` and unmask it; return where its text begins and ends, (0, 0) if it is not whole.
@@ -175,7 +118,13 @@ def next_frame(data: Any, at: int, end: int) -> tuple[int, int]:
         return 0, 0
     if data[at] != 0x81:
         return stop, stop
-    _unmask(data, begin - 4, begin, stop)
+    mask = load(data, begin - 4) & 0xFFFFFFFF
+    word, at = ((mask ^ 0x80000000) - 0x80000000) << 32 | mask, begin
+    while at + 8 <= stop:
+        store(data, at, load(data, at) ^ word)
+        at += 8
+    for i in range(at, stop):  # and nothing behind it
+        data[i] ^= (word >> 8 * (i - at)) & 255
     return begin, stop
 
 
@@ -265,8 +214,7 @@ def _repeat(peer: Any, at: int, field: int) -> int:
 @inlined
 def _repeat_decimal(peer: Any, at: int, field: int) -> int:
     """Write a decimal with the eight decimals the venue writes; return where it ends."""
-    begin, end = at, _repeat(peer, at, field)
-    dot = begin
+    dot, end = at, _repeat(peer, at, field)
     while dot < end and peer.outbox[dot] != 46:
         dot += 1
     if dot == end:
@@ -276,12 +224,6 @@ def _repeat_decimal(peer: Any, at: int, field: int) -> int:
         peer.outbox[end] = 48
         end += 1
     return end
-
-
-@inlined
-def _limit(buffer: Any, at: int, count: int) -> int:
-    at = put(buffer, at, '"limit":1000000000000,"count":')
-    return put_number(buffer, at, count)
 
 
 @inlined
@@ -305,12 +247,12 @@ def put_response(peer: Any, begin: int, order: int, now_ms: int) -> int:
     at = put(out, at, ',"orderListId":-1,"clientOrderId":"')
     at = _repeat(peer, at, CLIENT)
     at = put_number(out, put(out, at, '","transactTime":'), now_ms)
-    at = put(out, at, '},"rateLimits":[{"rateLimitType":"ORDERS","interval":"SECOND","intervalNum":10,')
-    at = _limit(out, at, order)
-    at = put(out, at, '},{"rateLimitType":"ORDERS","interval":"DAY","intervalNum":1,')
-    at = _limit(out, at, order)
-    at = put(out, at, '},{"rateLimitType":"REQUEST_WEIGHT","interval":"MINUTE","intervalNum":1,')
-    at = put(out, _limit(out, at, order), "}]}")
+    at = put(
+        out, at, '},"rateLimits":[{"rateLimitType":"ORDERS","interval":"SECOND","intervalNum":10,"limit":1000000000,'
+    )
+    at = put_number(out, put(out, at, '"count":'), order)
+    at = put(out, at, '},{"rateLimitType":"ORDERS","interval":"DAY","intervalNum":1,"limit":1000000000,"count":')
+    at = put(out, put_number(out, at, order), "}]}")
     return _frame(out, begin, at)
 
 
@@ -443,9 +385,6 @@ def _read_request(peer: Any, begin: int, stop: int) -> bool:
     return good
 
 
-# ── both ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 @kernel
 def take_order(peer: Any, begin: int, stop: int, at: int) -> int:
     """Take the order in the inbox and write its answers at `at`; return where they end, `at` if it is none."""
@@ -559,9 +498,3 @@ def serve(peer: Any) -> None:
         for i in range(words[FILLED]):
             inbox[i] = inbox[at + i]
         answer(peer, end)
-
-
-def problem_of(words):
-    """Say what was wrong; empty for nothing."""
-    code = int(load_word(words, PROBLEM))
-    return PROBLEMS[code] if code else ""

@@ -20,7 +20,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import fix_desk
 import numpy as np
 import openssl
-import peer as p
+import peer
+import peer_state as p
 from harness import CAPTURE, BenchmarkError, shared
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
@@ -168,7 +169,7 @@ class Channel:
         """Send what the protocol wants sent."""
         data = np.frombuffer(b"".join(self.protocol.data_to_send()) or b"", np.uint8)
         if len(data):
-            p.write(self.socket.fileno(), self.tls, data, 0, len(data))
+            peer.write(self.socket.fileno(), self.tls, data, 0, len(data))
 
     def close(self):
         """Close the socket."""
@@ -218,9 +219,7 @@ class Venue:
 
     def check(self):
         """Raise BenchmarkError if it found something wrong, or has died."""
-        found = p.problem_of(self.words)
-        if not found and not self.process.alive():
-            found = "it died"
+        found = p.PROBLEMS[self.count(p.PROBLEM)] if self.process.alive() else "it died"
         if found:
             raise BenchmarkError(f"the peer: {found}, after {self.count(p.SAMPLES)} samples")
 
@@ -241,14 +240,14 @@ class Venue:
             with contextlib.suppress(BlockingIOError):
                 self.desk = fix_desk.FixDesk(fix_listener.accept()[0], self.words)
             if self.count(p.STATE) == p.CONNECTED and task == p.PLAY:
-                p.play(self.peer, self.pause_ns)
+                peer.play(self.peer, self.pause_ns)
                 store_word(self.words, p.STATE, p.PLAYED)
             elif self.count(p.STATE) == p.CONNECTED and task == p.SERVE:
-                p.serve(self.peer)
+                peer.serve(self.peer)
             self._look_after()
             if self.words[p.MARKET] and time.monotonic() >= calm_at:
                 calm_at = time.monotonic() + p.CALM_NS / 1e9
-                p.send_depth(self.peer, len(self.market.index) - 1)
+                peer.send_depth(self.peer, len(self.market.index) - 1)
             select.select([listener, *(one.socket for one in self.channels.values())], [], [], p.CALM_NS / 8e9)
         return 0
 
@@ -327,8 +326,8 @@ def _compile(market):
     """Compile here, so that no child has to."""
     idle = p.make_peer(market.data.copy(), np.zeros(1, p.FRAME), 1)
     idle.words[p.PROBLEM] = p.CLOSED
-    p.play(idle, 0)
-    p.serve(idle)
-    p.write(-1, 0, idle.outbox, 0, 0)
-    p.write(-1, 0, np.frombuffer(b"", np.uint8), 0, 0)
-    p.send_depth(idle, 0)
+    peer.play(idle, 0)
+    peer.serve(idle)
+    peer.write(-1, 0, idle.outbox, 0, 0)
+    peer.write(-1, 0, np.frombuffer(b"", np.uint8), 0, 0)
+    peer.send_depth(idle, 0)

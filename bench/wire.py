@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 import openssl
-import peer as p
+import peer_state as p
 from clients import CLIENTS, Client
 from harness import CAPTURE, STRATEGIES, BenchmarkError, percentile, quiet_logs
 from live import Live, live_config

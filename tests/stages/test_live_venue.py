@@ -279,6 +279,22 @@ def test_a_ban_is_waited_for(tmp_path):
         rig.close()
 
 
+def test_a_venue_that_died_and_came_back_with_nothing_is_traded_with_no_more(tmp_path):
+    with running(tmp_path) as found:
+        exchange = Exchange(found)
+        rig = OrdersRig(exchange.url, exchange.tables).ready()
+        order = rig.send(price=50_00)
+        rig.wait(m.ACCEPTED, order)
+        exchange.cut()
+    rig.pool.slots["time_ns"][rig.pool.slots["order_id"] == order] -= 14_000_000_000  # it cannot be on its way any more
+    with running(tmp_path, port=found.port):
+        rig.until(lambda: control.kill_level(rig.kill) == control.HALT, "the kill")
+        assert "killed: the venue does not know an order that it had accepted" in rig.log.events()
+        assert rig.reason(rig.wait(m.DENIED, rig.send(price=50_00))) in ("killed", "held")
+        assert rig.state(order) == "accepted"
+        rig.close()
+
+
 def test_halt_and_hold_are_read_again_before_each_order(rig):
     resting = rig.send(price=50_00)
     rig.wait(m.ACCEPTED, resting)

@@ -354,31 +354,6 @@ def test_a_full_ring_drops_whole_events_and_says_so_and_snapshots_wait(seed):
 # ── the Python-level edge ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("virtual", [False, True])
-def test_frames_that_fail_are_counted_and_the_pipeline_goes_on(virtual):
-    frames = [(T0, one) for one in (trade(1), REFUSED, SLOW, SILENT, b"\xff\xfe", trade(2))]
-    with rig_of(Source(frames, 3), virtual=virtual) as rig:
-        rig.set_clock(T0 + HOUR)
-        rows = everything(rig)
-        assert rows[rows["kind"] == m.TRADE]["id"].tolist() == [1, 7, 2]
-        assert rows[rows["kind"] == m.TRADE]["cause"].tolist() == [1, 3, 6]
-        check_stream(rows)
-        assert (rig.words[market_data_state.REFUSED], rig.words[market_data_state.SLOW]) == (2, 2)
-        assert rig.loop[stage.FRAMES] == 6
-        assert [(event, fields["frame"]) for event, fields in rig.log.lines] == [
-            ("frame refused", 2),
-            ("frame refused", 5),
-        ]
-
-
-def test_refusals_beyond_the_first_ten_are_sampled_to_the_log():
-    with rig_of(Source([(T0, REFUSED)] * 2005, 50), virtual=True) as rig:
-        while not rig.loop[stage.FINISHED]:
-            rig.step()
-        assert rig.words[market_data_state.REFUSED] == 2005
-        assert [fields["frame"] for _, fields in rig.log.lines] == [*range(1, 11), 1000, 2000]
-
-
 def test_a_turn_ends_where_python_is_needed():
     with rig_of(Source([(T0, REFUSED), (T0, trade(1))]), virtual=True) as rig:
         for _ in range(3):

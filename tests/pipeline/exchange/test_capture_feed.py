@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
+import re
 
 import pytest
 
@@ -94,6 +97,49 @@ def test_what_cannot_be(tmp_path):
         Engine([SYMBOL], seed=1, capture=path, flow=Config())
     with pytest.raises(ValueError, match="more than 8 decimals"):
         Engine([changed(SYMBOL, price_decimals=9)], seed=1, capture=path)
+
+
+PIECES = ("9" * 17, "0", "-1", "1e9", "\n", '"', "]", "{}", "0.00000001", "9999999999.99999999", "101.00", "\xff")
+
+
+def mutate(rng, text):
+    """Change a capture in one to six places: bytes gone, other numbers, lines out of order."""
+    for _ in range(rng.randint(1, 6)):
+        at = rng.randrange(len(text))
+        numbers = list(re.finditer(r'"[0-9.]+"', text))
+        what = rng.randrange(4)
+        if what == 0:
+            text = text[:at] + text[at + rng.randint(1, 30) :]
+        elif what == 1:
+            text = text[:at] + rng.choice(PIECES) + text[at + rng.choice((0, 4)) :]
+        elif what == 2:
+            text = "".join(rng.sample(lines := text.splitlines(keepends=True), len(lines)))
+        elif numbers:
+            one = rng.choice(numbers)
+            text = f'{text[: one.start()]}"{rng.choice(PIECES)}"{text[one.end() :]}'
+    return text
+
+
+@pytest.mark.parametrize("first", range(0, 60, 20))
+def test_a_damaged_capture_is_a_market_all_the_same_or_refused(tmp_path, first):
+    text = line(0, {"lastUpdateId": 100, "bids": [["100.00", "2.0"]], "asks": [["101.00", "3.0"]]})
+    for number in range(1, 10):
+        price, other = f"{95 + number % 5}.00", f"{101 + number % 4}.00"
+        text += depth(number / 5, 100 + number, 100 + number, [(price, f"{number}.5")], [(other, f"{10 - number}.25")])
+        text += trade(number / 5 + 0.1, number, "100.00", "0.5", buyer_is_maker=bool(number % 2))
+    path, symbol = tmp_path / "capture.txt", changed(SYMBOL, price_max=20_000)
+    for seed in range(first, first + 20):
+        path.write_bytes(mutate(random.Random(seed), text).encode("latin-1"))
+        with contextlib.suppress(CaptureError):
+            engine = Engine([symbol], seed=1, capture=path)
+            accounts = [engine.open_account({"BTC": 10**12, "USDT": 10**15}) for _ in range(2)]
+            for step in range(6):
+                engine.advance(START_US + step * 400_000)
+                for account, side, price in zip(accounts, ("BUY", "SELL"), (10_000, 10_100), strict=True):
+                    assert engine.place(account, limit(side, price, 10**7), START_US + step * 400_000).error is None
+                engine.take_events()
+            amounts = [one for account in accounts for pair in engine.balances(account).values() for one in pair]
+            assert min(amounts) >= 0, f"seed {seed}"
 
 
 @pytest.mark.slow

@@ -220,7 +220,7 @@ def anything(rig, exchange, generator, sent):
         exchange.faults(generator.choice(WRONG) | {"times": 1})
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [2, 4])
 def test_whatever_goes_wrong_both_sides_agree_in_the_end(make, exchange, seed):
     generator, sent = random.Random(seed), []
     rig = make(unknown_after_ms=150)

@@ -211,6 +211,7 @@ def test_a_test_request_is_answered_and_silence_is_not_borne(up):
     look(rig)
     again(rig, peer)
     assert reasons(rig) == ["the venue does not answer a TestRequest"]
+    peer.mute = set()
 
 
 def test_news_and_age_renew_the_session_in_order(up):
@@ -240,10 +241,12 @@ def test_what_was_on_its_way_is_answered_before_the_session_is_left(up):
     rig.session._fix._roll_ns = 0
     look(rig)
     rig.until(lambda: peer.client.of("5"), "the Logout")
-    peer.client.send("8", *execution(sent))
-    rig.wait(m.ACCEPTED, order)
+    fields = [(tag, one) for tag, one in execution(sent, 8) if tag not in (37, 60)]
+    peer.client.send("8", *fields, (25016, -2010), (58, "Market is closed."))
+    rig.wait(m.REJECTED, order)
     peer.client.send("5")
     again(rig, peer)
+    peer.mute = set()
 
 
 def test_an_ordered_stop_logs_out(up):
