@@ -114,9 +114,10 @@ class _Descriptions:
 
 def _unsettled(contents: Contents, reports: Any, sent: Any, places: Any) -> tuple[Any, Any]:
     """Find the orders whose end the journal does not hold, and their places in it."""
-    kind = reports["kind"]
-    over = reports["order_id"][(reports["flags"] & m.FINAL != 0) | (kind == m.OVER)]
-    gone = reports["target_id"][(kind == m.CANCELLED) | (kind == m.REPLACED)]
+    kind, final = reports["kind"], reports["flags"] & m.FINAL != 0
+    over = reports["order_id"][final | (kind == m.OVER)]
+    # What these name as `order_id` may be the request; AMENDED ends an order that it leaves nothing to fill.
+    gone = reports["target_id"][(kind == m.CANCELLED) | (kind == m.REPLACED) | ((kind == m.AMENDED) & final)]
     there = reports[np.isin(kind, (m.ACCEPTED, m.FILL, m.REPLACED))]
     open_ = np.isin(sent["kind"], (m.NEW, m.REPLACE))
     open_ &= ~np.isin(sent["order_id"], np.concatenate([over, gone]))

@@ -343,7 +343,7 @@ class Again:
         self.loops["risk"][stage.NOW_NS] = self.contexts["risk"].arrivals.words[arrivals.TOLD_NS] = row["time_ns"]
         step_risk(self.contexts["risk"], self.loops["risk"])
         made = gates["order"].take()
-        for order in made[made["kind"] != m.CANCEL]:
+        for order in made[np.isin(made["kind"], (m.NEW, m.REPLACE))]:
             self._slots[int(order["order_id"])] = int(order["slot"]), int(order["generation"])
         self.orders.append(made)
         return True
@@ -355,8 +355,10 @@ class Again:
             position = int(out.own[ring.NEXT])
             out.slots[position & (len(out.slots) - 1)] = row
             out.own[ring.NEXT] = out.own[ring.HEAD] = position + 1
+            final = row["flags"] & m.FINAL
             requested = row["kind"] in (m.CANCELLED, m.REPLACED) and row["target_id"] > 0
-            if requested or row["flags"] & m.FINAL:
+            requested = requested or (row["kind"] == m.AMENDED and final)
+            if requested or final:
                 held = self._slots.pop(int(row["target_id" if requested else "order_id"]), None)
                 if held is not None:
                     pool.give_back(self.pool, *held)
@@ -388,7 +390,7 @@ class Again:
 def _difference(sent: Any, again: Any) -> str:
     """Say in a line where two lists of orders part; empty if they do not."""
     common = min(len(sent), len(again))
-    for name in journal_file.DIGEST_FIELDS:
+    for name in journal_file.DIGEST_FIELDS + journal_file.DIGEST_FIELDS_USED:
         apart = np.flatnonzero(sent[name][:common] != again[name][:common])
         if len(apart):
             at = int(apart[0])

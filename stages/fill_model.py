@@ -23,6 +23,7 @@ from typing import Any
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import messages as m
 from shrivenq.stages.order_book import ASK, BID, best_price, quantity_at, set_level, top
+from shrivenq.stages.orders import has_limit
 from shrivenq.stages.venue_market import LEVELS_MAX, MODEL, NONE, fill, fill_resting
 
 QUEUE, TRADE_THROUGH, TOUCH = 0, 1, 2
@@ -148,6 +149,7 @@ def would_take(market: Any, instrument: int, side: int, price: int) -> bool:
 def _visible(market: Any, row: int) -> int:
     """Copy the levels an order may take into the scratch arrays, best first; return how many."""
     orders = market.orders
+    leaves = orders[row]["quantity"] - orders[row]["filled"]
     buying = orders[row]["side"] == m.BUY
     other = ASK if buying else BID
     # A few levels are enough for nearly every order.
@@ -155,37 +157,60 @@ def _visible(market: Any, row: int) -> int:
     while True:
         count = top(market.books, orders[row]["instrument"], other, market.prices, market.quantities, size)
         reachable, total = 0, 0
-        while reachable < count and total < orders[row]["quantity"]:
+        while reachable < count and total < leaves:
             price = market.prices[reachable]
             beyond = price > orders[row]["price"] if buying else price < orders[row]["price"]
-            if beyond and orders[row]["order_type"] != m.MARKET:
+            if beyond and has_limit(orders[row]["order_type"]):
                 return reachable
             total += market.quantities[reachable]
             reachable += 1
-        if count < size or total >= orders[row]["quantity"] or size >= LEVELS_MAX:
+        if count < size or total >= leaves or size >= LEVELS_MAX:
             return reachable
         size *= 4
 
 
 @kernel
-def take(market: Any, row: int, time_ns: int) -> None:
-    """Let an order take what it can: one fill a level, nothing at all if it is FOK and that is not enough.
+def _before(market: Any, row: int, own: int) -> int:
+    """Copy the levels an order may take before it meets our order `own`, if that is not NONE; return how many."""
+    orders = market.orders
+    levels = _visible(market, row)
+    if own == NONE:
+        return levels
+    limit, side = orders[own]["price"], orders[row]["side"]
+    for i in range(levels):
+        if market.prices[i] == limit:
+            market.quantities[i] = min(market.quantities[i], orders[own]["ahead"])
+            return i + 1
+        if (market.prices[i] - limit) * side > 0:
+            return i
+    return levels
+
+
+@kernel
+def can_fill(market: Any, row: int, own: int) -> bool:
+    """Tell whether an order could take all it wants before it meets our order `own`, if that is not NONE."""
+    total = 0
+    for i in range(_before(market, row, own)):
+        total += market.quantities[i]
+    return bool(total >= market.orders[row]["quantity"] - market.orders[row]["filled"])
+
+
+@kernel
+def take(market: Any, row: int, own: int, time_ns: int) -> None:
+    """Let an order take what it can, one fill a level, until it meets our order `own`, if that is not NONE.
 
     What it takes leaves the venue's book until the feed next sets the level.
     """
     orders = market.orders
-    levels = _visible(market, row)
-    wanted = orders[row]["quantity"]
-    if orders[row]["time_in_force"] == m.FOK:
-        total = 0
-        for i in range(levels):
-            total += market.quantities[i]
-        if total < wanted:
-            return
+    levels = _before(market, row, own)
     other = ASK if orders[row]["side"] == m.BUY else BID
-    left = wanted
+    instrument, left = orders[row]["instrument"], orders[row]["quantity"] - orders[row]["filled"]
     for i in range(levels):
-        taken = min(left, market.quantities[i])
-        set_level(market.books, orders[row]["instrument"], other, market.prices[i], market.quantities[i] - taken)
+        price, taken = market.prices[i], min(left, market.quantities[i])
+        if taken == 0:
+            break
+        set_level(market.books, instrument, other, price, quantity_at(market.books, instrument, other, price) - taken)
+        if own != NONE and price == orders[own]["price"]:
+            orders[own]["ahead"] -= taken
         left -= taken
-        fill(market, row, market.prices[i], taken, False, time_ns)
+        fill(market, row, price, taken, False, time_ns)

@@ -50,7 +50,7 @@ FILLS_REMEMBERED = 1 << 12
 DUPLICATE, NO_SLOT, MALFORMED = m.REASON["duplicate"], m.REASON["no_slot"], m.REASON["malformed"]
 SECOND_LINE, KILLED, JOURNAL, LOST = m.REASON["second_line"], m.REASON["killed"], m.REASON["journal"], m.REASON["lost"]
 ORDER_WORDS = m.ORDER.itemsize // 8
-HELD = m.REASON["held"]
+HELD, UNKNOWN_ORDER = m.REASON["held"], m.REASON["unknown_order"]
 JOURNALED = 2 * m.ORDER.itemsize
 """Bytes of the journal fetched ahead: a record of an order, or of a report."""
 
@@ -193,6 +193,28 @@ def note_kill(context: Any, loop: Any) -> None:
 
 
 @inlined
+def _within(context: Any, i: int, price: int) -> bool:
+    return bool(context.limits[i, 1] <= price <= context.limits[i, 2])
+
+
+@kernel
+def _second_line_about(context: Any) -> int:
+    """Check `order`, a CANCEL, AMEND or CANCEL_ALL, and name the order it is about as the venue does."""
+    order, slots = context.order, context.slots
+    i, kind = order[0]["instrument"], order[0]["kind"]
+    if kind == m.CANCEL_ALL:
+        return 0 if 0 <= i < context.limits.shape[0] else SECOND_LINE
+    slot = id_map.find(context.ids, order[0]["target_id"], 0)
+    if slot >= 0 and slots[slot]["instrument"] == i:
+        order[0]["venue_order_id"] = slots[slot]["venue_order_id"]
+        if kind == m.AMEND and not 0 < order[0]["quantity"] < slots[slot]["quantity"]:
+            return SECOND_LINE
+        return 0
+    # A cancel of what is not known here may still be right; an amendment is not worth the doubt.
+    return UNKNOWN_ORDER if kind == m.AMEND else 0
+
+
+@inlined
 def _second_line(context: Any, now: int) -> int:
     """Check `order` against limits that are not risk's; return the reason it fails, 0 for none."""
     order, slots, words = context.order, context.slots, context.words
@@ -207,8 +229,10 @@ def _second_line(context: Any, now: int) -> int:
         return DUPLICATE
     if order[0]["quantity"] <= 0 or order[0]["quantity"] > context.limits[i, 0]:
         return SECOND_LINE
-    price = order[0]["price"]
-    if order[0]["order_type"] != m.MARKET and (price < context.limits[i, 1] or price > context.limits[i, 2]):
+    order_type = order[0]["order_type"]
+    if o.has_limit(order_type) and not _within(context, i, order[0]["price"]):
+        return SECOND_LINE
+    if o.is_stop(order_type) and not _within(context, i, order[0]["stop_price"]):
         return SECOND_LINE
     size = context.window.shape[0]
     oldest = context.window[words[g.WINDOW_COUNT] % size]
@@ -218,16 +242,38 @@ def _second_line(context: Any, now: int) -> int:
 
 
 @inlined
+def _note_request(context: Any, target: int, now: int) -> None:
+    """Await the answer to `order`, which is to end or change the order in slot `target`, -1 for none."""
+    order, slots = context.order, context.slots
+    if target >= 0 and o.advance(slots, target, o.SEND_CANCEL, context.illegal):
+        slots[target]["cancel_id"] = order[0]["order_id"]
+        slots[target]["amended"] = order[0]["quantity"] if order[0]["kind"] == m.AMEND else 0
+        if context.watch[target]["linked"] == 0:  # else an answer is awaited already: who repeats does not delay
+            await_answer(context, target, now)
+
+
+@kernel
+def _note_cancel_all(context: Any, now: int) -> None:
+    """Await the end of every order of an instrument: one that is not heard of is asked about by itself."""
+    slots = context.slots
+    for slot in range(slots.shape[0]):
+        # Slots that are free, or risk's still, are terminal or not in `ids`.
+        if slots[slot]["instrument"] != context.order[0]["instrument"] or o.is_terminal(slots, slot):
+            continue
+        if id_map.find(context.ids, slots[slot]["order_id"], 0) == slot:
+            _note_request(context, slot, now)
+
+
+@inlined
 def _note_sent(context: Any, now: int) -> None:
     """Advance the states of what `order` begins and ends, just before it goes out."""
     order, slots, words = context.order, context.slots, context.words
-    if order[0]["kind"] != m.NEW:
-        target = id_map.find(context.ids, order[0]["target_id"], 0)
-        if target >= 0 and o.advance(slots, target, o.SEND_CANCEL, context.illegal):
-            slots[target]["cancel_id"] = order[0]["order_id"]
-            if context.watch[target]["linked"] == 0:  # else an answer is awaited already: who repeats does not delay
-                await_answer(context, target, now)
-    if order[0]["kind"] != m.CANCEL:
+    kind = order[0]["kind"]
+    if kind == m.CANCEL_ALL:
+        _note_cancel_all(context, now)
+    elif kind != m.NEW:
+        _note_request(context, id_map.find(context.ids, order[0]["target_id"], 0), now)
+    if kind in (m.NEW, m.REPLACE):
         slot = order[0]["slot"]
         id_map.put(context.ids, order[0]["order_id"], 0, slot)
         o.advance(slots, slot, o.SEND, context.illegal)
@@ -247,7 +293,7 @@ def _deny(context: Any, loop: Any, reason: int) -> bool:
 def _stopped(context: Any) -> int:
     """Read the kill and hold words again; the reason for which `order` may not be sent now, 0 for none."""
     order = context.order
-    if order[0]["kind"] == m.CANCEL or order[0]["flags"] & (m.REDUCING | m.FORCED) != 0:
+    if order[0]["kind"] not in (m.NEW, m.REPLACE) or order[0]["flags"] & (m.REDUCING | m.FORCED) != 0:
         return 0
     if control.kill_level(context.kill) != control.ARMED:
         return KILLED
@@ -274,18 +320,18 @@ def send(context: Any, loop: Any) -> bool:
     """Take `order` from risk to the venue, or deny it; False, and nothing done, if it must wait."""
     order, words, slots = context.order, context.words, context.slots
     kind, slot, now = order[0]["kind"], order[0]["slot"], words[g.NOW_NS]
-    if kind not in (m.NEW, m.CANCEL, m.REPLACE):
+    if kind not in (m.NEW, m.CANCEL, m.REPLACE, m.AMEND, m.CANCEL_ALL):
         return _deny(context, loop, MALFORMED)
-    if kind != m.CANCEL:
-        reason = _second_line(context, now)
-        if reason != 0:
-            return _deny(context, loop, reason)
+    begins = kind in (m.NEW, m.REPLACE)
+    reason = _second_line(context, now) if begins else _second_line_about(context)
+    if reason != 0:
+        return _deny(context, loop, reason)
     if not _journaled(context):
         if loop[VIRTUAL] != 0:
             return False
         words[g.HELD] = 1
         control.hold(context.hold, control.JOURNAL_LAG)
-        if kind != m.CANCEL:
+        if begins or kind == m.AMEND:
             return _deny(context, loop, JOURNAL)
         words[g.UNJOURNALED_CANCELS] += 1
     if encode(order, 0, context.instruments, context.run, now // 1_000_000, context.text) <= 0:
@@ -296,7 +342,7 @@ def send(context: Any, loop: Any) -> bool:
         return _deny(context, loop, reason)
     _note_sent(context, now)
     _hand_over(context)
-    if kind != m.CANCEL:
+    if begins:
         sent_ns = stamp(loop)
         slots[slot]["ready_ns"] = ready_ns
         slots[slot]["sent_ns"] = sent_ns

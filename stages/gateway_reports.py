@@ -24,7 +24,7 @@ from shrivenq.stages.gateway_state import (
 from shrivenq.stages.stage import stamp
 
 REPORT_WORDS = m.REPORT.itemsize // 8
-UNKNOWN_ORDER = m.REASON["unknown_order"]
+SELF_TRADE, UNKNOWN_ORDER = m.REASON["self_trade"], m.REASON["unknown_order"]
 
 
 @inlined
@@ -68,6 +68,7 @@ def _settle(context: Any, slot: int) -> None:
     elif state in (o.ACCEPTED, o.PARTLY_FILLED):
         unwatch(context, slot)
         slots[slot]["cancel_id"] = 0
+        slots[slot]["amended"] = 0
 
 
 @inlined
@@ -119,13 +120,73 @@ def _on_fill(context: Any, slot: int) -> bool:
     return True
 
 
+@inlined
+def _is_lower(context: Any, slot: int) -> bool:
+    """Tell whether `report` knows of a smaller quantity of the order in `slot` than we do; 0 is none."""
+    return bool(0 < context.report[0]["quantity"] < context.slots[slot]["quantity"])
+
+
 @kernel
-def _on_cancel_rejected(context: Any) -> bool:
-    """Restore the target; a replacement that was not placed is over with it."""
+def _on_amended(context: Any, slot: int) -> bool:
+    """Lower an order's quantity, which never grows; answer the request that asked for it, if that is what it was.
+
+    An amendment is told twice, by its answer and by an event that does not name the request: the event of the last
+    request is known by its quantity. What self-trade prevention took answers nothing.
+    """
+    report, slots = context.report, context.slots
+    if slot < 0:
+        context.words[UNMATCHED] += 1
+        return False
+    quantity, request, lowered = report[0]["quantity"], slots[slot]["cancel_id"], _is_lower(context, slot)
+    by_name = request != 0 and report[0]["order_id"] == request
+    by_quantity = request != 0 and quantity == slots[slot]["amended"] and report[0]["reason"] != SELF_TRADE
+    if not (lowered or by_name or by_quantity):
+        return False
+    report[0]["kind"] = m.AMENDED
+    report[0]["target_id"] = slots[slot]["order_id"]
+    if report[0]["venue_order_id"] != 0:
+        slots[slot]["venue_order_id"] = report[0]["venue_order_id"]
+    report[0]["venue_order_id"] = slots[slot]["venue_order_id"]
+    if lowered:
+        slots[slot]["quantity"] = quantity
+    event = o.ACCEPT
+    if by_name or by_quantity:
+        event = o.AMEND
+        report[0]["order_id"] = request
+    if slots[slot]["filled"] >= slots[slot]["quantity"]:
+        event = o.FULL_FILL
+    return _happen(context, slot, event)
+
+
+@kernel
+def _on_refused_all(context: Any) -> bool:
+    """Restore what a cancel-all was to take and did not; where the venue knows of no order, each is asked about."""
+    slots, request = context.slots, context.report[0]["order_id"]
+    if context.report[0]["reason"] == UNKNOWN_ORDER:
+        request = 0
+    for slot in range(slots.shape[0]):
+        awaited = request != 0 and slots[slot]["cancel_id"] == request and not o.is_terminal(slots, slot)
+        if awaited and o.advance(slots, slot, o.REFUSE_CANCEL, context.illegal):
+            _settle(context, slot)
+    context.report[0]["slot"] = -1
+    return True
+
+
+@kernel
+def _on_refused(context: Any) -> bool:
+    """Restore the target of a refused cancel, replacement or amendment; a replacement is over with it.
+
+    Where a later request is on its way, the target goes on awaiting that one's answer. Where the venue does not know
+    the order it may be over, and we were not told: that wait goes on as well, and ends with a question.
+    """
     report = context.report
     target = id_map.find(context.ids, report[0]["target_id"], 0)
-    if target >= 0 and report[0]["reason"] == UNKNOWN_ORDER and context.slots[target]["state"] == o.CANCEL_SENT:
-        # It may be over, and we were not told: the wait for an answer goes on, and ends with a question.
+    if target >= 0 and report[0]["order_id"] == report[0]["target_id"] and context.slots[target]["amended"] != 0:
+        report[0]["order_id"] = context.slots[target]["cancel_id"]  # FIX names an amendment by the order
+    request = report[0]["order_id"]
+    later = target >= 0 and request != 0 and context.slots[target]["cancel_id"] not in (0, request)
+    doubtful = report[0]["reason"] == UNKNOWN_ORDER and target >= 0 and context.slots[target]["state"] == o.CANCEL_SENT
+    if later or doubtful:
         _describe(context, target)
     elif target >= 0:
         _happen(context, target, o.REFUSE_CANCEL)
@@ -182,8 +243,8 @@ def handle(context: Any) -> bool:
     """Let `report` happen; tell whether risk is to see it."""
     report, ids = context.report, context.ids
     kind = report[0]["kind"]
-    if kind == m.CANCEL_REJECTED:
-        return _on_cancel_rejected(context)
+    if kind in (m.CANCEL_REJECTED, m.AMEND_REJECTED):
+        return _on_refused(context) if report[0]["target_id"] != 0 else _on_refused_all(context)
     if kind == m.REPLACED:
         return _on_replaced(context)
     if kind == m.DENIED:
@@ -191,7 +252,11 @@ def handle(context: Any) -> bool:
         if slot < 0:
             return True
     else:
-        slot = id_map.find(ids, report[0]["target_id"] if kind == m.CANCELLED else report[0]["order_id"], 0)
+        named = report[0]["target_id"] if kind in (m.CANCELLED, m.AMENDED) else report[0]["order_id"]
+        slot = id_map.find(ids, named, 0)
+        # Asked where an order stands, the venue also tells of an amendment that was never answered.
+        if kind == m.AMENDED or (kind == m.ACCEPTED and slot >= 0 and _is_lower(context, slot)):
+            return _on_amended(context, slot)
     if kind == m.FILL:
         return _on_fill(context, slot)
     if kind == m.ABSENT:

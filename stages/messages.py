@@ -28,7 +28,7 @@ TRADE = 4  # one trade; SELLER_AGGRESSED in flags when the buyer was resting
 QUOTE = 5  # one side of a best bid and offer (bookTicker): two records, bid then ask
 TIMER = 6  # the strategy's period has passed (an event of its own, END included)
 END = 7  # closes every event; carries the stamps
-LOST = 8  # opens an event that says: what came before it is incomplete (disconnect, damaged capture); book invalid
+LOST = 8  # what came before is incomplete (disconnect, damaged capture): book of `instrument` invalid, -1: of all
 # BOOK ring kinds: DEPTH_BOOK below, QUOTE, TRADE, TIMER.
 DEPTH_BOOK = 16
 
@@ -38,8 +38,8 @@ CANCEL = 2
 REPLACE = 3  # cancel `target_id`, then place `order_id` if that succeeded (Binance cancelReplace STOP_ON_FAILURE)
 QUERY = 4  # ask the venue what became of `target_id` (gateway → venue only)
 ECHO = 5  # replay: say this back as a report of kind `echo` after the venue's latency (gateway → paper venue only)
-AMEND = 6  # lower the quantity of `target_id` to `quantity`, its place in the queue kept (gateway → venue only)
-CANCEL_ALL = 7  # cancel every open order of `instrument` (gateway → venue only)
+AMEND = 6  # lower the quantity of `target_id` to `quantity`, filled part included, its place in the queue kept
+CANCEL_ALL = 7  # cancel every open order of `instrument`
 TRADES = 8  # ask for the trades of `target_id`, by `venue_order_id` (gateway → venue only)
 
 # REPORT.
@@ -215,7 +215,7 @@ ORDER_FIELDS = (
     *HEADER_FIELDS,
     *_TRACE_TO_SIGNAL,
     *_ENTRY,
-    ("slot", "<i4", 108, "slot of the order pool; CANCEL: the target's"),
+    ("slot", "<i4", 108, "slot of the order pool; CANCEL, AMEND: the target's; CANCEL_ALL: -1"),
     ("generation", "<i8", 112, "generation of the slot when it was taken"),
     ("risk_ns", "<i8", 120, "stamp: admitted by risk"),
     ("target_slot", "<i4", 128, "REPLACE: slot of the order that goes"),
@@ -228,7 +228,12 @@ ORDER_FIELDS = (
 REPORT_FIELDS = (
     *HEADER_FIELDS,
     ("order_id", "<i8", 32, "the order or request reported on"),
-    ("target_id", "<i8", 40, "CANCELLED, CANCEL_REJECTED, REPLACED: the order that was to go; AMENDED: to change"),
+    (
+        "target_id",
+        "<i8",
+        40,
+        "CANCELLED, REPLACED, AMENDED and their refusals: the order that was to go or to change",
+    ),
     ("venue_order_id", "<i8", 48, "venue's own order id, 0 while unknown"),
     ("trade_id", "<i8", 56, "FILL: venue's trade id: with instrument and side, the fill's identity"),
     ("last_price", "<i8", 64, "FILL: price"),

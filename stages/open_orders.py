@@ -22,23 +22,24 @@ OPEN_FIELDS = (
     ("order_id", "<i8", 0, "epoch << 40 | number"),
     ("price", "<i8", 8, "limit price, 0 for MARKET"),
     ("quantity", "<i8", 16, "as admitted"),
-    ("leaves", "<i8", 24, "not yet filled"),
-    ("value", "<i8", 32, "worth of `quantity` when admitted (settle currency)"),
-    ("generation", "<i8", 40, "of the pool slot"),
-    ("instrument", "<i4", 48, "row of the instrument table"),
-    ("slot", "<i4", 52, "of the order pool"),
-    ("next", "<i4", 56, "older open order of the same instrument and side, -1 for none"),
-    ("previous", "<i4", 60, "newer one, -1 for none"),
-    ("currency", "<i4", 64, "settlement currency"),
-    ("side", "i1", 68, "BUY or SELL"),
-    ("spared", "i1", 69, "1 if a kill has cancelled it already, or let it in"),
+    ("leaves", "<i8", 24, "still open: neither filled nor cut"),
+    ("cut", "<i8", 32, "taken from `quantity` since, by amendments and self-trade prevention"),
+    ("value", "<i8", 40, "worth of `quantity` when admitted (settle currency)"),
+    ("generation", "<i8", 48, "of the pool slot"),
+    ("instrument", "<i4", 56, "row of the instrument table"),
+    ("slot", "<i4", 60, "of the order pool"),
+    ("next", "<i4", 64, "older open order of the same instrument and side, -1 for none"),
+    ("previous", "<i4", 68, "newer one, -1 for none"),
+    ("currency", "<i4", 72, "settlement currency"),
+    ("side", "i1", 76, "BUY or SELL"),
+    ("spared", "i1", 77, "1 if a kill has cancelled it already, or let it in"),
 )
 OPEN = np.dtype(
     {
         "names": [row[0] for row in OPEN_FIELDS],
         "formats": [row[1] for row in OPEN_FIELDS],
         "offsets": [row[2] for row in OPEN_FIELDS],
-        "itemsize": 72,
+        "itemsize": 80,
         "aligned": True,
     }
 )
@@ -93,6 +94,7 @@ def enter(
     order[at]["price"] = price
     order[at]["quantity"] = quantity
     order[at]["leaves"] = quantity
+    order[at]["cut"] = 0
     order[at]["value"] = value
     order[at]["instrument"] = i
     order[at]["currency"] = currency
@@ -131,6 +133,23 @@ def fill(book: OpenOrders, rows: Any, totals: Any, at: int, quantity: int) -> No
         rows[i]["open_buy"] -= quantity
     else:
         rows[i]["open_sell"] -= quantity
+
+
+@kernel
+def size_now(book: OpenOrders, at: int) -> int:
+    """Tell an order's quantity, filled part included, as it is now."""
+    order = book.slab.slots
+    return order[at]["quantity"] - order[at]["cut"]
+
+
+@kernel
+def lower(book: OpenOrders, rows: Any, totals: Any, at: int, quantity: int) -> None:
+    """Release what an order of now `quantity`, filled part included, no longer binds; it never grows."""
+    order = book.slab.slots
+    cut = min(size_now(book, at) - quantity, order[at]["leaves"])
+    if cut > 0:
+        fill(book, rows, totals, at, cut)
+        order[at]["cut"] += cut
 
 
 @kernel

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from shrivenq.shm.kernel import kernel
+from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import messages as m
 
 NEW, SENT, ACCEPTED, PARTLY_FILLED, FILLED, CANCEL_SENT = 0, 1, 2, 3, 4, 5
@@ -22,7 +22,7 @@ STATES = (
     "accepted",
     "partly_filled",
     "filled",
-    "cancel_sent",  # a cancel or a replace of it is on its way
+    "cancel_sent",  # a cancel, a replace or an amendment of it is on its way
     "cancelled",
     "replaced",
     "rejected",
@@ -31,41 +31,43 @@ STATES = (
 )
 
 SEND, ACCEPT, PART_FILL, FULL_FILL, SEND_CANCEL, CANCEL = 0, 1, 2, 3, 4, 5
-REPLACE, REJECT, EXPIRE, REFUSE_CANCEL, SILENCE, ABSENCE = 6, 7, 8, 9, 10, 11
+REPLACE, REJECT, EXPIRE, REFUSE_CANCEL, SILENCE, ABSENCE, AMEND = 6, 7, 8, 9, 10, 11, 12
 EVENTS = (
     "send",
     "accept",  # also the answer to a query: it rests
     "part_fill",
     "full_fill",
-    "send_cancel",  # of a cancel, or of a replace that names it as its target
+    "send_cancel",  # of a cancel, a replace or an amendment that names it as its target, or of a cancel-all
     "cancel",
     "replace",
     "reject",  # by the venue, or by ourselves before it was sent
     "expire",
-    "refuse_cancel",
+    "refuse_cancel",  # or an amendment
     "silence",  # the answer is overdue
     "absence",  # the venue has never seen it
+    "amend",  # what was on its way was an amendment, and it was made
 )
 
 _NO = -1
 _OPEN = -2  # back to where it was: `_open_state`
 _FILL, _CAN, _ACC = PARTLY_FILLED, CANCEL_SENT, ACCEPTED
 
-# Late answers are legal wherever the order still lives: fills overtake acknowledgements, and cancels lose races.
+# A row for each of STATES. Late answers are legal wherever the order still lives: fills overtake acknowledgements, and
+# cancels lose races.
 # fmt: off
 TRANSITIONS = np.array([
-    # send  accept part   full    s.canc   cancel     replace   reject    expire   refuse  silence  absence
-    [SENT,  _NO,   _NO,   _NO,    _NO,     _NO,       _NO,      REJECTED, _NO,     _NO,    _NO,     _NO],       # new
-    [_NO,   _ACC,  _FILL, FILLED, _CAN,    CANCELLED, REPLACED, REJECTED, EXPIRED, _NO,    UNKNOWN, REJECTED],  # sent
-    [_NO,   _ACC,  _FILL, FILLED, _CAN,    CANCELLED, REPLACED, _NO,      EXPIRED, _OPEN,  _NO,     _NO],
-    [_NO,   _OPEN, _FILL, FILLED, _CAN,    CANCELLED, REPLACED, _NO,      EXPIRED, _OPEN,  _NO,     _NO],
-    [_NO] * 12,                                                                                                 # filled
-    [_NO,   _CAN,  _CAN,  FILLED, _CAN,    CANCELLED, REPLACED, REJECTED, EXPIRED, _OPEN,  UNKNOWN, REJECTED],
-    [_NO] * 12,
-    [_NO] * 12,
-    [_NO] * 12,
-    [_NO] * 12,
-    [_NO,   _OPEN, _FILL, FILLED, UNKNOWN, CANCELLED, REPLACED, REJECTED, EXPIRED, UNKNOWN, UNKNOWN, REJECTED],
+    # send  accept part   full    s.canc   cancel     replace   reject    expire   refuse   silence  absence   amend
+    [SENT,  _NO,   _NO,   _NO,    _NO,     _NO,       _NO,      REJECTED, _NO,     _NO,     _NO,     _NO,      _NO],
+    [_NO,   _ACC,  _FILL, FILLED, _CAN,    CANCELLED, REPLACED, REJECTED, EXPIRED, _NO,     UNKNOWN, REJECTED, _OPEN],
+    [_NO,   _ACC,  _FILL, FILLED, _CAN,    CANCELLED, REPLACED, _NO,      EXPIRED, _OPEN,   _NO,     _NO,      _OPEN],
+    [_NO,   _OPEN, _FILL, FILLED, _CAN,    CANCELLED, REPLACED, _NO,      EXPIRED, _OPEN,   _NO,     _NO,      _OPEN],
+    [_NO] * 13,
+    [_NO,   _CAN,  _CAN,  FILLED, _CAN,    CANCELLED, REPLACED, REJECTED, EXPIRED, _OPEN,   UNKNOWN, REJECTED, _OPEN],
+    [_NO] * 13,
+    [_NO] * 13,
+    [_NO] * 13,
+    [_NO] * 13,
+    [_NO,   _OPEN, _FILL, FILLED, UNKNOWN, CANCELLED, REPLACED, REJECTED, EXPIRED, UNKNOWN, UNKNOWN, REJECTED, _OPEN],
 ], np.int8)
 # fmt: on
 assert TRANSITIONS.shape == (len(STATES), len(EVENTS))
@@ -93,7 +95,8 @@ ORDER_SLOT = np.dtype(
             "generation",  # of the slot when it was taken
             "cause",  # of its ORDER
             "time_ns",  # of its ORDER, ns since 1970
-            "cancel_id",  # the request on its way to cancel or replace it, 0 for none
+            "cancel_id",  # the last request on its way to cancel, replace or amend it, 0 for none
+            "amended",  # the quantity that request asks for, if it is an amendment, 0 for none
             "instrument",
             "flags",  # of its ORDER
             "side",
@@ -101,8 +104,8 @@ ORDER_SLOT = np.dtype(
             "time_in_force",
             "state",
         ],
-        "formats": ["<i8"] * 19 + ["<i4", "<i2", "i1", "i1", "i1", "i1"],
-        "offsets": [*range(0, 152, 8), 152, 156, 158, 159, 160, 161],
+        "formats": ["<i8"] * 20 + ["<i4", "<i2", "i1", "i1", "i1", "i1"],
+        "offsets": [*range(0, 160, 8), 160, 164, 166, 167, 168, 169],
         "itemsize": 192,
         "aligned": True,
     }
@@ -114,6 +117,18 @@ assert ORDER_SLOT.itemsize % 64 == 0
 def make_illegal() -> Any:
     """Allocate the counts of illegal transitions: int64, one per state and event."""
     return np.zeros(TRANSITIONS.shape, np.int64)
+
+
+@inlined
+def has_limit(order_type: int) -> bool:
+    """Tell whether an order of this type has a limit price."""
+    return order_type not in (m.MARKET, m.STOP_LOSS, m.TAKE_PROFIT)
+
+
+@inlined
+def is_stop(order_type: int) -> bool:
+    """Tell whether an order of this type waits for a stop price."""
+    return order_type >= m.STOP_LOSS
 
 
 @kernel
@@ -138,6 +153,7 @@ def begin(slots: Any, index: int, orders: Any, row: int) -> None:
     slots[index]["cause"] = orders[row]["cause"]
     slots[index]["time_ns"] = orders[row]["time_ns"]
     slots[index]["cancel_id"] = 0
+    slots[index]["amended"] = 0
     slots[index]["instrument"] = orders[row]["instrument"]
     slots[index]["flags"] = orders[row]["flags"]
     slots[index]["side"] = orders[row]["side"]

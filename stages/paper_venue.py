@@ -1,6 +1,7 @@
 """Paper venue: fill feed and ORDER → REPORT, behind the port a real venue has.
 
-Keeps its own book from the feed, by `book`'s own rules, and our orders beside it (`fill_model`). An order acts one
+Keeps its own book from the feed, by `book`'s own rules, and our orders beside it (`fill_model`). Stop orders wait for
+the market's last trade (`venue_stops`); our orders trade with each other never (`venue_prevention`). An order acts one
 latency after it was sent, on the market of that moment; what is said about it arrives one latency later. Everything
 that is to happen waits in two queues, orders on their way in and reports on their way out, each in order of time.
 
@@ -39,7 +40,8 @@ from shrivenq.stages.stage import (
     turn,
 )
 from shrivenq.stages.venue_market import Market
-from shrivenq.stages.venue_orders import act, cancel_all, is_live
+from shrivenq.stages.venue_orders import act, cancel_all, is_live, trigger
+from shrivenq.stages.venue_stops import note_price
 
 BATCH = 1024
 """Feed records, and things due, taken in one step."""
@@ -121,6 +123,7 @@ def _end(context: Any, time_ns: int) -> None:
         if sync.state[i]["snapshots"] != before:
             model.requeue(market, i)
         model.on_event_end(market, i, time_ns)
+        trigger(context, i, time_ns)
 
 
 @inlined
@@ -148,6 +151,8 @@ def on_tick(context: Any, tick: Any, slot: int) -> None:
             seller_aggressed = tick[slot]["flags"] & m.SELLER_AGGRESSED != 0
             price, quantity = tick[slot]["price"], tick[slot]["quantity"]
             model.on_trade(market, instrument, price, quantity, seller_aggressed, tick[slot]["time_ns"])
+            note_price(market, instrument, price)
+            trigger(context, instrument, tick[slot]["time_ns"])
 
 
 # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

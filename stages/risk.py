@@ -125,7 +125,7 @@ def flatten(context: Risk, i: int, now_ns: int, stamp_ns: int) -> int:
     if c.market_data(rows, i, now_ns) != c.PASS or not ring.claim(context.order, 1):
         return 0
     side = m.SELL if context.positions.rows[i]["position"] > 0 else m.BUY
-    price = c.valuation_price(rows, instruments, i, m.MARKET, 0)
+    price = c.valuation_price(rows, instruments, i, m.MARKET, 0, 0)
     value = notional(instruments, i, price, quantity, context.currencies, CEIL)
     if value == OVERFLOW:
         value = 0

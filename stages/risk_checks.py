@@ -14,6 +14,7 @@ from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import control
 from shrivenq.stages import messages as m
 from shrivenq.stages.money import OVERFLOW, add, mul_div, product_at_most
+from shrivenq.stages.orders import has_limit, is_stop
 from shrivenq.stages.positions import profit
 
 PASS = m.REASON["none"]
@@ -135,13 +136,22 @@ def identity(order_id: int, target_id: int, time_ns: int, named: bool) -> int:
 
 
 @kernel
-def well_formed(side: int, order_type: int, time_in_force: int, price: int, quantity: int) -> int:
+def well_formed(
+    side: int, order_type: int, time_in_force: int, price: int, quantity: int, stop_price: int, self_trade_mode: int
+) -> int:
     """Refuse fields out of their range, and combinations that mean nothing."""
     if (side != m.BUY and side != m.SELL) or quantity <= 0 or quantity >= NUMBER_MAX:  # noqa: PLR1714 - a kernel: no set
         return MALFORMED
-    if order_type < m.LIMIT or order_type > m.LIMIT_MAKER or time_in_force < m.GTC or time_in_force > m.FOK:
+    if order_type < m.LIMIT or order_type > m.TAKE_PROFIT_LIMIT or time_in_force < m.GTC or time_in_force > m.FOK:
         return MALFORMED
-    if order_type == m.MARKET:
+    if self_trade_mode < 0 or self_trade_mode > m.TRANSFER:
+        return MALFORMED
+    if is_stop(order_type):
+        if stop_price <= 0 or stop_price >= NUMBER_MAX:
+            return MALFORMED
+    elif stop_price != 0:
+        return MALFORMED
+    if not has_limit(order_type):
         return PASS if price == 0 else MALFORMED
     if price <= 0 or price >= NUMBER_MAX or (order_type == m.LIMIT_MAKER and time_in_force != m.GTC):
         return MALFORMED
@@ -149,13 +159,30 @@ def well_formed(side: int, order_type: int, time_in_force: int, price: int, quan
 
 
 @inlined
-def filters(instruments: Any, i: int, order_type: int, price: int, quantity: int) -> int:
-    """Refuse prices and quantities the venue would refuse."""
-    if order_type != m.MARKET:
-        if price < instruments[i]["price_min"] or price > instruments[i]["price_max"]:
-            return PRICE_RANGE
-        if price % instruments[i]["tick"] != 0:
-            return TICK_SIZE
+def price_filter(instruments: Any, i: int, price: int) -> int:
+    """Refuse a price the venue would refuse."""
+    if price < instruments[i]["price_min"] or price > instruments[i]["price_max"]:
+        return PRICE_RANGE
+    return TICK_SIZE if price % instruments[i]["tick"] != 0 else PASS
+
+
+@inlined
+def filters(instruments: Any, i: int, order_type: int, price: int, quantity: int, stop_price: int) -> int:
+    """Refuse prices and quantities the venue would refuse. On which side of the market a stop lies is its to judge."""
+    if has_limit(order_type):
+        reason = price_filter(instruments, i, price)
+        if reason != PASS:
+            return reason
+    if is_stop(order_type):
+        reason = price_filter(instruments, i, stop_price)
+        if reason != PASS:
+            return reason
+    return quantity_filter(instruments, i, quantity)
+
+
+@inlined
+def quantity_filter(instruments: Any, i: int, quantity: int) -> int:
+    """Refuse a quantity the venue would refuse."""
     if quantity < instruments[i]["quantity_min"] or quantity > instruments[i]["quantity_max"]:
         return QUANTITY_RANGE
     if quantity % instruments[i]["step"] != 0:
@@ -164,29 +191,42 @@ def filters(instruments: Any, i: int, order_type: int, price: int, quantity: int
 
 
 @inlined
-def price_collar(rows: Any, i: int, order_type: int, price: int) -> int:
-    """Refuse a price further than the collar from the touch: below the bid or above the ask, whichever the side."""
+def price_collar(rows: Any, i: int, order_type: int, price: int, stop_price: int) -> int:
+    """Refuse a price further than the collar from the touch: below the bid or above the ask, whichever the side.
+
+    The market is at its stop price when a stop order comes to trade, so that is what its limit is compared with.
+    """
     if rows[i]["touch_valid"] == 0:
         return NO_TOUCH
-    if order_type == m.MARKET:
+    if not has_limit(order_type):
         return PASS
+    low, high = rows[i]["bid"], rows[i]["ask"]
+    if is_stop(order_type):
+        low = high = stop_price
     collar = rows[i]["collar"]
-    if not product_at_most(price, COLLAR_UNIT, rows[i]["ask"], COLLAR_UNIT + collar):
+    if not product_at_most(price, COLLAR_UNIT, high, COLLAR_UNIT + collar):
         return PRICE_COLLAR
-    if collar < COLLAR_UNIT and not product_at_most(rows[i]["bid"], COLLAR_UNIT - collar, price, COLLAR_UNIT):
+    if collar < COLLAR_UNIT and not product_at_most(low, COLLAR_UNIT - collar, price, COLLAR_UNIT):
         return PRICE_COLLAR
     return PASS
 
 
 @kernel
-def valuation_price(rows: Any, instruments: Any, i: int, order_type: int, price: int) -> int:
-    """Price to value an order at: its limit, or for MARKET the end of the collar where it is worth most."""
-    if order_type != m.MARKET:
+def valuation_price(rows: Any, instruments: Any, i: int, order_type: int, price: int, stop_price: int) -> int:
+    """Price to value an order at: its limit, or without one the end of the collar where it is worth most.
+
+    A stop order without a limit will trade near its stop price, or near the touch if that is reached soon: of both it
+    is valued at the one where it is worth more.
+    """
+    if has_limit(order_type):
         return price
     collar = rows[i]["collar"]
     if instruments[i]["inverse"] != 0:
-        return mul_div(rows[i]["bid"], max(COLLAR_UNIT - collar, 0), COLLAR_UNIT, 0)
-    return mul_div(rows[i]["ask"], COLLAR_UNIT + collar, COLLAR_UNIT, 1)
+        low = rows[i]["bid"]
+        if is_stop(order_type):
+            low = min(low, stop_price)
+        return mul_div(low, max(COLLAR_UNIT - collar, 0), COLLAR_UNIT, 0)
+    return mul_div(max(rows[i]["ask"], stop_price), COLLAR_UNIT + collar, COLLAR_UNIT, 1)
 
 
 @kernel
@@ -311,8 +351,15 @@ def reject_streak(rejects: int, most: int) -> int:
 
 
 @kernel
-def self_trade(rows: Any, i: int, side: int, order_type: int, price: int) -> int:
-    """Refuse an order that could trade with one of our own open ones."""
+def self_trade(rows: Any, i: int, side: int, order_type: int, price: int, mode: int) -> int:
+    """Refuse an order that could trade with one of our own open ones, unless it tells the venue to prevent that.
+
+    What a stop order will meet when it is triggered nobody knows: without a mode it is refused.
+    """
+    if mode > m.STP_NONE:
+        return PASS
+    if is_stop(order_type):
+        return SELF_TRADE
     if side == m.BUY:
         best = rows[i]["best_sell"]
         return SELF_TRADE if best != NUMBER_MAX and (order_type == m.MARKET or price >= best) else PASS

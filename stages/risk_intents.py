@@ -98,7 +98,8 @@ def check_form(context: Risk, slot: int, reducing: bool) -> int:
     reason = c.identity(intent[slot]["order_id"], intent[slot]["target_id"], intent[slot]["time_ns"], named)
     if reason != c.PASS:
         return reason
-    reason = c.well_formed(side, order_type, intent[slot]["time_in_force"], price, quantity)
+    stop_price, mode = intent[slot]["stop_price"], intent[slot]["self_trade"]
+    reason = c.well_formed(side, order_type, intent[slot]["time_in_force"], price, quantity, stop_price, mode)
     if reason != c.PASS:
         return reason
     if named:
@@ -107,10 +108,10 @@ def check_form(context: Risk, slot: int, reducing: bool) -> int:
             return UNKNOWN_ORDER
         if context.open.slab.slots[at]["side"] != side:
             return c.MALFORMED
-    reason = c.filters(instruments, i, order_type, price, quantity)
+    reason = c.filters(instruments, i, order_type, price, quantity, stop_price)
     if reason != c.PASS:
         return reason
-    return c.price_collar(rows, i, order_type, price)
+    return c.price_collar(rows, i, order_type, price, stop_price)
 
 
 @inlined
@@ -147,7 +148,8 @@ def check_flow(context: Risk, slot: int, now_ns: int, reducing: bool) -> int:
     reason = c.message_rate(context.times, words[NEWEST], allowed, words[WINDOW_NS], now_ns)
     if reason != c.PASS:
         return reason
-    reason = c.duplicate(rows, context.recent, i, price, side * intent[slot]["quantity"], now_ns)
+    price_named = price if price != 0 else intent[slot]["stop_price"]
+    reason = c.duplicate(rows, context.recent, i, price_named, side * intent[slot]["quantity"], now_ns)
     if reason != c.PASS:
         return reason
     reason = c.market_data(rows, i, now_ns)
@@ -167,7 +169,7 @@ def check_flow(context: Risk, slot: int, now_ns: int, reducing: bool) -> int:
         reason = c.reject_streak(words[REJECTS], words[REJECTS_MAX])
         if reason != c.PASS:
             return reason
-    reason = c.self_trade(rows, i, side, intent[slot]["order_type"], price)
+    reason = c.self_trade(rows, i, side, intent[slot]["order_type"], price, intent[slot]["self_trade"])
     if reason != c.PASS:
         return reason
     return c.repeated_cause(intent[slot]["order_id"], words[LAST_ID])
@@ -213,7 +215,7 @@ def copy_trace(out: Any, at: int, intent: Any, slot: int) -> None:
 
 @kernel
 def name_target(out: Any, at: int, order: Any, target: int) -> None:
-    """Make the ORDER at `at` a CANCEL of open order `target`."""
+    """Make the ORDER at `at` a CANCEL or AMEND of open order `target`."""
     out[at]["target_id"] = order[target]["order_id"]
     out[at]["price"] = order[target]["price"]
     out[at]["quantity"] = order[target]["leaves"]
@@ -223,6 +225,18 @@ def name_target(out: Any, at: int, order: Any, target: int) -> None:
     out[at]["slot"] = order[target]["slot"]
     out[at]["target_slot"] = order[target]["slot"]
     out[at]["generation"] = order[target]["generation"]
+
+
+@kernel
+def name_nobody(out: Any, at: int) -> None:
+    """Clear what the ORDER at `at`, a CANCEL_ALL, has no use for."""
+    out[at]["price"] = 0
+    out[at]["quantity"] = 0
+    out[at]["side"] = 0
+    out[at]["order_type"] = 0
+    out[at]["time_in_force"] = 0
+    out[at]["slot"] = -1
+    out[at]["generation"] = 0
 
 
 @inlined
@@ -274,6 +288,9 @@ def admit(context: Risk, slot: int, now_ns: int, stamp_ns: int, value: int, redu
     before = context.order.own[ring.NEXT]
     at = write_order(context.order, kind, flags, i, intent[slot]["order_id"], now_ns, stamp_ns)
     copy_trace(context.order.slots, at, intent, slot)
+    stop_price = intent[slot]["stop_price"]
+    context.order.slots[at]["stop_price"] = stop_price
+    context.order.slots[at]["self_trade"] = intent[slot]["self_trade"]
     if kind == m.REPLACE:
         target = open_orders.find(context.open, intent[slot]["target_id"])
         context.order.slots[at]["target_id"] = intent[slot]["target_id"]
@@ -284,7 +301,7 @@ def admit(context: Risk, slot: int, now_ns: int, stamp_ns: int, value: int, redu
         return NO_SLOT
     rows, recent = context.rows, context.recent
     next_recent = rows[i]["recent_next"]
-    recent[i, next_recent]["price"] = price
+    recent[i, next_recent]["price"] = price if price != 0 else stop_price
     recent[i, next_recent]["quantity"] = side * quantity
     recent[i, next_recent]["time_ns"] = now_ns
     rows[i]["recent_next"] = (next_recent + 1) % c.RECENT
@@ -300,7 +317,9 @@ def decide_order(context: Risk, slot: int, now_ns: int, stamp_ns: int) -> int:
     reason = check_form(context, slot, reducing)
     if reason != c.PASS:
         return reason
-    price = c.valuation_price(context.rows, instruments, i, intent[slot]["order_type"], intent[slot]["price"])
+    price = c.valuation_price(
+        context.rows, instruments, i, intent[slot]["order_type"], intent[slot]["price"], intent[slot]["stop_price"]
+    )
     value = notional(instruments, i, price, quantity, context.currencies, CEIL)
     reason = check_amount(context, slot, value, reducing)
     if reason != c.PASS:
@@ -311,20 +330,44 @@ def decide_order(context: Risk, slot: int, now_ns: int, stamp_ns: int) -> int:
     return admit(context, slot, now_ns, stamp_ns, value, reducing)
 
 
+@kernel
+def check_amended(context: Risk, i: int, target: int, quantity: int) -> int:
+    """Check the quantity an order is to be lowered to: less than it has now, no less than what is filled."""
+    if quantity <= 0 or quantity >= c.NUMBER_MAX:
+        return c.MALFORMED
+    size = open_orders.size_now(context.open, target)
+    if quantity >= size or quantity < size - context.open.slab.slots[target]["leaves"]:
+        return c.QUANTITY_RANGE
+    return c.quantity_filter(context.instruments, i, quantity)
+
+
 @inlined
-def decide_cancel(context: Risk, slot: int, now_ns: int, stamp_ns: int) -> int:
-    """Decide a CANCEL, which passes a kill and a hold; 0, or the reason why not."""
+def decide_about(context: Risk, slot: int, now_ns: int, stamp_ns: int) -> int:
+    """Decide a CANCEL, AMEND or CANCEL_ALL; 0, or the reason why not.
+
+    They only take away, so they pass a kill and a hold. What they take is released when the venue says so. The reserve
+    of the message rate is for cancels.
+    """
     intent, words = context.intent.slots, context.words
-    i, order_id = intent[slot]["instrument"], intent[slot]["order_id"]
+    i, kind, order_id = intent[slot]["instrument"], intent[slot]["kind"], intent[slot]["order_id"]
     if i < 0 or i >= context.rows.shape[0]:
         return c.UNKNOWN_INSTRUMENT
-    reason = c.identity(order_id, intent[slot]["target_id"], intent[slot]["time_ns"], True)
+    named = kind != m.CANCEL_ALL
+    reason = c.identity(order_id, intent[slot]["target_id"], intent[slot]["time_ns"], named)
     if reason != c.PASS:
         return reason
-    target = check_target(context.open, i, intent[slot]["target_id"])
-    if target == open_orders.NONE:
-        return UNKNOWN_ORDER
-    reason = c.message_rate(context.times, words[NEWEST], words[MESSAGE_MAX], words[WINDOW_NS], now_ns)
+    target = open_orders.NONE
+    if named:
+        target = check_target(context.open, i, intent[slot]["target_id"])
+        if target == open_orders.NONE:
+            return UNKNOWN_ORDER
+    allowed = words[MESSAGE_MAX]
+    if kind == m.AMEND:
+        allowed -= words[RESERVE]
+        reason = check_amended(context, i, target, intent[slot]["quantity"])
+        if reason != c.PASS:
+            return reason
+    reason = c.message_rate(context.times, words[NEWEST], allowed, words[WINDOW_NS], now_ns)
     if reason != c.PASS:
         return reason
     reason = c.repeated_cause(order_id, words[LAST_ID])
@@ -332,9 +375,15 @@ def decide_cancel(context: Risk, slot: int, now_ns: int, stamp_ns: int) -> int:
         return reason
     if not ring.claim(context.order, 1):
         return RING_FULL
-    at = write_order(context.order, m.CANCEL, 0, i, order_id, now_ns, stamp_ns)
-    copy_trace(context.order.slots, at, intent, slot)
-    name_target(context.order.slots, at, context.open.slab.slots, target)
+    out = context.order.slots
+    at = write_order(context.order, kind, 0, i, order_id, now_ns, stamp_ns)
+    copy_trace(out, at, intent, slot)
+    if named:
+        name_target(out, at, context.open.slab.slots, target)
+    else:
+        name_nobody(out, at)
+    if kind == m.AMEND:
+        out[at]["quantity"] = intent[slot]["quantity"]
     return c.PASS
 
 
@@ -345,15 +394,15 @@ def on_intent(context: Risk, loop: Any, slot: int, position: int) -> None:
     stamp_ns = s.stamp(loop)
     kind = intent[slot]["kind"]
     now_ns = words[TIME_NS]
-    if loop[s.VIRTUAL] != 0 and kind != m.CANCEL:
+    if loop[s.VIRTUAL] != 0 and kind in (m.NEW, m.REPLACE):
         # An order that is admitted moves the time, by no more than the age its touch may have; nothing else may.
         now_ns = max(now_ns, intent[slot]["time_ns"])
     if intent[slot]["sequence"] != position:
         reason = c.MALFORMED
     elif kind in (m.NEW, m.REPLACE):
         reason = decide_order(context, slot, now_ns, stamp_ns)
-    elif kind == m.CANCEL:
-        reason = decide_cancel(context, slot, now_ns, stamp_ns)
+    elif kind in (m.CANCEL, m.AMEND, m.CANCEL_ALL):
+        reason = decide_about(context, slot, now_ns, stamp_ns)
     else:
         reason = c.MALFORMED
     # Rubbish must not shut out what makes sense.

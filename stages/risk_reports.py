@@ -105,7 +105,7 @@ def book_fill(context: Risk, slot: int, at: int) -> bool:
     )
     board.write(context.board, i, context.positions.rows[i : i + 1])
     rows = context.rows
-    first = at == open_orders.NONE or context.open.slab.slots[at]["leaves"] == context.open.slab.slots[at]["quantity"]
+    first = at == open_orders.NONE or context.open.slab.slots[at]["leaves"] == open_orders.size_now(context.open, at)
     if first:
         streak = rows[i]["streak"]
         rows[i]["streak"] = streak + side if (streak > 0) == (side > 0) else side
@@ -146,6 +146,10 @@ def on_report(context: Risk, slot: int) -> None:
         # `order_id` is the request; the order that went is its target.
         final = True
         at = open_orders.find(context.open, report[slot]["target_id"])
+    elif kind == m.AMENDED:
+        at = open_orders.find(context.open, report[slot]["target_id"])
+        if at != open_orders.NONE:
+            open_orders.lower(context.open, context.rows, context.totals, at, report[slot]["quantity"])
     if final and at != open_orders.NONE:
         end_order(context, at)
     elif final:

@@ -1,4 +1,10 @@
-"""What a strategy speaks through: `buy`, `sell`, `cancel`, `replace`.
+"""What a strategy speaks through.
+
+    buy, sell                 a new order: limit, market, post-only
+    stop_loss, take_profit    an order that waits until the last price reaches `stop_price`
+    replace                   cancel an order and, if that succeeds, place another
+    amend                     make an order smaller; it keeps its place in the queue
+    cancel, cancel_all        take back one order, or every order of an instrument
 
 A strategy is a Python module with two record types and any of six functions:
 
@@ -50,32 +56,124 @@ class Orders(NamedTuple):
 
 @kernel
 def buy(
-    orders: Any, instrument: int, price: int, quantity: int, order_type: int = m.LIMIT, time_in_force: int = m.GTC
+    orders: Any,
+    instrument: int,
+    price: int,
+    quantity: int,
+    order_type: int = m.LIMIT,
+    time_in_force: int = m.GTC,
+    self_trade: int = 0,
 ) -> int:
-    """Ask to buy; return the order's id, or 0 when there is no room for the request."""
-    return _request(orders, m.NEW, instrument, m.BUY, price, quantity, order_type, time_in_force, 0)
+    """Ask to buy; return the order's id, or 0 when there is no room for the request.
+
+    `self_trade` says what the venue is to do if the order would trade with one of ours: EXPIRE_TAKER, EXPIRE_MAKER,
+    EXPIRE_BOTH, DECREMENT. Without one of them risk denies an order that could.
+    """
+    return _request(orders, m.NEW, instrument, m.BUY, price, quantity, order_type, time_in_force, 0, 0, self_trade)
 
 
 @kernel
 def sell(
-    orders: Any, instrument: int, price: int, quantity: int, order_type: int = m.LIMIT, time_in_force: int = m.GTC
+    orders: Any,
+    instrument: int,
+    price: int,
+    quantity: int,
+    order_type: int = m.LIMIT,
+    time_in_force: int = m.GTC,
+    self_trade: int = 0,
 ) -> int:
-    """Ask to sell; return the order's id, or 0 when there is no room for the request."""
-    return _request(orders, m.NEW, instrument, m.SELL, price, quantity, order_type, time_in_force, 0)
+    """Ask to sell; return the order's id, or 0 when there is no room for the request. `self_trade` is as in `buy`."""
+    return _request(orders, m.NEW, instrument, m.SELL, price, quantity, order_type, time_in_force, 0, 0, self_trade)
+
+
+@kernel
+def stop_loss(
+    orders: Any,
+    instrument: int,
+    side: int,
+    stop_price: int,
+    quantity: int,
+    price: int = 0,
+    time_in_force: int = m.GTC,
+    self_trade: int = m.EXPIRE_MAKER,
+) -> int:
+    """Ask to buy once the last price has risen to `stop_price`, or to sell once it has fallen to it; return the id.
+
+    At market, or with a `price` as a limit order at that price. The venue refuses a stop that is reached already
+    (`would_trigger`). When it triggers nobody asks us again, so it must name a mode for `self_trade`; EXPIRE_MAKER lets
+    it pass and cancels what it would have met. Nothing is said when it triggers: its fills, or its end, are.
+    """
+    order_type = m.STOP_LOSS if price == 0 else m.STOP_LOSS_LIMIT
+    return _request(
+        orders, m.NEW, instrument, side, price, quantity, order_type, time_in_force, 0, stop_price, self_trade
+    )
+
+
+@kernel
+def take_profit(
+    orders: Any,
+    instrument: int,
+    side: int,
+    stop_price: int,
+    quantity: int,
+    price: int = 0,
+    time_in_force: int = m.GTC,
+    self_trade: int = m.EXPIRE_MAKER,
+) -> int:
+    """Ask to buy once the last price has fallen to `stop_price`, or to sell once it has risen to it; return the id.
+
+    Everything else is as in `stop_loss`.
+    """
+    order_type = m.TAKE_PROFIT if price == 0 else m.TAKE_PROFIT_LIMIT
+    return _request(
+        orders, m.NEW, instrument, side, price, quantity, order_type, time_in_force, 0, stop_price, self_trade
+    )
 
 
 @kernel
 def cancel(orders: Any, instrument: int, order_id: int) -> int:
     """Ask to cancel an order; return the request's id, or 0 when there is no room for it."""
-    return _request(orders, m.CANCEL, instrument, 0, 0, 0, 0, 0, order_id)
+    return _request(orders, m.CANCEL, instrument, 0, 0, 0, 0, 0, order_id, 0, 0)
+
+
+@kernel
+def cancel_all(orders: Any, instrument: int) -> int:
+    """Ask to cancel every open order of an instrument; return the request's id, or 0 when there is no room for it.
+
+    Each order that goes is reported CANCELLED by its own id; CANCEL_REJECTED names the request: there was none.
+    """
+    return _request(orders, m.CANCEL_ALL, instrument, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 @kernel
 def replace(
-    orders: Any, instrument: int, order_id: int, side: int, price: int, quantity: int, order_type: int = m.LIMIT
+    orders: Any,
+    instrument: int,
+    order_id: int,
+    side: int,
+    price: int,
+    quantity: int,
+    order_type: int = m.LIMIT,
+    stop_price: int = 0,
+    self_trade: int = 0,
 ) -> int:
-    """Ask to cancel `order_id` and, if that succeeds, to place a new order; return the new id, or 0 for no room."""
-    return _request(orders, m.REPLACE, instrument, side, price, quantity, order_type, m.GTC, order_id)
+    """Ask to cancel `order_id` and, if that succeeds, to place a new order; return the new id, or 0 for no room.
+
+    `order_type` may be any, `stop_price` goes with those that wait for one.
+    """
+    return _request(
+        orders, m.REPLACE, instrument, side, price, quantity, order_type, m.GTC, order_id, stop_price, self_trade
+    )
+
+
+@kernel
+def amend(orders: Any, instrument: int, order_id: int, quantity: int) -> int:
+    """Ask to lower an order to `quantity`, its filled part included; return the request's id, or 0 for no room.
+
+    The order keeps its id, its price and its place in the queue. AMENDED or AMEND_REJECTED names the request as
+    `order_id` and the order as `target_id`; an order left with nothing to fill is over.
+    """
+    return _request(orders, m.AMEND, instrument, 0, 0, quantity, 0, 0, order_id, 0, 0)
 
 
 @kernel
@@ -89,6 +187,8 @@ def _request(
     order_type: int,
     time_in_force: int,
     target_id: int,
+    stop_price: int,
+    self_trade: int,
 ) -> int:
     words = orders.words
     if not ring.claim(orders.intents, 1):
@@ -116,6 +216,6 @@ def _request(
     intents[slot]["side"] = side
     intents[slot]["order_type"] = order_type
     intents[slot]["time_in_force"] = time_in_force
-    intents[slot]["stop_price"] = 0
-    intents[slot]["self_trade"] = 0
+    intents[slot]["stop_price"] = stop_price
+    intents[slot]["self_trade"] = self_trade
     return order_id

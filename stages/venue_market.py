@@ -29,13 +29,16 @@ VENUE_ORDER = np.dtype(
         ("order_type", "<i8"),
         ("time_in_force", "<i8"),
         ("price", "<i8"),
+        ("stop_price", "<i8"),
+        ("waiting", "<i8"),  # 1 while it is a stop order that was not triggered yet
+        ("self_trade", "<i8"),
         ("quantity", "<i8"),
         ("filled", "<i8"),
         ("ahead", "<i8"),  # queue: market quantity in front of it
         ("traded", "<i8"),  # queue: volume traded at its price since the feed last set that level
         ("state", "<i8"),
         ("reason", "<i8"),
-        ("next", "<i8"),  # resting orders of one instrument and side, oldest first; -1 ends the list
+        ("next", "<i8"),  # resting orders of one instrument and side, oldest first, or stop orders; -1 ends the list
         ("previous", "<i8"),
         ("cause", "<i8"),
         ("slot", "<i8"),
@@ -46,6 +49,10 @@ VENUE_ORDER = np.dtype(
 
 LIST = np.dtype(
     [("first", "<i8"), ("last", "<i8"), ("low", "<i8"), ("high", "<i8")],  # lowest and highest price in the list
+    align=True,
+)
+STOPS = np.dtype(
+    [("last_price", "<i8"), ("rising", "<i8"), ("falling", "<i8")],  # first order that waits for that; -1 for none
     align=True,
 )
 NO_LOW, NO_HIGH = 2**63 - 1, -1
@@ -89,6 +96,7 @@ class Market(NamedTuple):
     orders: Any  # VENUE_ORDER
     ids: IdMap  # order id → row
     lists: Any  # LIST per instrument and side
+    stops: Any  # STOPS per instrument
     closed: Any  # int64 ring of rows whose order is over
     trades: Any  # TRADED, the last ones: a query is answered from it
     reports: Any  # REPORT, a ring; `time_ns` is when each is due
@@ -111,6 +119,8 @@ def make_market(
     lists = np.zeros(2 * len(instruments), LIST)
     lists["first"] = lists["last"] = NONE
     lists["low"], lists["high"] = NO_LOW, NO_HIGH
+    stops = np.zeros(len(instruments), STOPS)
+    stops["rising"] = stops["falling"] = NONE
     return Market(
         instruments,
         currencies,
@@ -118,6 +128,7 @@ def make_market(
         np.zeros(count, VENUE_ORDER),
         id_map.make_map(count),
         lists,
+        stops,
         np.zeros(count, np.int64),
         np.zeros(4 * count, TRADED),
         np.zeros(4 * count, m.REPORT),
@@ -284,6 +295,7 @@ def enter(market: Any, order_id: int) -> int:
     market.orders[row]["order_id"] = order_id
     market.orders[row]["venue_order_id"] = words[NEXT_ORDER]
     market.orders[row]["filled"] = 0
+    market.orders[row]["waiting"] = 0
     market.orders[row]["state"] = OPEN
     words[NEXT_ORDER] += 1
     words[OPEN_COUNT] += 1
@@ -297,6 +309,15 @@ def close(market: Any, row: int, state: int) -> None:
     market.closed[market.words[CLOSED_TAIL] & (market.closed.shape[0] - 1)] = row
     market.words[CLOSED_TAIL] += 1
     market.words[OPEN_COUNT] -= 1
+
+
+@kernel
+def finish(market: Any, row: int, state: int, reason: int, request_id: int, time_ns: int) -> None:
+    """End an open order that is in no list, CANCELLED or EXPIRED, and say so."""
+    close(market, row, state)
+    market.orders[row]["reason"] = reason
+    kind = m.CANCELLED if state == CANCELLED else m.EXPIRED
+    report_order(market, row, kind, request_id, market.orders[row]["order_id"], reason, time_ns)
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""What a venue does with orders: filters, placing, cancelling, replacing, answering queries."""
+"""What a venue does with orders: filters, placing, amending, cancelling, replacing, triggering, answering queries."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from shrivenq.stages import fill_model, id_map
 from shrivenq.stages import messages as m
 from shrivenq.stages import venue_market as market_of
 from shrivenq.stages.control import ARMED, kill_level
+from shrivenq.stages.orders import has_limit, is_stop
+from shrivenq.stages.venue_market import finish
+from shrivenq.stages.venue_prevention import first_met, take
+from shrivenq.stages.venue_stops import is_reached, next_triggered, wait, wait_no_longer, waits_for_rise, withdraw
 
 REASON_NONE = m.REASON["none"]
 UNKNOWN_INSTRUMENT, NOT_TRADABLE, MALFORMED = (
@@ -22,6 +26,7 @@ UNKNOWN_INSTRUMENT, NOT_TRADABLE, MALFORMED = (
 TICK_SIZE, PRICE_RANGE = m.REASON["tick_size"], m.REASON["price_range"]
 STEP_SIZE, QUANTITY_RANGE = m.REASON["step_size"], m.REASON["quantity_range"]
 NO_TOUCH, WOULD_TAKE, DUPLICATE = m.REASON["no_touch"], m.REASON["would_take"], m.REASON["duplicate"]
+WOULD_TRIGGER = m.REASON["would_trigger"]
 NO_LIQUIDITY, UNFILLED, BY_REQUEST = m.REASON["no_liquidity"], m.REASON["unfilled"], m.REASON["by_request"]
 UNKNOWN_ORDER, OPEN_ORDERS, KILLED_REASON = m.REASON["unknown_order"], m.REASON["open_orders"], m.REASON["killed"]
 
@@ -33,6 +38,20 @@ def is_live(context: Any, instrument: int) -> bool:
 
 
 @kernel
+def _quantity_filter(instruments: Any, i: int, quantity: int) -> int:
+    if quantity < max(1, instruments[i]["quantity_min"]) or quantity > instruments[i]["quantity_max"]:
+        return QUANTITY_RANGE
+    return STEP_SIZE if quantity % instruments[i]["step"] != 0 else REASON_NONE
+
+
+@kernel
+def _price_filter(instruments: Any, i: int, price: int) -> int:
+    if price < max(1, instruments[i]["price_min"]) or price > instruments[i]["price_max"]:
+        return PRICE_RANGE
+    return TICK_SIZE if price % instruments[i]["tick"] != 0 else REASON_NONE
+
+
+@kernel
 def _filters(instruments: Any, orders: Any, at: int) -> int:
     """Check an order against the instrument's filters; return the reason it fails, 0 for none."""
     i: Any = np.int64(orders[at]["instrument"])
@@ -41,21 +60,18 @@ def _filters(instruments: Any, orders: Any, at: int) -> int:
     if instruments[i]["tradable"] == 0:
         return NOT_TRADABLE
     side, order_type, quantity = orders[at]["side"], orders[at]["order_type"], orders[at]["quantity"]
-    if (side not in (m.BUY, m.SELL)) or order_type < m.LIMIT or order_type > m.LIMIT_MAKER:
+    if (side not in (m.BUY, m.SELL)) or order_type < m.LIMIT or order_type > m.TAKE_PROFIT_LIMIT:
         return MALFORMED
     if orders[at]["time_in_force"] < m.GTC or orders[at]["time_in_force"] > m.FOK:
         return MALFORMED
-    if quantity < max(1, instruments[i]["quantity_min"]) or quantity > instruments[i]["quantity_max"]:
-        return QUANTITY_RANGE
-    if quantity % instruments[i]["step"] != 0:
-        return STEP_SIZE
-    if order_type != m.MARKET:
-        price = orders[at]["price"]
-        if price < max(1, instruments[i]["price_min"]) or price > instruments[i]["price_max"]:
-            return PRICE_RANGE
-        if price % instruments[i]["tick"] != 0:
-            return TICK_SIZE
-    return REASON_NONE
+    if orders[at]["self_trade"] < 0 or orders[at]["self_trade"] > m.TRANSFER:
+        return MALFORMED
+    reason = _quantity_filter(instruments, i, quantity)
+    if reason == REASON_NONE and has_limit(order_type):
+        reason = _price_filter(instruments, i, orders[at]["price"])
+    if reason == REASON_NONE and is_stop(order_type):
+        reason = _price_filter(instruments, i, orders[at]["stop_price"])
+    return reason
 
 
 @kernel
@@ -73,8 +89,17 @@ def _refusal(context: Any, at: int) -> int:
     if not is_live(context, i):
         return NO_TOUCH
     side: Any = np.int64(orders[at]["side"])
-    if orders[at]["order_type"] == m.LIMIT_MAKER and fill_model.would_take(market, i, side, orders[at]["price"]):
-        return WOULD_TAKE
+    order_type: Any = np.int64(orders[at]["order_type"])
+    price = orders[at]["price"]
+    if order_type == m.LIMIT_MAKER:
+        if fill_model.would_take(market, i, side, price):
+            return WOULD_TAKE
+        if orders[at]["self_trade"] > m.STP_NONE and first_met(market, i, side, order_type, price) >= 0:
+            return WOULD_TAKE
+    if is_stop(order_type):
+        rising = waits_for_rise(side, order_type)
+        if is_reached(market, i, rising, orders[at]["stop_price"]):
+            return WOULD_TRIGGER
     if market.words[market_of.OPEN_COUNT] >= market.orders.shape[0]:
         return OPEN_ORDERS
     return REASON_NONE
@@ -96,13 +121,15 @@ def _answer(context: Any, at: int, kind: int, order_id: int, reason: int) -> Non
 
 @kernel
 def _place(context: Any, at: int, kind: int) -> None:
-    """Open the order in `arrivals[at]`, said with `kind` (ACCEPTED or REPLACED); let it take, rest or expire."""
+    """Open the order in `arrivals[at]`, said with `kind` (ACCEPTED or REPLACED); a stop order then waits."""
     market, arrivals = context.market, context.arrivals
     time_ns = arrivals[at]["time_ns"]
     row = market_of.enter(market, arrivals[at]["order_id"])
     orders = market.orders
     orders[row]["instrument"] = arrivals[at]["instrument"]
     orders[row]["price"] = arrivals[at]["price"]
+    orders[row]["stop_price"] = arrivals[at]["stop_price"]
+    orders[row]["self_trade"] = arrivals[at]["self_trade"]
     orders[row]["quantity"] = arrivals[at]["quantity"]
     orders[row]["side"] = arrivals[at]["side"]
     orders[row]["order_type"] = arrivals[at]["order_type"]
@@ -113,31 +140,48 @@ def _place(context: Any, at: int, kind: int) -> None:
     orders[row]["reason"] = REASON_NONE
     target_id = arrivals[at]["target_id"] if kind == m.REPLACED else 0
     market_of.report_order(market, row, kind, orders[row]["order_id"], target_id, REASON_NONE, time_ns)
-    if orders[row]["order_type"] != m.LIMIT_MAKER:
-        fill_model.take(market, row, time_ns)
+    if is_stop(orders[row]["order_type"]):
+        wait(market, row)
+    else:
+        _work(market, row, time_ns)
+
+
+@kernel
+def _work(market: Any, row: int, time_ns: int) -> None:
+    """Let an order take, then rest or expire with what is left."""
+    orders = market.orders
+    order_type, order_id = orders[row]["order_type"], orders[row]["order_id"]
+    if order_type != m.LIMIT_MAKER:
+        take(market, row, time_ns)
     if orders[row]["state"] != market_of.OPEN:
         return
-    if orders[row]["order_type"] == m.MARKET:
-        _finish(context, row, market_of.EXPIRED, NO_LIQUIDITY, orders[row]["order_id"], time_ns)
-    elif orders[row]["order_type"] == m.LIMIT and orders[row]["time_in_force"] != m.GTC:
-        _finish(context, row, market_of.EXPIRED, UNFILLED, orders[row]["order_id"], time_ns)
+    if not has_limit(order_type):
+        finish(market, row, market_of.EXPIRED, NO_LIQUIDITY, order_id, time_ns)
+    elif order_type != m.LIMIT_MAKER and orders[row]["time_in_force"] != m.GTC:
+        finish(market, row, market_of.EXPIRED, UNFILLED, order_id, time_ns)
     else:
         market_of.rest(market, row)
 
 
 @kernel
-def _finish(context: Any, row: int, state: int, reason: int, request_id: int, time_ns: int) -> None:
-    """End an open order that is in no list, CANCELLED or EXPIRED, and say so."""
+def trigger(context: Any, instrument: int, time_ns: int) -> None:
+    """Let the stop orders whose price was reached do what they waited for.
+
+    While the book is not whole, or reports have little room, they wait on: as long as the last price has reached them.
+    """
     market = context.market
-    market_of.close(market, row, state)
-    market.orders[row]["reason"] = reason
-    kind = m.CANCELLED if state == market_of.CANCELLED else m.EXPIRED
-    market_of.report_order(market, row, kind, request_id, market.orders[row]["order_id"], reason, time_ns)
+    row = next_triggered(market, instrument)
+    while row != market_of.NONE and is_live(context, instrument):
+        if market_of.report_room(market) < market.words[market_of.OPEN_COUNT] + 2 * market_of.LEVELS_MAX:
+            return
+        wait_no_longer(market, row)
+        _work(market, row, time_ns)
+        row = next_triggered(market, instrument)
 
 
 @kernel
 def _open_target(context: Any, at: int) -> int:
-    """Find the row of the open order that a CANCEL or REPLACE means; -1 if it is not there any more."""
+    """Find the row of the open order that a CANCEL, REPLACE or AMEND means; -1 if it is not there any more."""
     row = id_map.find(context.market.ids, context.arrivals[at]["target_id"], 0)
     if row != id_map.ABSENT and context.market.orders[row]["state"] == market_of.OPEN:
         return row
@@ -153,15 +197,38 @@ def _replace(context: Any, at: int) -> None:
     if row < 0:
         _answer(context, at, m.CANCEL_REJECTED, order_id, UNKNOWN_ORDER)
         return
-    market_of.unlink(context.market, row)
+    withdraw(context.market, row)
     reason = _refusal(context, at)
     if reason != REASON_NONE:
-        _finish(context, row, market_of.CANCELLED, BY_REQUEST, order_id, time_ns)
+        finish(context.market, row, market_of.CANCELLED, BY_REQUEST, order_id, time_ns)
         _answer(context, at, m.REJECTED, order_id, reason)
         return
     market_of.close(context.market, row, market_of.CANCELLED)
     context.market.orders[row]["reason"] = BY_REQUEST
     _place(context, at, m.REPLACED)
+
+
+@kernel
+def _amend(context: Any, at: int) -> None:
+    """Lower an order's quantity where it stands; one with nothing left to fill is over."""
+    market, arrivals = context.market, context.arrivals
+    order_id, quantity, time_ns = arrivals[at]["order_id"], arrivals[at]["quantity"], arrivals[at]["time_ns"]
+    row = _open_target(context, at)
+    reason = UNKNOWN_ORDER
+    if row >= 0:
+        orders = market.orders
+        reason = _quantity_filter(market.instruments, orders[row]["instrument"], quantity)
+        if quantity >= orders[row]["quantity"] or quantity < orders[row]["filled"]:
+            reason = QUANTITY_RANGE
+    if reason != REASON_NONE:
+        _answer(context, at, m.AMEND_REJECTED, order_id, reason)
+        return
+    market.orders[row]["quantity"] = quantity
+    if quantity == market.orders[row]["filled"]:
+        withdraw(market, row)
+        market_of.close(market, row, market_of.EXPIRED)
+        market.orders[row]["reason"] = BY_REQUEST
+    market_of.report_order(market, row, m.AMENDED, order_id, market.orders[row]["order_id"], BY_REQUEST, time_ns)
 
 
 @kernel
@@ -188,6 +255,38 @@ def _query(context: Any, at: int) -> None:
 
 
 @kernel
+def _cancel_each(market: Any, instrument: int, reason: int, time_ns: int) -> int:
+    """Cancel every open order of an instrument, those that wait included; return how many there were."""
+    count = 0
+    for source in range(4):
+        while True:
+            if source < 2:
+                row = market.lists[2 * instrument + source]["first"]
+            elif source == 2:
+                row = market.stops[instrument]["rising"]
+            else:
+                row = market.stops[instrument]["falling"]
+            if row == market_of.NONE:
+                break
+            withdraw(market, row)
+            finish(market, row, market_of.CANCELLED, reason, market.orders[row]["order_id"], time_ns)
+            count += 1
+    return count
+
+
+@kernel
+def _cancel_all(context: Any, at: int) -> None:
+    """Cancel every open order of the instrument in `arrivals[at]`; refused if there is none, as the exchange does."""
+    arrivals = context.arrivals
+    i: Any = np.int64(arrivals[at]["instrument"])
+    count = 0
+    if 0 <= i < context.market.instruments.shape[0]:
+        count = _cancel_each(context.market, i, BY_REQUEST, arrivals[at]["time_ns"])
+    if count == 0:
+        _answer(context, at, m.CANCEL_REJECTED, arrivals[at]["order_id"], UNKNOWN_ORDER)
+
+
+@kernel
 def act(context: Any, at: int) -> None:
     """Let the order or request in `arrivals[at]` reach the venue."""
     arrivals = context.arrivals
@@ -203,10 +302,14 @@ def act(context: Any, at: int) -> None:
         if row < 0:
             _answer(context, at, m.CANCEL_REJECTED, order_id, UNKNOWN_ORDER)
         else:
-            market_of.unlink(context.market, row)
-            _finish(context, row, market_of.CANCELLED, BY_REQUEST, order_id, arrivals[at]["time_ns"])
+            withdraw(context.market, row)
+            finish(context.market, row, market_of.CANCELLED, BY_REQUEST, order_id, arrivals[at]["time_ns"])
     elif kind == m.REPLACE:
         _replace(context, at)
+    elif kind == m.AMEND:
+        _amend(context, at)
+    elif kind == m.CANCEL_ALL:
+        _cancel_all(context, at)
     elif kind == m.QUERY:
         _query(context, at)
     elif kind == m.ECHO:
@@ -218,11 +321,5 @@ def act(context: Any, at: int) -> None:
 @kernel
 def cancel_all(context: Any, time_ns: int) -> None:
     """Cancel every open order: the kill switch reaches the paper venue even without a gateway."""
-    market = context.market
-    for at in range(market.lists.shape[0]):
-        row = market.lists[at]["first"]
-        while row != market_of.NONE:
-            following = market.orders[row]["next"]
-            market_of.unlink(market, row)
-            _finish(context, row, market_of.CANCELLED, KILLED_REASON, market.orders[row]["order_id"], time_ns)
-            row = following
+    for instrument in range(context.market.instruments.shape[0]):
+        _cancel_each(context.market, instrument, KILLED_REASON, time_ns)

@@ -90,8 +90,10 @@ class Standings:
             self._tell(standing)
 
     def _tell(self, standing: Any) -> None:
-        """Report where an order stands; one that is filled was closed by its fills."""
-        if standing["kind"] != m.ACCEPTED or standing["leaves"] > 0:
+        """Report where an order stands; one that is filled was closed by its fills, unless it was amended unheard."""
+        slot = self._orders.find(int(standing["order_id"]))
+        amended = slot >= 0 and 0 < standing["quantity"] < self._orders.slots["quantity"][slot]
+        if standing["kind"] != m.ACCEPTED or standing["leaves"] > 0 or amended:
             self._context.reports[0] = standing
             venue_io.publish(self._context, self._loop, 0, 1, True)
         self._placed(standing)

@@ -244,7 +244,7 @@ def refused_kind(kind: int) -> int:
     """Name the REPORT of a request that was definitely refused; UNKNOWN if it says nothing about the order."""
     if kind == m.NEW:
         return m.REJECTED
-    if kind in (m.CANCEL, m.REPLACE):
+    if kind in (m.CANCEL, m.REPLACE, m.CANCEL_ALL):
         return m.CANCEL_REJECTED
     return m.AMEND_REJECTED if kind == m.AMEND else m.UNKNOWN
 

@@ -31,7 +31,13 @@ from shrivenq.stages.venues.request_ids import read_id_slow
 __all__ = ["Refused", "decode_slow"]
 
 
-_UNSAID = {m.NEW: m.REJECTED, m.CANCEL: m.CANCEL_REJECTED, m.REPLACE: m.CANCEL_REJECTED, m.AMEND: m.AMEND_REJECTED}
+_UNSAID = {
+    m.NEW: m.REJECTED,
+    m.CANCEL: m.CANCEL_REJECTED,
+    m.REPLACE: m.CANCEL_REJECTED,
+    m.CANCEL_ALL: m.CANCEL_REJECTED,
+    m.AMEND: m.AMEND_REJECTED,
+}
 _TEXTS = (
     ("Account has insufficient balance for requested action.", "insufficient_balance"),
     ("Order would immediately match and take.", "would_take"),

@@ -385,14 +385,17 @@ def _text_note(answers: Answers, notes: Any, kind: int, index: int) -> tuple[int
 
 
 @kernel
-def _mass_cancelled(data: Any, answers: Answers, notes: Any) -> tuple[int, int]:
-    """Note what became of a cancel-all; each order has a report of its own."""
+def _mass_cancelled(data: Any, answers: Answers, reports: Any, notes: Any) -> tuple[int, int]:
+    """Note that a cancel-all was done, each order has a report of its own; its refusal is a report."""
     response = _letter(data, answers, RESPONSE)
     if response not in (48, 49):
         return -1, -1
-    put_note(notes, 0, a.MASS_CANCELLED, 0, _row(data, answers))
+    row, request = _row(data, answers), _order_id(data, answers, CLIENT)
+    if response == 48 and row >= 0 and request > 0:
+        return (1, 0) if _refuse(data, answers, m.CANCEL_ALL, row, request, 0, reports) else (-1, -1)
+    put_note(notes, 0, a.MASS_CANCELLED, 0, row)
     notes[0]["status"] = 200 if response == 49 else 400
-    notes[0]["order_id"] = _order_id(data, answers, CLIENT)
+    notes[0]["order_id"] = request
     notes[0]["count"], notes[0]["code"] = max(_number(data, answers, COUNT), 0), 0
     if answers.lengths[CODE] >= 0:
         notes[0]["code"] = max(_number(data, answers, CODE), -1_000_000)
@@ -412,7 +415,7 @@ def _message(data: Any, answers: Answers, session: Session, reports: Any, notes:
         known = answers.lengths[CLIENT] >= 0 and _refuse(data, answers, m.AMEND, row, order_id, order_id, reports)
         return (1, 0) if known else (-1, -1)
     if matches(data, at, "r\x01"):
-        return _mass_cancelled(data, answers, notes)
+        return _mass_cancelled(data, answers, reports, notes)
     if matches(data, at, "3\x01"):
         return _rejected(data, answers, session, reports, notes)
     if matches(data, at, "0\x01"):

@@ -16,8 +16,8 @@ LIMITS = {"SYM0": gateway.Limits(quantity_max="100", price_min="10", price_max="
 class GatewayRig:
     """A gateway; what is said to it and what it says are ours."""
 
-    def __init__(self, virtual=False, journal_bytes=1 << 16, report_count=256, slots=None, **config):
-        self.instruments = instruments_of()
+    def __init__(self, virtual=False, journal_bytes=1 << 16, report_count=256, slots=None, instruments=None, **config):
+        self.instruments = instruments_of() if instruments is None else instruments
         self.orders, order = private_ring(m.ORDER, 256)
         self.from_venue, from_venue = private_ring(m.REPORT, 256)
         report, self.reports = private_ring(m.REPORT, report_count)

@@ -9,6 +9,8 @@ from shrivenq.stages import messages as m
 
 DAY_NS = 86_400 * 10**9
 SMALL = 2**62
+STOPS = (m.STOP_LOSS, m.STOP_LOSS_LIMIT, m.TAKE_PROFIT, m.TAKE_PROFIT_LIMIT)
+UNLIMITED = (m.MARKET, m.STOP_LOSS, m.TAKE_PROFIT)
 
 
 class Twin:
@@ -131,7 +133,7 @@ class Twin:
         self.position[i] += signed
         self.fees[i] += fee
         self.mark[i] = self.mark[i] or price
-        if order is None or order["leaves"] == order["quantity"]:
+        if order is None or order["leaves"] == order["size"]:
             same = self.streak[i] * side > 0
             self.streak[i] = self.streak[i] + side if same else side
             if abs(self.streak[i]) >= self.limits[i].repeated_execution_max:
@@ -156,6 +158,12 @@ class Twin:
                 report["trade_id"],
                 self.open.get(order_id),
             )
+        if kind == m.AMENDED and report["target_id"] in self.open:
+            order_id = report["target_id"]
+            order = self.open[order_id]
+            cut = max(0, min(order["size"] - report["quantity"], order["leaves"]))
+            order["size"] -= cut
+            order["leaves"] -= cut
         if kind in (m.ACCEPTED, m.FILL, m.REPLACED):
             self.rejects = 0
         if kind == m.REJECTED:
@@ -199,12 +207,15 @@ class Twin:
         if not self.identified(intent, named=kind == m.REPLACE):
             return "malformed"
         price, quantity, order_type = intent["price"], intent["quantity"], intent["order_type"]
+        stop_price = intent["stop_price"]
         good = (
             intent["side"] in (m.BUY, m.SELL)
             and 0 < quantity < SMALL
-            and order_type in (m.LIMIT, m.MARKET, m.LIMIT_MAKER)
+            and m.LIMIT <= order_type <= m.TAKE_PROFIT_LIMIT
+            and 0 <= intent["self_trade"] <= m.TRANSFER
+            and (0 < stop_price < SMALL if order_type in STOPS else stop_price == 0)
             and intent["time_in_force"] in (m.GTC, m.IOC, m.FOK)
-            and (price == 0 if order_type == m.MARKET else 0 < price < SMALL)
+            and (price == 0 if order_type in UNLIMITED else 0 < price < SMALL)
             and not (order_type == m.LIMIT_MAKER and intent["time_in_force"] != m.GTC)
         )
         if not good:
@@ -215,7 +226,7 @@ class Twin:
                 return "unknown_order"
             if target["side"] != intent["side"]:
                 return "malformed"
-        return self.filters(row, order_type, price, quantity) or self.collar(i, order_type, price)
+        return self.filters(row, price, stop_price, quantity) or self.collar(i, price, stop_price)
 
     @staticmethod
     def identified(intent, *, named):
@@ -224,31 +235,33 @@ class Twin:
         return good and (not named or (0 < target_id < SMALL and target_id != order_id))
 
     @staticmethod
-    def filters(row, order_type, price, quantity):
-        if order_type != m.MARKET:
-            if not row["price_min"] <= price <= row["price_max"]:
+    def filters(row, price, stop_price, quantity):
+        for one in (price, stop_price):
+            if one and not row["price_min"] <= one <= row["price_max"]:
                 return "price_range"
-            if price % row["tick"]:
+            if one % row["tick"]:
                 return "tick_size"
         if not row["quantity_min"] <= quantity <= row["quantity_max"]:
             return "quantity_range"
         return "step_size" if quantity % row["step"] else None
 
-    def collar(self, i, order_type, price):
+    def collar(self, i, price, stop_price):
         if self.touch[i] is None or not self.touch[i][3]:
             return "no_touch"
-        if order_type == m.MARKET:
+        if not price:
             return None
         part = Fraction(self.limits[i].price_collar_bps) / 10_000
-        bid, ask = self.touch[i][:2]
+        bid, ask = (stop_price, stop_price) if stop_price else self.touch[i][:2]
         return None if bid * (1 - part) <= price <= ask * (1 + part) else "price_collar"
 
     def worth(self, intent):
-        """Value to judge an order by; MARKET at the end of the collar where it is worth most."""
-        i, price = intent["instrument"], intent["price"]
-        if intent["order_type"] == m.MARKET:
+        """Value to judge an order by; without a limit, at the end of the collar where it is worth most."""
+        i, price, stop_price = intent["instrument"], intent["price"], intent["stop_price"]
+        if not price:
             part = Fraction(self.limits[i].price_collar_bps) / 10_000
             bid, ask = self.touch[i][:2]
+            if stop_price:
+                bid, ask = min(bid, stop_price), max(ask, stop_price)
             price = floor(bid * (1 - part)) if self.table[i]["inverse"] else ceil(ask * (1 + part))
         return self.worth_of(i, price, intent["quantity"], up=True)
 
@@ -279,7 +292,7 @@ class Twin:
         limits = self.limits[i]
         if self.busy(now, self.config.message_rate_max - self.config.cancel_reserve):
             return "message_rate"
-        key = (price, side * intent["quantity"])
+        key = (price or intent["stop_price"], side * intent["quantity"])
         if any(key == other and now - then < limits.duplicate_window_ms * 10**6 for other, then in self.recent[i][-8:]):
             return "duplicate"
         if now - self.touch[i][2] > limits.market_data_age_ms_max * 10**6:
@@ -293,8 +306,11 @@ class Twin:
                 return "repeated_execution"
             if self.rejects >= self.config.reject_streak_max:
                 return "reject_streak"
+        prevented = intent["self_trade"] in (m.EXPIRE_TAKER, m.EXPIRE_MAKER, m.EXPIRE_BOTH, m.DECREMENT, m.TRANSFER)
+        if intent["stop_price"] and not prevented:
+            return "self_trade"
         for other in self.open.values():
-            if other["instrument"] == i and other["side"] == -side and other["price"]:
+            if other["instrument"] == i and other["side"] == -side and other["price"] and not prevented:
                 crosses = intent["order_type"] == m.MARKET or (price - other["price"]) * side >= 0
                 if crosses:
                     return "self_trade"
@@ -302,12 +318,13 @@ class Twin:
 
     def on_intent(self, intent, in_sequence):
         """Decide: the reason why not, or None and whether it was flagged as reducing."""
-        now = self.now if intent["kind"] == m.CANCEL else max(self.now, intent["time_ns"])
+        about = intent["kind"] in (m.CANCEL, m.AMEND, m.CANCEL_ALL)
+        now = self.now if about else max(self.now, intent["time_ns"])
         reducing = False
-        if not in_sequence or intent["kind"] not in (m.NEW, m.REPLACE, m.CANCEL):
+        if not in_sequence or not (about or intent["kind"] in (m.NEW, m.REPLACE)):
             reason = "malformed"
-        elif intent["kind"] == m.CANCEL:
-            reason = self.decide_cancel(intent, now)
+        elif about:
+            reason = self.decide_about(intent, now)
         else:
             reducing = self.reduces(intent["instrument"], intent["side"], intent["quantity"])
             reason = self.form(intent, reducing) or self.amount(intent, reducing) or self.flow(intent, now, reducing)
@@ -322,23 +339,32 @@ class Twin:
             self.last_id = max(self.last_id, order_id)
         return reason, reducing and reason is None
 
-    def decide_cancel(self, intent, now):
-        if not 0 <= intent["instrument"] < len(self.table):
+    def decide_about(self, intent, now):
+        i, kind, quantity = intent["instrument"], intent["kind"], intent["quantity"]
+        if not 0 <= i < len(self.table):
             return "unknown_instrument"
-        if not self.identified(intent, named=True):
+        if not self.identified(intent, named=kind != m.CANCEL_ALL):
             return "malformed"
         target = self.open.get(intent["target_id"])
-        if target is None or target["instrument"] != intent["instrument"]:
+        if kind != m.CANCEL_ALL and (target is None or target["instrument"] != i):
             return "unknown_order"
-        if self.busy(now, self.config.message_rate_max):
+        if kind == m.AMEND:
+            if not 0 < quantity < SMALL:
+                return "malformed"
+            if not target["size"] - target["leaves"] <= quantity < target["size"]:
+                return "quantity_range"
+            if reason := self.filters(self.table[i], 0, 0, quantity):
+                return reason
+        if self.busy(now, self.config.message_rate_max - (self.config.cancel_reserve if kind == m.AMEND else 0)):
             return "message_rate"
         return "repeated_cause" if intent["order_id"] <= self.last_id else None
 
     def admit(self, intent, now):
         order = {key: intent[key] for key in ("instrument", "side", "price", "quantity")}
-        order |= {"leaves": intent["quantity"], "value": self.worth(intent)}
+        order |= {"leaves": intent["quantity"], "size": intent["quantity"], "value": self.worth(intent)}
         self.open[intent["order_id"]] = order
-        self.recent[intent["instrument"]].append(((intent["price"], intent["side"] * intent["quantity"]), now))
+        price = intent["price"] or intent["stop_price"]
+        self.recent[intent["instrument"]].append(((price, intent["side"] * intent["quantity"]), now))
         if self.level >= 2:
             self.spared.add(intent["order_id"])
 

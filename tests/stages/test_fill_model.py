@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from shrivenq.stages import fill_model, order_book, venue_market
+from shrivenq.stages import fill_model, order_book, venue_market, venue_prevention
 from shrivenq.stages import messages as m
 from shrivenq.stages.order_book import ASK, BID
 from tests.stages.naive_fills import Naive
@@ -43,7 +43,7 @@ class Fast:
         order = self.market.orders[row : row + 1]
         order["instrument"], order["side"], order["price"], order["quantity"] = 0, side, price, quantity
         order["order_type"], order["time_in_force"] = order_type, tif
-        fill_model.take(self.market, row, 0)
+        venue_prevention.take(self.market, row, 0)
         if order["state"] == venue_market.OPEN:
             if order_type == m.LIMIT and tif == m.GTC:
                 venue_market.rest(self.market, row)

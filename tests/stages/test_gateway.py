@@ -10,7 +10,7 @@ import pytest
 from shrivenq.shm import pool, ring
 from shrivenq.stages import control, gateway, gateway_state, journal, stage
 from shrivenq.stages import messages as m
-from tests.stages.gateway_rig import GatewayRig
+from tests.stages.gateway_rig import LIMITS, GatewayRig
 from tests.stages.venue_rig import VenueRig, drain, instruments_of, push
 
 A, F, C, RJ, E, CR, RP = m.ACCEPTED, m.FILL, m.CANCELLED, m.REJECTED, m.EXPIRED, m.CANCEL_REJECTED, m.REPLACED
@@ -67,6 +67,87 @@ def test_the_second_line(rig, change, reason):
         assert report["flags"] & m.FINAL
         assert rig.taken() == 0
     assert [kind for kind, _ in rig.journaled()] == [journal.REPORT_SEEN]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"order_type": m.STOP_LOSS, "price": 0, "stop_price": 1010}, None),
+        ({"order_type": m.STOP_LOSS, "price": 0, "stop_price": 90}, "second_line"),
+        ({"order_type": m.TAKE_PROFIT_LIMIT, "price": 1010, "stop_price": 10_010}, "second_line"),
+        ({"order_type": m.TAKE_PROFIT_LIMIT, "price": 90, "stop_price": 1010}, "second_line"),
+        ({"order_type": 9}, "second_line"),
+        ({"self_trade": 9}, "malformed"),
+    ],
+)
+def test_the_second_line_looks_at_stop_prices(rig, change, reason):
+    order = rig.send(**change)
+    told = [(int(one["order_id"]), m.REASONS[one["reason"]]) for one in drain(rig.reports)]
+    assert told == ([] if reason is None else [(order, reason)])
+    assert len(rig.sent()) == (reason is None)
+
+
+def test_an_amendment_names_the_venue_s_order_and_passes_a_stop(rig):
+    order = rig.send(quantity=10)
+    rig.answer(A, order, venue_order_id=77)
+    rig.kill[control.OPERATOR] = control.HALT
+    rig.hold[control.HOLD] = control.RECONCILING
+    drain(rig.to_venue)
+    amend = rig.send(m.AMEND, target_id=order, quantity=6)
+    (sent,) = drain(rig.to_venue)
+    assert (sent["kind"], sent["order_id"], sent["venue_order_id"], sent["quantity"]) == (m.AMEND, amend, 77, 6)
+    assert b'"order.amend.keepPriority"' in bytes(rig.context.text)
+    assert b'"orderId":77' in bytes(rig.context.text)
+    assert rig.state(order) == "cancel_sent"
+    assert np.frombuffer(rig.journaled()[-1][1], m.ORDER)["venue_order_id"][0] == 77
+    cancel = rig.send(m.CANCEL, target_id=order)
+    (sent,) = drain(rig.to_venue)
+    assert (sent["order_id"], sent["venue_order_id"]) == (cancel, 77)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"quantity": 10}, "second_line"),
+        ({"quantity": 0}, "second_line"),
+        ({"quantity": -2}, "second_line"),
+        ({"target_id": 99}, "unknown_order"),
+        ({"instrument": 5}, "unknown_order"),
+        ({"kind": m.CANCEL_ALL, "instrument": 5}, "second_line"),
+        ({"kind": m.CANCEL_ALL, "instrument": -1}, "second_line"),
+    ],
+)
+def test_the_second_line_of_amendments_and_cancel_all(rig, change, reason):
+    order = rig.send(quantity=10)
+    rig.sent()
+    request = rig.send(**({"kind": m.AMEND, "target_id": order, "quantity": 6} | change))
+    (report,) = drain(rig.reports)
+    assert (report["kind"], report["order_id"], m.REASONS[report["reason"]]) == (m.DENIED, request, reason)
+    assert not report["flags"] & m.FINAL
+    assert (rig.state(order), rig.taken(), rig.sent()) == ("sent", 1, [])
+
+
+def test_a_cancel_all_awaits_every_order_of_its_instrument():
+    rig = GatewayRig(instruments=instruments_of(2), limits={"SYM0": LIMITS["SYM0"], "SYM1": LIMITS["SYM0"]})
+    first, second, other = rig.send(), rig.send(), rig.send(instrument=1)
+    rig.answer(A, first, venue_order_id=7)
+    rig.sent()
+    rig.later(500)
+    request = rig.send(m.CANCEL_ALL, price=0, quantity=0, side=0, order_type=0, time_in_force=0)
+    assert rig.sent() == [(m.CANCEL_ALL, request, 0)]
+    assert b'"openOrders.cancelAll"' in bytes(rig.context.text)
+    later = rig.send()
+    assert [rig.state(one) for one in (first, second, other, later)] == ["cancel_sent", "cancel_sent", "sent", "sent"]
+    rig.answer(C, first, first)
+    rig.answer(A, other, venue_order_id=8)
+    rig.answer(A, later, venue_order_id=9)
+    rig.sent()
+    rig.later(1001)
+    rig.step()
+    assert rig.sent() == [(m.QUERY, second, second)]
+    rig.answer(A, second, venue_order_id=10)
+    assert rig.state(second) == "accepted"
+    assert rig.said() == [(A, first), (C, first), (A, other), (A, later), (m.UNKNOWN, second), (A, second)]
 
 
 def test_an_id_is_used_once(rig):
@@ -184,7 +265,7 @@ def test_a_hold_stops_new_orders_on_their_way(rig):
     rig.hold[control.HOLD] = control.STAGE_DOWN
     denied = rig.send()
     reducing = rig.send(flags=m.REDUCING)
-    cancel = rig.send(m.CANCEL, target_id=order)
+    cancel = rig.send(m.CANCEL_ALL, target_id=order)
     assert [order_id for _, order_id, _ in rig.sent()] == [order, reducing, cancel]
     assert rig.said() == [(m.DENIED, denied)]
     rig.hold[control.HOLD] = 0
@@ -269,20 +350,28 @@ def test_every_order_ends_and_every_fill_is_told_once(seed):
     pair = Pair(order_us=3, report_us=2)
     desk, venue = pair.gateway, pair.venue
     ids = []
-    for _ in range(250):
+    for _ in range(300):
         venue.now += chance.randrange(4_000)
         pair.until(venue.now)
         desk.now = venue.now
-        action = chance.randrange(7)
+        action = chance.randrange(10)
         side = chance.choice((m.BUY, m.SELL))
         if action <= 2 and desk.taken() < 30:
             fields = {"order_type": chance.choice((1, 3)), "time_in_force": chance.choice((1, 1, 2, 3))}
+            fields["self_trade"] = chance.randrange(7)
             ids.append(desk.send(m.NEW, side, 1000 + 10 * chance.randrange(-3, 5), 2 * chance.randrange(9), **fields))
         elif action == 3 and ids:
             desk.send(m.CANCEL, target_id=chance.choice(ids))
         elif action == 4 and ids and desk.taken() < 30:
             ids.append(desk.send(m.REPLACE, side, 1000 + 10 * chance.randrange(-3, 5), 4, target_id=chance.choice(ids)))
-        elif action == 5:
+        elif action == 5 and ids:
+            desk.send(m.AMEND, target_id=chance.choice(ids), quantity=2 * chance.randrange(1, 8))
+        elif action == 6 and desk.taken() < 30:
+            fields = {"order_type": chance.choice((4, 6)), "stop_price": 1000 + 10 * chance.randrange(-3, 5)}
+            ids.append(desk.send(m.NEW, side, 0, 2 * chance.randrange(1, 9), **fields, self_trade=chance.randrange(7)))
+        elif action == 7 and chance.random() < 0.1:
+            desk.send(m.CANCEL_ALL)
+        elif action == 8:
             venue.trade(1000 + 10 * chance.randrange(-2, 4), chance.randrange(1, 40), side)
         else:
             venue.diff(bids=[(1000, chance.randrange(30))], asks=[(1010, chance.randrange(30))])
@@ -295,7 +384,7 @@ def test_every_order_ends_and_every_fill_is_told_once(seed):
     ends: dict[int, int] = {}
     filled: dict[int, int] = {}
     for one in pair.told:
-        order = int(one["target_id"] if one["kind"] in (C, RP) else one["order_id"])
+        order = int(one["target_id"] if one["kind"] in (C, RP, m.AMENDED) else one["order_id"])
         if one["kind"] == F:
             filled[order] = filled.get(order, 0) + int(one["last_quantity"])
         if one["kind"] == RP or one["flags"] & m.FINAL:

@@ -128,6 +128,163 @@ def test_replace_whose_order_is_refused(rig):
     assert rig.taken() == 0
 
 
+def amended(rig):
+    """Amend an accepted order from 10 to 6; the ids of both."""
+    order = rig.send(quantity=10)
+    rig.answer(A, order, venue_order_id=3, quantity=10)
+    amend = rig.send(m.AMEND, target_id=order, quantity=6)
+    drain(rig.reports)
+    return order, amend
+
+
+def test_an_amendment_is_told_once_however_often_the_venue_says_it(rig):
+    for first in ("answer", "event"):
+        order, amend = amended(rig)
+        for named in (amend, order) if first == "answer" else (order, amend):
+            rig.answer(m.AMENDED, named, order, venue_order_id=3, quantity=6, reason=m.REASON["by_request"])
+        (report,) = drain(rig.reports)
+        assert (report["order_id"], report["target_id"], report["kind"]) == (amend, order, m.AMENDED), first
+        assert (report["quantity"], report["leaves"], report["flags"] & m.FINAL) == (6, 6, 0)
+        assert rig.state(order) == "accepted"
+        rig.answer(F, order, last_quantity=6)
+        (report,) = drain(rig.reports)
+        assert (report["leaves"], bool(report["flags"] & m.FINAL)) == (0, True)
+    assert not rig.context.illegal.any()
+
+
+def test_a_refused_amendment_leaves_the_order_as_it_was(rig):
+    order, amend = amended(rig)
+    rig.answer(m.AMEND_REJECTED, amend, order, reason=m.REASON["venue"])
+    (report,) = drain(rig.reports)
+    assert (report["kind"], report["order_id"], report["quantity"]) == (m.AMEND_REJECTED, amend, 10)
+    assert rig.state(order) == "accepted"
+    rig.answer(C, rig.send(m.CANCEL, target_id=order), order)
+    rig.answer(m.AMEND_REJECTED, amend, order)  # late: of an order that is over
+    report = drain(rig.reports)[-1]
+    assert (report["slot"], report["target_id"]) == (-1, order)
+
+
+def test_a_refused_amendment_may_be_named_by_its_order(rig):
+    order, amend = amended(rig)
+    rig.answer(m.AMEND_REJECTED, order, order, reason=m.REASON["venue"])
+    (report,) = drain(rig.reports)
+    assert (report["kind"], report["order_id"], report["target_id"]) == (m.AMEND_REJECTED, amend, order)
+    assert rig.state(order) == "accepted"
+
+
+def test_an_amendment_to_what_is_filled_already_ends_the_order(rig):
+    order, amend = amended(rig)
+    rig.answer(F, order, last_quantity=6)
+    rig.answer(m.AMENDED, amend, order, quantity=6)
+    rig.answer(E, order, order)  # the venue's event of the same
+    fill, report = drain(rig.reports)
+    assert not fill["flags"] & m.FINAL
+    assert (report["kind"], report["leaves"], bool(report["flags"] & m.FINAL)) == (m.AMENDED, 0, True)
+    assert (rig.state(order), rig.taken()) == ("filled", 0)
+
+
+@pytest.mark.parametrize("quantity", [6, 10])
+def test_an_unanswered_amendment_is_resolved_by_where_the_order_stands(rig, quantity):
+    order, amend = amended(rig)
+    rig.later(1001)
+    rig.step()
+    assert rig.state(order) == "unknown"
+    assert rig.sent()[-1] == (m.QUERY, order, order)
+    rig.answer(A, order, venue_order_id=3, quantity=quantity)
+    _, report = drain(rig.reports)
+    assert rig.state(order) == "accepted"
+    if quantity == 6:
+        assert (report["kind"], report["order_id"], report["target_id"]) == (m.AMENDED, amend, order)
+    else:
+        assert (report["kind"], report["order_id"]) == (A, order)
+    assert (report["quantity"], report["leaves"]) == (quantity, quantity)
+
+
+def test_an_unheard_amendment_of_an_order_that_was_filled_since(rig):
+    order, _ = amended(rig)
+    rig.answer(F, order, last_quantity=6)
+    rig.later(1001)
+    rig.step()
+    rig.answer(A, order, venue_order_id=3, quantity=6, filled=6)  # where it stands: nothing is left of six
+    report = drain(rig.reports)[-1]
+    assert (report["kind"], report["leaves"], bool(report["flags"] & m.FINAL)) == (m.AMENDED, 0, True)
+    assert rig.taken() == 0
+
+
+@pytest.mark.parametrize("pending", [None, m.CANCEL, m.AMEND])
+def test_self_trade_prevention_takes_a_part_and_answers_nothing(rig, pending):
+    order = rig.send(quantity=10)
+    rig.answer(A, order, venue_order_id=3)
+    request = rig.send(pending, target_id=order, quantity=6) if pending else 0
+    drain(rig.reports)
+    for _ in range(2):
+        rig.answer(m.AMENDED, order, order, venue_order_id=3, quantity=6, reason=m.REASON["self_trade"])
+    (report,) = drain(rig.reports)
+    assert (report["kind"], report["order_id"], report["leaves"]) == (m.AMENDED, order, 6)
+    assert rig.state(order) == ("cancel_sent" if pending else "accepted")
+    if pending == m.AMEND:
+        rig.answer(m.AMEND_REJECTED, request, order)
+    rig.answer(F, order, last_quantity=6)
+    assert rig.taken() == 0
+
+
+def test_the_answer_to_an_earlier_request_does_not_end_the_wait_for_a_later_one(rig):
+    order, amend = amended(rig)
+    cancel = rig.send(m.CANCEL, target_id=order)
+    rig.answer(m.AMENDED, amend, order, venue_order_id=3, quantity=6)
+    assert rig.state(order) == "cancel_sent"
+    other, amend = amended(rig)
+    rig.send(m.CANCEL, target_id=other)
+    rig.answer(m.AMEND_REJECTED, amend, other)
+    assert rig.state(other) == "cancel_sent"
+    rig.answer(C, cancel, order)
+    rig.sent()
+    rig.later(1001)
+    rig.step()
+    assert rig.sent() == [(m.QUERY, other, other)]
+
+
+def test_a_late_acceptance_does_not_undo_an_amendment(rig):
+    order = rig.send(quantity=10)
+    amend = rig.send(m.AMEND, target_id=order, quantity=6)
+    rig.answer(m.AMENDED, amend, order, venue_order_id=3, quantity=6)
+    rig.answer(A, order, venue_order_id=3, quantity=10)
+    assert [int(one["leaves"]) for one in drain(rig.reports)] == [6, 6]
+    assert rig.pool.slots["quantity"][0] == 6
+
+
+def test_a_refused_cancel_all_restores_every_order(rig):
+    first, second = rig.send(), rig.send()
+    rig.answer(A, first, venue_order_id=3)
+    rig.answer(A, second, venue_order_id=4)
+    request = rig.send(m.CANCEL_ALL)
+    third = rig.send(m.NEW)
+    rig.answer(CR, request, 0, reason=m.REASON["disconnected"])
+    assert [rig.state(one) for one in (first, second, third)] == ["accepted", "accepted", "sent"]
+    report = drain(rig.reports)[-1]
+    assert (report["kind"], report["order_id"], report["target_id"], report["slot"]) == (CR, request, 0, -1)
+    assert not rig.context.illegal.any()
+
+
+def test_orders_are_asked_about_where_a_cancel_all_finds_none(rig):
+    order = rig.send()
+    rig.answer(A, order, venue_order_id=3)
+    rig.answer(CR, rig.send(m.CANCEL_ALL), 0, reason=m.REASON["unknown_order"])
+    assert rig.state(order) == "cancel_sent"
+    rig.sent()
+    rig.later(1001)
+    rig.step()
+    assert rig.sent() == [(m.QUERY, order, order)]
+
+
+def test_amended_of_an_order_that_is_over_is_not_passed_on(rig):
+    order, amend = amended(rig)
+    rig.answer(C, order, order)
+    rig.answer(m.AMENDED, amend, order, quantity=6)
+    assert rig.said() == [(C, order)]
+    assert rig.context.words[gateway_state.UNMATCHED] == 1
+
+
 def test_illegal_reports_are_counted_and_not_passed_on(rig):
     order = rig.send()
     rig.answer(A, order, venue_order_id=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import re
@@ -258,5 +259,15 @@ def test_digest_ignores_stamps_and_slots():
     for name in ("wire_ns", "risk_ns", "slot", "generation", "sequence"):
         orders[name] = 9
     assert journal_file.digest_orders(orders) == digest
-    orders["price"][3] += 1
-    assert journal_file.digest_orders(orders) != digest
+    for name in ("price", "stop_price", "self_trade"):
+        before = orders.copy()
+        orders[name][3] += 1
+        assert journal_file.digest_orders(orders) != digest
+        orders = before
+
+
+def test_the_digest_of_orders_without_stops_is_what_it_was_before_there_were_any():
+    orders = orders_of(8, 5)
+    orders["stop_price"] = orders["self_trade"] = 0
+    table = np.stack([orders[name].astype("<i8") for name in journal_file.DIGEST_FIELDS], axis=1)
+    assert journal_file.digest_orders(orders) == hashlib.sha256(table.tobytes()).hexdigest()

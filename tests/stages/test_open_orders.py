@@ -28,8 +28,10 @@ def compare(book, rows, totals, twin):
         bound = sum(-(-order["value"] * order["leaves"] // order["quantity"]) for order in ours)
         assert totals[i]["open_value"] == bound
     assert slab.used(book.slab) == book.ids.size[0] == len(twin)
-    for order_id in twin:
-        assert book.slab.slots[open_orders.find(book, order_id)]["order_id"] == order_id
+    for order_id, order in twin.items():
+        at = open_orders.find(book, order_id)
+        assert book.slab.slots[at]["order_id"] == order_id
+        assert open_orders.size_now(book, at) == order["size"]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -51,9 +53,15 @@ def test_against_a_dictionary(seed):
             assert (entered == open_orders.NONE) == (len(twin) == ROOM), seed
             if entered != open_orders.NONE:
                 twin[next_id] = {"i": i, "side": side, "price": price, "quantity": quantity, "value": value}
-                twin[next_id]["leaves"] = quantity
+                twin[next_id]["leaves"] = twin[next_id]["size"] = quantity
             next_id += 1
-        elif act < 0.75 and twin:
+        elif act < 0.6 and twin:
+            one, quantity = twin[order_id], pick.randint(0, 1_200)
+            open_orders.lower(book, rows, totals, at, quantity)
+            cut = max(0, min(one["size"] - quantity, one["leaves"]))
+            one["size"] -= cut
+            one["leaves"] -= cut
+        elif act < 0.8 and twin:
             quantity = pick.randint(1, 1_200)
             open_orders.fill(book, rows, totals, at, quantity)
             twin[order_id]["leaves"] -= min(quantity, twin[order_id]["leaves"])

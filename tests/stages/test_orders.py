@@ -21,6 +21,7 @@ FOLLOWS = {
     **{(state, "send_cancel"): "cancel_sent" for state in LIVE},
     **{(state, "refuse_cancel"): "open" for state in ("accepted", "partly_filled", "cancel_sent")},
     **{(state, "accept"): "open" for state in LIVE},
+    **{(state, "amend"): "open" for state in LIVE},
     ("new", "send"): "sent",
     ("sent", "accept"): "accepted",
     ("accepted", "accept"): "accepted",

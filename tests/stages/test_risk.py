@@ -17,7 +17,7 @@ from shrivenq.shm.kernel import COMPILED
 from shrivenq.stages import control, risk, stage
 from shrivenq.stages import messages as m
 from tests.stages.risk_desk import MS, OTHER, PERPETUAL, SPOT, Desk, armed_desk, hold_position, make_config
-from tests.stages.risk_twin import Twin
+from tests.stages.risk_twin import STOPS, Twin
 
 TIGHT = {"repeated_execution_max": 12, "daily_loss_max": "300", "open_orders_max": 8}
 TIGHT_PERPETUAL = {
@@ -84,9 +84,12 @@ class Walk:
             about = {"order_id": order_id} | {
                 key: int(order[key]) for key in ("instrument", "side", "price", "quantity")
             }
-            kind = pick.choice((m.ACCEPTED, m.ACCEPTED, m.FILL, m.FILL, m.CANCELLED, m.REJECTED, m.EXPIRED, m.UNKNOWN))
+            kinds = (m.ACCEPTED, m.FILL, m.FILL, m.CANCELLED, m.REJECTED, m.EXPIRED, m.UNKNOWN, m.AMENDED)
+            kind = pick.choice(kinds)
             if kind == m.FILL:
                 self.fill(order_id, about)
+            elif kind == m.AMENDED:
+                self.amend(order_id, about)
             elif kind == m.CANCELLED:
                 self.end(order_id)
                 about |= {"order_id": self.desk.next_id + 10**6, "target_id": order_id}
@@ -98,6 +101,18 @@ class Walk:
                 self.report(**about, kind=kind)
         if self.past_fills and pick.random() < 0.05:
             self.report(**(pick.choice(self.past_fills) | {"time_ns": self.desk.now, "flags": 0}))
+
+    def amend(self, order_id, about):
+        """Tell of a smaller quantity, now and then of one that leaves nothing, or that is no smaller."""
+        order = self.twin.open[order_id]
+        filled = order["size"] - order["leaves"]
+        quantity = self.random.choice((filled, order["size"], self.random.randint(filled, order["size"])))
+        about |= {"target_id": order_id, "quantity": quantity}
+        if self.random.random() < 0.5:
+            about["order_id"] = self.desk.next_id + 10**6
+        if quantity == filled:
+            self.end(order_id)
+        self.report(**about, kind=m.AMENDED, flags=m.FINAL if quantity == filled else 0)
 
     def fill(self, order_id, about):
         leaves = self.twin.open[order_id]["leaves"]
@@ -155,14 +170,27 @@ class Walk:
             "side": side,
             "order_type": pick.choice((m.LIMIT, m.LIMIT, m.LIMIT, m.LIMIT_MAKER)),
             "time_in_force": m.GTC,
+            "stop_price": 0,
+            "self_trade": pick.choice((0, 0, 0, m.STP_NONE, m.EXPIRE_TAKER, m.TRANSFER)),
         }
         self.desk.next_id += 1
         if pick.random() < 0.1:
             made |= {"order_type": m.MARKET, "price": 0}
+        elif pick.random() < 0.1:
+            made |= {"order_type": pick.choice(STOPS), "self_trade": pick.choice((0, 2, 3, 4, 5, 6))}
+            made["stop_price"] = self.price[i] + side * SPREAD[i] * pick.choice((-9, -3, 1, 5, 20, 400))
+            if made["order_type"] in (m.STOP_LOSS, m.TAKE_PROFIT):
+                made["price"] = 0
         if pick.random() < 0.3 and self.twin.open:
-            made["kind"] = pick.choice((m.CANCEL, m.CANCEL, m.REPLACE))
+            made["kind"] = pick.choice((m.CANCEL, m.CANCEL, m.REPLACE, m.AMEND))
             made["target_id"] = pick.choice(sorted(self.twin.open))
-            made["instrument"] = self.twin.open[made["target_id"]]["instrument"]
+            target = self.twin.open[made["target_id"]]
+            made["instrument"] = target["instrument"]
+            if made["kind"] == m.AMEND and pick.random() < 0.8:
+                step = int(self.desk.instruments[target["instrument"]]["step"])
+                made["quantity"] = pick.randint(0, target["size"] // step) * step
+        elif pick.random() < 0.02:
+            made["kind"] = m.CANCEL_ALL
         if pick.random() < 0.03:
             key = pick.choice(list(made))
             made[key] = pick.choice((0, -1, 1, 2, 3, 4, 127, made[key] + 1 if made[key] < 100 else made[key] - 1))
@@ -209,7 +237,8 @@ class Walk:
                 continue
             assert found["kind"] == made["kind"]
             assert bool(found["flags"] & m.REDUCING) == reducing
-            if made["kind"] != m.CANCEL:
+            if made["kind"] in (m.NEW, m.REPLACE):
+                assert (found["stop_price"], found["self_trade"]) == (made["stop_price"], made["self_trade"])
                 self.orders[order_id] = found
         assert next(ours, None) is None
         assert next(denied, None) is None

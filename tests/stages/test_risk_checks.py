@@ -122,7 +122,24 @@ def test_identity(order_id, target_id, time_ns, named, good):
         ({"side": 2}, False),
         ({"side": -128}, False),
         ({"order_type": 0}, False),
-        ({"order_type": 4}, False),
+        ({"order_type": m.STOP_LOSS}, False),
+        ({"order_type": m.STOP_LOSS, "price": 0}, False),
+        ({"order_type": m.STOP_LOSS, "price": 0, "stop_price": 1}, True),
+        ({"order_type": m.STOP_LOSS, "price": 1, "stop_price": 1}, False),
+        ({"order_type": m.TAKE_PROFIT, "price": 0, "stop_price": MAX - 1}, True),
+        ({"order_type": m.TAKE_PROFIT, "price": 0, "stop_price": MAX}, False),
+        ({"order_type": m.STOP_LOSS_LIMIT, "stop_price": 1}, True),
+        ({"order_type": m.STOP_LOSS_LIMIT, "stop_price": 1, "price": 0}, False),
+        ({"order_type": m.TAKE_PROFIT_LIMIT, "stop_price": 1, "time_in_force": m.FOK}, True),
+        ({"order_type": m.TAKE_PROFIT_LIMIT, "stop_price": -1}, False),
+        ({"order_type": 8, "stop_price": 1}, False),
+        ({"stop_price": 1}, False),
+        ({"stop_price": -1}, False),
+        ({"order_type": m.MARKET, "price": 0, "stop_price": 1}, False),
+        ({"self_trade": m.STP_NONE}, True),
+        ({"self_trade": m.TRANSFER}, True),
+        ({"self_trade": 7}, False),
+        ({"self_trade": -1}, False),
         ({"order_type": m.MARKET}, False),
         ({"order_type": m.MARKET, "price": 0}, True),
         ({"order_type": m.LIMIT_MAKER}, True),
@@ -141,7 +158,8 @@ def test_identity(order_id, target_id, time_ns, named, good):
     ],
 )
 def test_well_formed(change, good):
-    fields = {"side": m.BUY, "order_type": m.LIMIT, "time_in_force": m.GTC, "price": 1, "quantity": 1} | change
+    fields = {"side": m.BUY, "order_type": m.LIMIT, "time_in_force": m.GTC, "price": 1, "quantity": 1}
+    fields |= {"stop_price": 0, "self_trade": 0} | change
     assert name(c.well_formed(*fields.values())) == ("none" if good else "malformed")
 
 
@@ -161,38 +179,68 @@ def test_well_formed(change, good):
     ],
 )
 def test_filters(price, quantity, expected):
-    assert name(c.filters(INSTRUMENTS, SPOT, m.LIMIT, price, quantity)) == expected
+    assert name(c.filters(INSTRUMENTS, SPOT, m.LIMIT, price, quantity, 0)) == expected
 
 
 def test_filters_of_market_orders_look_at_quantity_alone():
-    assert name(c.filters(INSTRUMENTS, SPOT, m.MARKET, 0, 1_000)) == "none"
-    assert name(c.filters(INSTRUMENTS, SPOT, m.MARKET, 0, 1_050)) == "step_size"
+    assert name(c.filters(INSTRUMENTS, SPOT, m.MARKET, 0, 1_000, 0)) == "none"
+    assert name(c.filters(INSTRUMENTS, SPOT, m.MARKET, 0, 1_050, 0)) == "step_size"
+
+
+def test_filters_look_at_a_stop_price_too():
+    for order_type, price in ((m.STOP_LOSS, 0), (m.TAKE_PROFIT_LIMIT, 20)):
+        for stop_price, expected in ((10, "none"), (9, "price_range"), (1_000_010, "price_range"), (15, "tick_size")):
+            assert name(c.filters(INSTRUMENTS, SPOT, order_type, price, 1_000, stop_price)) == expected
+    assert name(c.filters(INSTRUMENTS, SPOT, m.STOP_LOSS_LIMIT, 15, 1_000, 20)) == "tick_size"
+    assert name(c.filters(INSTRUMENTS, SPOT, m.STOP_LOSS, 0, 1_050, 20)) == "step_size"
+
+
+def test_the_limit_of_a_stop_order_is_compared_with_its_stop_price(rows):
+    rows["collar"] = 1_000_000  # 1 %
+    for price, expected in ((29_700, "none"), (29_699, "price_collar"), (30_300, "none"), (30_301, "price_collar")):
+        assert name(c.price_collar(rows, SPOT, m.STOP_LOSS_LIMIT, price, 30_000)) == expected
+    assert name(c.price_collar(rows, SPOT, m.STOP_LOSS_LIMIT, 50_000, 30_000)) == "price_collar"
+    assert name(c.price_collar(rows, SPOT, m.TAKE_PROFIT, 0, 30_000)) == "none"
+    rows["touch_valid"] = 0
+    assert name(c.price_collar(rows, SPOT, m.TAKE_PROFIT, 0, 30_000)) == "no_touch"
+
+
+def test_a_stop_without_a_limit_is_valued_where_it_is_worth_more(rows):
+    rows["collar"] = 1_000_000  # 1 %
+    for order_type in (m.STOP_LOSS, m.TAKE_PROFIT):
+        assert c.valuation_price(rows, INSTRUMENTS, 0, order_type, 0, 60_000) == 60_600
+        assert c.valuation_price(rows, INSTRUMENTS, 0, order_type, 0, 40_000) == 50_511
+        assert c.valuation_price(rows, INSTRUMENTS, 1, order_type, 0, 40_000) == 39_600
+        assert c.valuation_price(rows, INSTRUMENTS, 1, order_type, 0, 60_000) == 49_500
+        assert c.valuation_price(rows, INSTRUMENTS, 0, order_type + 1, 123, 60_000) == 123
+    rows["collar"] = MAX - 1
+    assert c.valuation_price(rows, INSTRUMENTS, 0, m.STOP_LOSS, 0, MAX - 1) == OVERFLOW
 
 
 @pytest.mark.parametrize(("price", "good"), [(49_500, True), (49_499, False), (50_510, True), (50_511, False)])
 def test_price_collar(rows, price, good):
     rows["collar"] = 1_000_000  # 1 %: from 49,500 to 50,510.1
-    assert name(c.price_collar(rows, SPOT, m.LIMIT, price)) == ("none" if good else "price_collar")
+    assert name(c.price_collar(rows, SPOT, m.LIMIT, price, 0)) == ("none" if good else "price_collar")
 
 
 def test_price_collar_without_a_touch_or_beyond_it(rows):
     rows["collar"] = 2 * c.COLLAR_UNIT
-    assert name(c.price_collar(rows, SPOT, m.LIMIT, 1)) == "none"
-    assert name(c.price_collar(rows, SPOT, m.LIMIT, 150_030)) == "none"
-    assert name(c.price_collar(rows, SPOT, m.LIMIT, 150_031)) == "price_collar"
-    assert name(c.price_collar(rows, SPOT, m.MARKET, 0)) == "none"
+    assert name(c.price_collar(rows, SPOT, m.LIMIT, 1, 0)) == "none"
+    assert name(c.price_collar(rows, SPOT, m.LIMIT, 150_030, 0)) == "none"
+    assert name(c.price_collar(rows, SPOT, m.LIMIT, 150_031, 0)) == "price_collar"
+    assert name(c.price_collar(rows, SPOT, m.MARKET, 0, 0)) == "none"
     rows["touch_valid"] = 0
-    assert name(c.price_collar(rows, SPOT, m.LIMIT, 50_000)) == "no_touch"
-    assert name(c.price_collar(rows, SPOT, m.MARKET, 0)) == "no_touch"
+    assert name(c.price_collar(rows, SPOT, m.LIMIT, 50_000, 0)) == "no_touch"
+    assert name(c.price_collar(rows, SPOT, m.MARKET, 0, 0)) == "no_touch"
 
 
 def test_valuation_price(rows):
     rows["collar"] = 1_000_000
-    assert c.valuation_price(rows, INSTRUMENTS, 0, m.LIMIT, 123) == 123
-    assert c.valuation_price(rows, INSTRUMENTS, 0, m.MARKET, 0) == 50_511
-    assert c.valuation_price(rows, INSTRUMENTS, 1, m.MARKET, 0) == 49_500
+    assert c.valuation_price(rows, INSTRUMENTS, 0, m.LIMIT, 123, 0) == 123
+    assert c.valuation_price(rows, INSTRUMENTS, 0, m.MARKET, 0, 0) == 50_511
+    assert c.valuation_price(rows, INSTRUMENTS, 1, m.MARKET, 0, 0) == 49_500
     rows["collar"] = c.COLLAR_UNIT
-    assert c.valuation_price(rows, INSTRUMENTS, 1, m.MARKET, 0) == 0
+    assert c.valuation_price(rows, INSTRUMENTS, 1, m.MARKET, 0, 0) == 0
 
 
 @pytest.mark.parametrize(
@@ -320,13 +368,24 @@ def test_streaks(rows):
 
 def test_self_trade(rows):
     for side in (m.BUY, m.SELL):
-        assert name(c.self_trade(rows, SPOT, side, m.MARKET, 0)) == "none"
-        assert name(c.self_trade(rows, SPOT, side, m.LIMIT, 50_000)) == "none"
+        assert name(c.self_trade(rows, SPOT, side, m.MARKET, 0, 0)) == "none"
+        assert name(c.self_trade(rows, SPOT, side, m.LIMIT, 50_000, 0)) == "none"
     rows["best_buy"], rows["best_sell"] = 100, 110
     expected = {(m.BUY, 109): "none", (m.BUY, 110): "self_trade", (m.SELL, 101): "none", (m.SELL, 100): "self_trade"}
-    assert {given: name(c.self_trade(rows, SPOT, given[0], m.LIMIT, given[1])) for given in expected} == expected
-    assert name(c.self_trade(rows, SPOT, m.BUY, m.MARKET, 0)) == "self_trade"
-    assert name(c.self_trade(rows, SPOT, m.SELL, m.MARKET, 0)) == "self_trade"
+    for (side, price), reason in expected.items():
+        assert name(c.self_trade(rows, SPOT, side, m.LIMIT, price, m.STP_NONE)) == reason
+    assert name(c.self_trade(rows, SPOT, m.BUY, m.MARKET, 0, 0)) == "self_trade"
+    assert name(c.self_trade(rows, SPOT, m.SELL, m.MARKET, 0, 0)) == "self_trade"
+
+
+def test_an_order_that_has_the_venue_prevent_self_trades_may_meet_our_own(rows):
+    rows["best_buy"], rows["best_sell"] = 100, 110
+    for mode, expected in ((0, "self_trade"), (m.STP_NONE, "self_trade"), (m.EXPIRE_TAKER, "none"), (6, "none")):
+        assert name(c.self_trade(rows, SPOT, m.BUY, m.LIMIT, 110, mode)) == expected
+    rows["best_buy"], rows["best_sell"] = 0, MAX
+    for order_type in (m.STOP_LOSS, m.STOP_LOSS_LIMIT, m.TAKE_PROFIT, m.TAKE_PROFIT_LIMIT):
+        assert name(c.self_trade(rows, SPOT, m.BUY, order_type, 50, m.STP_NONE)) == "self_trade"
+        assert name(c.self_trade(rows, SPOT, m.BUY, order_type, 50, m.EXPIRE_MAKER)) == "none"
 
 
 def test_repeated_cause():

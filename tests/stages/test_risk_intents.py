@@ -10,7 +10,9 @@ import pytest
 from shrivenq.shm import pool, ring
 from shrivenq.stages import control, stage
 from shrivenq.stages import messages as m
-from tests.stages.risk_desk import MS, NOON, OTHER, SPOT, Desk, armed_desk, hold_position
+from tests.stages.risk_desk import MS, NOON, OTHER, SPOT, USD, Desk, armed_desk, hold_position
+
+CLEARED = ("target_id", "price", "quantity", "side", "order_type", "time_in_force", "stop_price", "self_trade")
 
 
 def throw_rubbish(seed, count):
@@ -27,13 +29,15 @@ def throw_rubbish(seed, count):
         end.slots[at]["sequence"] = sequence
         repairs = {
             "instrument": pick.integers(-2, 5),
-            "kind": pick.integers(0, 6),
+            "kind": pick.integers(0, 9),
             "time_ns": desk.now + pick.integers(-3, 1),
             "price": pick.integers(4_900, 5_100) * 10,
             "quantity": pick.integers(20, 1_000) * 1_000,
             "side": pick.choice((-1, 1)),
             "order_type": m.LIMIT,
             "time_in_force": m.GTC,
+            "stop_price": 0,
+            "self_trade": pick.integers(0, 7),
         }
         for key, value in repairs.items():
             if pick.random() < 0.9:
@@ -46,11 +50,14 @@ def throw_rubbish(seed, count):
         assert len(orders) + len(feedback) == 1, seed
         if orders:
             admitted += 1
-            assert given["kind"] in (m.NEW, m.REPLACE, m.CANCEL), seed
+            assert given["kind"] in (m.NEW, m.REPLACE, m.CANCEL, m.CANCEL_ALL), seed
             assert 0 <= given["instrument"] < 3, seed
             for key in ("instrument", "kind", "order_id"):
                 assert orders[0][key] == given[key], seed
             assert orders[0]["flags"] & m.FORCED == 0, seed
+            if given["kind"] == m.CANCEL_ALL:
+                assert not any(orders[0][key] for key in CLEARED), seed
+                continue
             desk.report(orders[0], m.EXPIRED, flags=m.FINAL)
             desk.read("feedback")
             desk.now += MS
@@ -130,6 +137,72 @@ def test_a_replace_binds_both_until_it_is_resolved():
     assert desk.ask(kind=m.CANCEL, target_id=new["order_id"], instrument=OTHER) == "unknown_order"
 
 
+def test_an_amendment_releases_when_the_venue_says_so():
+    desk = armed_desk()
+    order = desk.ask(quantity=1_000_000)
+    value = int(desk.context.totals[USD]["open_value"])
+    amend = desk.ask(kind=m.AMEND, target_id=order["order_id"], quantity=400_000, price=7, side=0, order_type=99)
+    assert (amend["kind"], amend["target_id"], amend["quantity"]) == (m.AMEND, order["order_id"], 400_000)
+    assert (amend["slot"], amend["side"], amend["price"]) == (order["slot"], m.BUY, 50_000)
+    assert (desk.context.rows[SPOT]["open_buy"], desk.context.totals[USD]["open_value"]) == (1_000_000, value)
+    about = {"target_id": order["order_id"], "order_id": amend["order_id"]}
+    desk.report(order, m.AMEND_REJECTED, **about)
+    assert desk.context.rows[SPOT]["open_buy"] == 1_000_000
+    desk.fill(order, 50_000, 100_000, 1, final=False)
+    desk.report(order, m.AMENDED, **about, quantity=400_000)
+    assert desk.context.rows[SPOT]["open_buy"] == 300_000
+    assert desk.context.totals[USD]["open_value"] == value * 3 // 10
+    desk.report(order, m.AMENDED, **about, quantity=400_000)  # told twice
+    assert desk.context.rows[SPOT]["open_buy"] == 300_000
+    assert desk.ask(kind=m.AMEND, target_id=order["order_id"], quantity=400_000) == "quantity_range"
+    assert desk.ask(kind=m.AMEND, target_id=order["order_id"], quantity=99_900) == "quantity_range"
+    assert desk.ask(kind=m.AMEND, target_id=order["order_id"], quantity=200_050) == "step_size"
+    assert desk.ask(kind=m.AMEND, target_id=order["order_id"], quantity=-5) == "malformed"
+    assert desk.ask(kind=m.AMEND, target_id=order["order_id"], quantity=200_000, instrument=OTHER) == "unknown_order"
+    assert desk.ask(kind=m.AMEND, target_id=order["order_id"], quantity=100_000)["kind"] == m.AMEND
+    desk.report(order, m.AMENDED, **about, quantity=100_000, flags=m.FINAL)
+    assert (desk.context.rows[SPOT]["open_orders"], desk.context.totals[USD]["open_value"]) == (0, 0)
+    assert [int(one["kind"]) for one in desk.read("feedback")] == [m.AMENDED]
+
+
+def test_a_cancel_all_says_nothing_but_its_instrument():
+    desk = armed_desk()
+    desk.ask()
+    stale = desk.ends["order"][0].slots
+    stale[:] = np.frombuffer(b"\x7f" * stale.nbytes, m.ORDER)  # what lies in a slot from before
+    order = desk.ask(kind=m.CANCEL_ALL, instrument=OTHER, target_id=-5, quantity=-1, side=9)
+    assert (order["kind"], order["instrument"], order["slot"], order["flags"]) == (m.CANCEL_ALL, OTHER, -1, 0)
+    assert not any(order[key] for key in CLEARED)
+    assert desk.ask(kind=m.CANCEL_ALL, instrument=3) == "unknown_instrument"
+
+
+def test_the_reserve_of_the_message_rate_is_for_cancels():
+    desk = armed_desk(message_rate_max=4, cancel_reserve=2)
+    order = desk.ask()
+    assert desk.ask(kind=m.AMEND, target_id=order["order_id"], quantity=500_000)["kind"] == m.AMEND
+    assert desk.ask(kind=m.AMEND, target_id=order["order_id"], quantity=400_000) == "message_rate"
+    assert desk.ask(kind=m.CANCEL_ALL)["kind"] == m.CANCEL_ALL
+    assert desk.ask(kind=m.CANCEL, target_id=order["order_id"])["kind"] == m.CANCEL
+    assert desk.ask(kind=m.CANCEL_ALL) == "message_rate"
+
+
+@pytest.mark.parametrize("order_type", [m.STOP_LOSS, m.STOP_LOSS_LIMIT, m.TAKE_PROFIT, m.TAKE_PROFIT_LIMIT])
+def test_a_stop_order_binds_from_its_admission(order_type):
+    desk = armed_desk()
+    limited = order_type in (m.STOP_LOSS_LIMIT, m.TAKE_PROFIT_LIMIT)
+    fields = {"order_type": order_type, "price": 60_100 if limited else 0, "stop_price": 60_000, "quantity": 100_000}
+    assert desk.ask(**fields, self_trade=m.STP_NONE) == "self_trade"
+    order = desk.ask(**fields, self_trade=m.EXPIRE_MAKER)
+    assert (order["stop_price"], order["self_trade"], order["order_type"]) == (60_000, m.EXPIRE_MAKER, order_type)
+    assert desk.context.rows[SPOT]["open_buy"] == 100_000
+    # 0.1 at 601.00, or at 600.00 and the collar of 1 %
+    assert desk.context.totals[USD]["open_value"] == (60_10000000 if limited else 60_60000000)
+    assert desk.ask(**fields, self_trade=m.EXPIRE_MAKER) == "duplicate"
+    fields |= {"stop_price": 60_010, "price": 60_110 if limited else 0}
+    assert desk.ask(**fields, self_trade=m.EXPIRE_MAKER)["stop_price"] == 60_010
+    assert desk.ask(**(fields | {"stop_price": 60_015}), self_trade=m.EXPIRE_MAKER) == "tick_size"
+
+
 def test_no_slot():
     desk = Desk(pool_count=2)
     desk.touch()
@@ -169,6 +242,8 @@ def test_only_cancels_and_verified_reductions_pass_a_stop(stop, side):
     assert desk.ask(side=-side, quantity=100_000, price=50_000) == reason
     assert desk.ask(side=side, quantity=2_000_100, price=away) == reason
     assert desk.ask(kind=m.CANCEL, target_id=resting["order_id"])["flags"] == 0
+    assert desk.ask(kind=m.AMEND, target_id=resting["order_id"], quantity=50_000)["flags"] == 0
+    assert desk.ask(kind=m.CANCEL_ALL)["flags"] == 0
     assert desk.ask(side=side, quantity=1_500_000, price=away)["flags"] == m.REDUCING
     # The first reduction is still open: together they would go through zero.
     assert desk.ask(side=side, quantity=500_100, price=away) == reason

@@ -46,6 +46,51 @@ def replace_post_only(orders, order_id):
     return strategy.replace(orders, 3, order_id, m.BUY, 901, 34, m.LIMIT_MAKER)
 
 
+@kernel
+def buy_protected(orders, price):
+    return strategy.buy(orders, 2, price, 35, m.LIMIT, m.IOC, m.EXPIRE_TAKER)
+
+
+@kernel
+def sell_protected(orders, price):
+    return strategy.sell(orders, 2, price, 36, self_trade=m.DECREMENT)
+
+
+@kernel
+def replace_a_stop(orders, order_id):
+    return strategy.replace(orders, 3, order_id, m.SELL, 0, 37, m.STOP_LOSS, 880, m.EXPIRE_BOTH)
+
+
+@kernel
+def amend(orders, order_id):
+    return strategy.amend(orders, 3, order_id, 38)
+
+
+@kernel
+def cancel_all(orders, instrument):
+    return strategy.cancel_all(orders, instrument)
+
+
+@kernel
+def stop_at_market(orders, stop_price):
+    return strategy.stop_loss(orders, 1, m.SELL, stop_price, 39)
+
+
+@kernel
+def stop_with_a_limit(orders, stop_price):
+    return strategy.stop_loss(orders, 1, m.BUY, stop_price, 40, 610, m.FOK, m.STP_NONE)
+
+
+@kernel
+def take_profit_at_market(orders, stop_price):
+    return strategy.take_profit(orders, 1, m.BUY, stop_price, 41)
+
+
+@kernel
+def take_profit_with_a_limit(orders, stop_price):
+    return strategy.take_profit(orders, 1, m.SELL, stop_price, 42, price=590)
+
+
 @pytest.fixture
 def desk():
     producer, consumer = private_ring(m.INTENT, 4)
@@ -58,10 +103,11 @@ def desk():
     return Orders(producer, words, np.zeros(4, m.INSTRUMENT)), consumer
 
 
-def fields(kind, instrument, side, price, quantity, order_type, time_in_force, target_id):
+def fields(kind, instrument, side, price, quantity, order_type, time_in_force, target_id, stop_price=0, self_trade=0):
     return {
         "kind": kind, "instrument": instrument, "side": side, "price": price, "quantity": quantity,
         "order_type": order_type, "time_in_force": time_in_force, "target_id": target_id,
+        "stop_price": stop_price, "self_trade": self_trade,
     }  # fmt: skip
 
 
@@ -74,6 +120,19 @@ def fields(kind, instrument, side, price, quantity, order_type, time_in_force, t
         (cancel, 77, fields(m.CANCEL, 3, 0, 0, 0, 0, 0, 77)),
         (replace, 78, fields(m.REPLACE, 3, m.SELL, 900, 33, m.LIMIT, m.GTC, 78)),
         (replace_post_only, 79, fields(m.REPLACE, 3, m.BUY, 901, 34, m.LIMIT_MAKER, m.GTC, 79)),
+        (buy_protected, 503, fields(m.NEW, 2, m.BUY, 503, 35, m.LIMIT, m.IOC, 0, 0, m.EXPIRE_TAKER)),
+        (sell_protected, 504, fields(m.NEW, 2, m.SELL, 504, 36, m.LIMIT, m.GTC, 0, 0, m.DECREMENT)),
+        (replace_a_stop, 80, fields(m.REPLACE, 3, m.SELL, 0, 37, m.STOP_LOSS, m.GTC, 80, 880, m.EXPIRE_BOTH)),
+        (amend, 81, fields(m.AMEND, 3, 0, 0, 38, 0, 0, 81)),
+        (cancel_all, 3, fields(m.CANCEL_ALL, 3, 0, 0, 0, 0, 0, 0)),
+        (stop_at_market, 600, fields(m.NEW, 1, m.SELL, 0, 39, m.STOP_LOSS, m.GTC, 0, 600, m.EXPIRE_MAKER)),
+        (stop_with_a_limit, 601, fields(m.NEW, 1, m.BUY, 610, 40, m.STOP_LOSS_LIMIT, m.FOK, 0, 601, m.STP_NONE)),
+        (take_profit_at_market, 602, fields(m.NEW, 1, m.BUY, 0, 41, m.TAKE_PROFIT, m.GTC, 0, 602, m.EXPIRE_MAKER)),
+        (
+            take_profit_with_a_limit,
+            603,
+            fields(m.NEW, 1, m.SELL, 590, 42, m.TAKE_PROFIT_LIMIT, m.GTC, 0, 603, m.EXPIRE_MAKER),
+        ),
     ],
 )
 def test_every_field_of_a_request(desk, call, argument, expected):
@@ -81,7 +140,7 @@ def test_every_field_of_a_request(desk, call, argument, expected):
     assert call(orders, argument) == FIRST
     assert ring.available(consumer) == 0, "requests are committed by the stage, once a message"
     row = orders.intents.slots[0]
-    expected = {"sequence": 0, "flags": 0, "order_id": FIRST, "stop_price": 0, "self_trade": 0, **TRACE, **expected}
+    expected = {"sequence": 0, "flags": 0, "order_id": FIRST, **TRACE, **expected}
     assert {name: int(row[name]) for name in expected} == expected
     # The one field left is the stage's own stamp.
     assert set(m.INTENT.names) - set(expected) == {"signal_ns"}

@@ -205,3 +205,66 @@ def test_rows_are_used_again_and_the_oldest_are_forgotten(rig):
     rig.send(m.QUERY, target_id=later[-1], order_id=later[-1])
     rig.send(m.QUERY, target_id=first, order_id=first)
     assert [one[0] for one in rig.said()] == [m.ABSENT, E, A]
+
+
+def test_an_amended_order_keeps_its_place_in_the_queue(rig):
+    first, second = rig.buy(1000, 10), rig.buy(1000, 10)
+    rig.settle()
+    rig.trade(1000, 8, m.SELL)  # of the ten in front
+    amend = rig.send(m.AMEND, target_id=first, quantity=4)
+    (report,) = rig.settle()
+    assert (report["kind"], report["order_id"], report["target_id"]) == (m.AMENDED, amend, first)
+    assert (report["quantity"], report["leaves"], report["price"], report["flags"]) == (4, 4, 1000, 0)
+    rig.trade(1000, 8, m.SELL)
+    assert rig.said() == [(F, first, 4, 1000), (F, second, 2, 1000)]
+
+
+def test_an_amendment_to_what_is_filled_ends_the_order(rig):
+    order = rig.buy(1000, 10)
+    rig.settle()
+    rig.trade(1000, 16, m.SELL)
+    rig.send(m.AMEND, target_id=order, quantity=6)
+    _, report = rig.settle()
+    assert (report["kind"], report["filled"], report["leaves"]) == (m.AMENDED, 6, 0)
+    assert report["flags"] == m.FINAL
+    assert rig.context.market.words[venue_market.OPEN_COUNT] == 0
+    rig.trade(990, 50, m.SELL)
+    assert rig.said() == []
+
+
+def test_amendments_that_are_refused(rig):
+    order = rig.buy(1000, 10)
+    rig.settle()
+    rig.trade(1000, 16, m.SELL)  # six of it
+    rig.settle()
+    for quantity, expected in (
+        (10, "quantity_range"), (12, "quantity_range"), (4, "quantity_range"), (0, "quantity_range"), (7, "step_size"),
+    ):  # fmt: skip
+        rig.send(m.AMEND, target_id=order, quantity=quantity)
+        (report,) = rig.settle()
+        assert (report["kind"], m.REASONS[report["reason"]]) == (m.AMEND_REJECTED, expected), quantity
+    rig.send(m.AMEND, target_id=99, quantity=4)
+    assert reasons(rig) == ["unknown_order"]
+
+
+def test_cancel_all_cancels_what_an_instrument_has_and_nothing_else():
+    rig = VenueRig(instruments=instruments_of(2))
+    for instrument in (0, 1):
+        rig.snapshot(BIDS, ASKS, instrument)
+    bid, ask, other = rig.buy(1000, 2), rig.sell(1010, 2), rig.buy(1000, 2, instrument=1)
+    rising = rig.buy(0, 2, order_type=m.STOP_LOSS, stop_price=1050)
+    falling = rig.sell(0, 2, order_type=m.STOP_LOSS, stop_price=950)
+    rig.settle()
+    request = rig.send(m.CANCEL_ALL, side=0, quantity=0)
+    reports = rig.settle()
+    assert [int(one["order_id"]) for one in reports] == [bid, ask, rising, falling]
+    for one in reports:
+        assert (one["kind"], one["target_id"], m.REASONS[one["reason"]]) == (C, one["order_id"], "by_request")
+        assert one["flags"] & m.FINAL
+    request = rig.send(m.CANCEL_ALL, side=0, quantity=0)
+    (report,) = rig.settle()
+    assert (report["kind"], report["order_id"], report["target_id"]) == (CR, request, 0)
+    rig.send(m.CANCEL_ALL, instrument=9)
+    assert reasons(rig) == ["unknown_order"]
+    rig.trade(990, 50, m.SELL, instrument=1)
+    assert rig.said() == [(F, other, 2, 1000)]

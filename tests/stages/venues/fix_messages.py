@@ -171,7 +171,8 @@ def refused(fields, kind, row, order_id, target_id):
             "instrument": row,
             "reason": "venue_error",
         }
-    reports = {m.NEW: m.REJECTED, m.CANCEL: m.CANCEL_REJECTED, m.REPLACE: m.CANCEL_REJECTED, m.AMEND: m.AMEND_REJECTED}
+    reports = {m.NEW: m.REJECTED, m.AMEND: m.AMEND_REJECTED}
+    reports |= dict.fromkeys((m.CANCEL, m.REPLACE, m.CANCEL_ALL), m.CANCEL_REJECTED)
     reason = _reason(400, code, fields.get(58, ""))
     return {"kind": reports[kind], "order_id": order_id, "target_id": target_id, "instrument": row, "reason": reason}
 
@@ -271,6 +272,8 @@ def slow(text, sequence=1):
             return refused(fields, m.CANCEL, row, order_id, own(fields, 41))
         if kind == "r" and fields.get(531) not in ("0", "1"):
             raise Nonsense
+        if kind == "r" and fields[531] == "0" and fields.get(55) in SYMBOLS and own(fields, 11):
+            return refused(fields, m.CANCEL_ALL, SYMBOLS.index(fields[55]), own(fields, 11), 0)
         if kind == "3":
             sent = {2: (m.NEW, OWN, 0), 3: (m.CANCEL, REQUEST, OWN)}
             found = re.fullmatch(r"[1-9][0-9]{0,17}", fields.get(45, ""), re.ASCII)

@@ -122,7 +122,7 @@ def test_cancelling_all():
     frame = answer(m.CANCEL_ALL, result=result, target_id=0)
     assert said(frame) == [(m.CANCELLED, OWN, OWN), (m.CANCELLED, OTHER, OTHER), (m.CANCELLED, 0, 0)]
     nothing = answer(m.CANCEL_ALL, status=400, code=-2011, text="Unknown order sent.", target_id=0)
-    assert said(nothing) == []
+    assert said(nothing) == [(m.CANCEL_REJECTED, REQUEST, 0)]
     assert slow(nothing)[1][0]["code"] == -2011
     assert said(answer(m.CANCEL_ALL, status=504, code=-1007)) == []
 

@@ -226,6 +226,10 @@ def test_cancelling_all():
     assert note["order_id"] == REQUEST
     refused = message("r", (11, spelled(REQUEST)), (531, 0), (532, 99), (25016, -1013), (58, "No."))
     assert (note_of(refused)["status"], note_of(refused)["code"]) == (400, -1013)
+    said = ((55, "ETHBTC"), (531, 0), (25016, -2011), (58, "Unknown order sent."))
+    ((row,), _) = agree(message("r", (11, spelled(REQUEST)), *said))
+    assert (row["kind"], row["order_id"], row["target_id"]) == (m.CANCEL_REJECTED, REQUEST, 0)
+    assert m.REASONS[row["reason"]] == "unknown_order"
 
 
 REFUSED = ((25016, -2011), (58, "Unknown order sent."))
