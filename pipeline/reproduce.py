@@ -390,7 +390,7 @@ class Again:
 def _difference(sent: Any, again: Any) -> str:
     """Say in a line where two lists of orders part; empty if they do not."""
     common = min(len(sent), len(again))
-    for name in journal_file.DIGEST_FIELDS + journal_file.DIGEST_FIELDS_USED:
+    for name in journal_file.DIGEST_FIELDS:
         apart = np.flatnonzero(sent[name][:common] != again[name][:common])
         if len(apart):
             at = int(apart[0])

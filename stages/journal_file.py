@@ -80,10 +80,10 @@ DIGEST_FIELDS = (
     "target_id",
     "time_ns",
     "cause",
+    "stop_price",
+    "self_trade",
 )
 """What makes two runs the same: no stamp, no slot, no run id."""
-DIGEST_FIELDS_USED = ("stop_price", "self_trade")
-"""What does so too where an order uses it: digests of runs without it are what they were."""
 
 # ── one record ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -461,14 +461,8 @@ class _Syncing:
 
 
 def digest_orders(orders: Any) -> str:
-    """Hash ORDER rows: SHA-256 over DIGEST_FIELDS, each as a little-endian int64, order by order.
-
-    Orders of which one uses any of DIGEST_FIELDS_USED are hashed with those too.
-    """
-    names = DIGEST_FIELDS
-    if any(orders[name].any() for name in DIGEST_FIELDS_USED):
-        names += DIGEST_FIELDS_USED
-    table = np.empty((len(orders), len(names)), "<i8")
-    for column, name in enumerate(names):
+    """Hash ORDER rows: SHA-256 over DIGEST_FIELDS, each as a little-endian int64, order by order."""
+    table = np.empty((len(orders), len(DIGEST_FIELDS)), "<i8")
+    for column, name in enumerate(DIGEST_FIELDS):
         table[:, column] = orders[name]
     return hashlib.sha256(table.tobytes()).hexdigest()
