@@ -257,12 +257,14 @@ def test_an_answer_that_is_lost_while_comparing_is_waited_for_no_longer_because_
     rig = make(unknown_after_ms=100)
     rig.wait(m.ACCEPTED, rig.send(price=50_00))
     exchange.faults({"on": "request", "name": "order.place", "action": "error_not_placed", "times": 1})
-    rig.wait(m.UNKNOWN, rig.send(price=49_00))  # asked about ten times a second: it might still arrive
-    exchange.faults({"on": "response", "name": "order.status", "action": "drop", "times": 1})
+    unknown = rig.send(price=49_00)
+    rig.wait(m.UNKNOWN, unknown)  # asked about ten times a second: it might still arrive
     exchange.cut()
     rig.until(lambda: rig.session.state == session.DOWN, "the cut")
+    exchange.faults({"on": "response", "name": "order.status", "action": "drop", "times": 1})
     rig.ready()
     assert "no answer in time: reconciliation" in [one.get("reason") for _, one in rig.log.lines]
+    assert rig.state(unknown) == "unknown"
 
 
 def test_over_the_venue_s_limit_nothing_but_a_cancel_is_sent(rig, exchange):
