@@ -23,7 +23,7 @@ from harness import BenchmarkError
 from websockets.asyncio.client import connect
 
 from shrivenq.pipeline import processes
-from shrivenq.shm.atomics import load_word, store_word
+from shrivenq.shm.atomics import load_word
 
 QUANTITIES = 128
 ORDER = (
@@ -175,7 +175,7 @@ class Client:
         self.name, self.venue = name, venue
 
     def __enter__(self):
-        store_word(self.venue.open, 0, 1)  # there is no session that asks anything
+        self.venue.let_market_in()
         self.process = processes.start(self.name, self._main)
         deadline = time.monotonic() + CONNECT_S
         while load_word(self.venue.words, p.STATE) != p.CONNECTED:

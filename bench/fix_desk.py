@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
 import peer_state as p
@@ -20,6 +21,7 @@ class FixDesk:
     """One FIX session with a client, once it has connected."""
 
     def __init__(self, accepted, words):
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         accepted.setblocking(False)
         self.socket, self.words = accepted, words
         self.frames = fix_wire.Frames()

@@ -94,7 +94,9 @@ class Live:
         state.write_armed(self.config.name, "a benchmark")
         self.process = processes.start("supervisor", supervisor.run)
         try:
-            self._until(self._is_ready, READY_S, "not ready")
+            self._until(self._is_free, "not reconciled")
+            self.venue.let_market_in()
+            self._until(self._has_book, "no book")
         except BaseException:
             self.__exit__()
             raise
@@ -109,27 +111,33 @@ class Live:
         self.process.send(signal.SIGINT)
         processes.stop([self.process], STOP_S)
 
-    def _until(self, condition, seconds, what):
-        deadline = time.monotonic() + seconds
+    def _until(self, condition, what):
+        deadline = time.monotonic() + READY_S
         while not condition():
             self.check()
             if time.monotonic() > deadline:
-                raise BenchmarkError(f"the pipeline: {what} in {seconds:.0f} s")
+                raise BenchmarkError(f"the pipeline: {what} in {READY_S:.0f} s")
             time.sleep(0.001)
 
-    def _is_ready(self):
-        """Tell whether it trades: reconciled, armed, and with a book."""
+    def _control(self):
+        """Attach to its control segment; None while there is none."""
         for name in control_segments(self.config.name):
-            if name.split(".")[2].endswith("-warm"):
-                continue
-            with contextlib.suppress(segment.SegmentError):
-                held = segment.attach(name, topology.CONTROL)
-                gone = held.array("supervisor")[topology.GO] == 1
-                free = load_word(held.array("hold"), control.HOLD) == 0
-                # Fused, all stages share the first one's page.
-                books = max(load_word(held.array(f"loop.{one}"), stage.BOOKS_VALID) for one in ("book", "market_data"))
-                return bool(gone and free and books)
-        return False
+            if not name.split(".")[2].endswith("-warm"):
+                with contextlib.suppress(segment.SegmentError):
+                    return segment.attach(name, topology.CONTROL)
+        return None
+
+    def _is_free(self):
+        """Tell whether it runs and nothing holds orders: the venue is reconciled with."""
+        held = self._control()
+        gone = held is not None and held.array("supervisor")[topology.GO] == 1
+        return bool(gone and load_word(held.array("hold"), control.HOLD) == 0)
+
+    def _has_book(self):
+        """Tell whether there is a valid book; fused, all stages share the first one's page."""
+        held = self._control()
+        pages = [held.array(f"loop.{one}") for one in ("book", "market_data")] if held else []
+        return any(load_word(page, stage.BOOKS_VALID) for page in pages)
 
     def check(self):
         """Raise BenchmarkError if it has ended, or the venue has found something wrong."""

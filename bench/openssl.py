@@ -39,16 +39,20 @@ def make_context(files):
     return context
 
 
-def accept(context, descriptor):
-    """Do the server's half of a handshake on a blocking socket; return the address of the connection."""
+def begin(context, descriptor):
+    """Begin the server's half of a handshake on a socket; return the address of the connection."""
     made = LIBRARY.SSL_new(context)
     LIBRARY.SSL_set_fd(ctypes.c_void_p(made), descriptor)
-    if LIBRARY.SSL_accept(ctypes.c_void_p(made)) != 1:
-        raise BenchmarkError("the TLS handshake failed")
     return made
+
+
+def accept(made):
+    """Go on with the handshake; tell whether it is done."""
+    return LIBRARY.SSL_accept(ctypes.c_void_p(made)) == 1
 
 
 def read(made, size):
     """Read what has come on a connection."""
     buffer = ctypes.create_string_buffer(size)
-    return buffer.raw[: max(LIBRARY.SSL_read(ctypes.c_void_p(made), buffer, size), 0)]
+    count = LIBRARY.SSL_read(ctypes.c_void_p(made), buffer, size)
+    return buffer.raw[: max(count, 0)]

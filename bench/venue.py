@@ -1,8 +1,8 @@
 """A venue for benchmarks: a process that lets clients in, in Python, and then does what is timed, in compiled code.
 
 One port speaks HTTP (exchangeInfo, the depth snapshot, the time), another WebSocket, plain or under TLS: market streams
-and the WebSocket API; a third FIX. A client's market data begins once its order session has nothing left to ask. The
-limits it tells are wider than anything can send.
+and the WebSocket API; a third FIX. A client's market data begins when whoever measures says so. The limits it tells are
+wider than anything can send.
 """
 
 from __future__ import annotations
@@ -144,12 +144,16 @@ class Channel:
         self.socket, self.protocol, self.tls = accepted, ServerProtocol(max_size=None), 0
         self.request = None  # of the handshake, while it is not answered
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if tls_context:
-            self.tls = openssl.accept(tls_context, accepted.fileno())
         accepted.setblocking(False)
+        if tls_context:
+            self.tls = openssl.begin(tls_context, accepted.fileno())
+        self.secure = not self.tls
 
     def receive(self):
         """Read what has come and let the protocol take it; return the frames and requests in it."""
+        self.secure = self.secure or openssl.accept(self.tls)
+        if not self.secure:
+            return []
         while True:
             data = self._read()
             if not data:
@@ -185,7 +189,7 @@ class Venue:
         self.words, self.rtt = self.peer.words, self.peer.rtt
         self.words[p.UPDATE_ID] = 10 ** (p.ID_DIGITS - 1)
         self.tls_files, self.by_fix = tls_files, by_fix
-        self.open = shared(1, np.int64)  # of the order session: 1 once it has nothing left to ask
+        self.open = shared(1, np.int64)  # 1: market data may begin
         self.channels, self.desk = {}, None
 
     def __enter__(self):
@@ -208,6 +212,10 @@ class Venue:
         processes.stop([self.process], 5.0)
 
     # ── seen from outside ────────────────────────────────────────────────────────────────────────────────────────
+
+    def let_market_in(self):
+        """Let market data begin: nothing is to be decided before orders may go."""
+        store_word(self.open, 0, 1)
 
     def task(self, task):
         """Give it something to do."""
@@ -235,7 +243,6 @@ class Venue:
         while (task := self.count(p.TASK)) != p.LEAVE:
             with contextlib.suppress(BlockingIOError):
                 accepted, _ = listener.accept()
-                accepted.setblocking(True)
                 self.channels[accepted.fileno()] = Channel(accepted, context)
             with contextlib.suppress(BlockingIOError):
                 self.desk = fix_desk.FixDesk(fix_listener.accept()[0], self.words)
@@ -266,10 +273,9 @@ class Venue:
             channel.send()
 
     def _let_in(self, channel):
-        """Answer the handshake; market data waits for the order session."""
+        """Answer the handshake; market data waits until it may begin."""
         is_market = channel.request.path.startswith("/stream")
-        may_trade = self.open[0] and (not self.by_fix or self.words[p.FIX_SENDER])
-        if is_market and not may_trade:
+        if is_market and not load_word(self.open, 0):
             return
         channel.protocol.send_response(channel.protocol.accept(channel.request))
         channel.request = None
@@ -293,8 +299,6 @@ class Venue:
         limits = [one | {"count": 1} for one in LIMITS]
         answer = {"id": request["id"], "status": 200, "result": result, "rateLimits": limits}
         channel.protocol.send_text(json.dumps(answer, separators=(",", ":")).encode())
-        if method == "myTrades":
-            self.open[0] = 1
 
     def _handler(self):
         """Make what answers HTTP requests."""
