@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 
 from shrivenq.pipeline import config as configuration
-from shrivenq.pipeline import inspection
-from tests.pipeline import command_rig, test_live_orders
+from shrivenq.pipeline import inspection, kill
+from tests.pipeline import test_live_orders
 from tests.pipeline.test_live_orders import (  # noqa: F401 - fixtures
     FILLS,
     ORDERS,
@@ -69,8 +67,7 @@ def test_everybody_agrees_on_every_order_fill_fee_and_position(by_fix, exchange,
         before = len(orders(exchange))
         run.until(lambda: reconciled() and len(orders(exchange)) > before + ORDERS)
         assert [name for name in sessions(exchange) if name != first]
-        command = [*command_rig.MAIN, "kill", "cancel", NAME, "--reason", "the test"]
-        subprocess.run(command, check=True, capture_output=True)
+        assert kill.main(["cancel", NAME, "--reason", "the test"]) == 0
         run.until(lambda: not open_orders(exchange))
         errors = run.stop()
         assert run.process.returncode == 0, errors

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 from collections import defaultdict
 
 import pytest
@@ -114,8 +113,7 @@ def test_everybody_agrees_on_every_order_fill_fee_and_position(configured, excha
         exchange.call(lambda: [one.socket.abort() for one in list(exchange.simulator.ws_api.connections)])
         before = len(orders(exchange))
         run.until(lambda: reconciled() and len(orders(exchange)) > before + ORDERS)
-        command = [*command_rig.MAIN, "kill", "cancel", NAME, "--reason", "the test"]
-        subprocess.run(command, check=True, capture_output=True)
+        assert kill.main(["cancel", NAME, "--reason", "the test"]) == 0
         run.until(lambda: not open_orders(exchange))
         errors = run.stop()
         assert run.process.returncode == 0, errors
