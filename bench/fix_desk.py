@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 
@@ -47,7 +48,9 @@ class FixDesk:
             self._send("5", sender, [])
 
     def _send(self, kind, sender, fields):
-        self.socket.send(fix_wire.write(kind, "SPOT", sender, self.number, time.time_ns() // 1_000, fields))
+        message = fix_wire.write(kind, "SPOT", sender, self.number, time.time_ns() // 1_000, fields)
+        with contextlib.suppress(ConnectionError):  # a client that has gone hears nothing
+            self.socket.send(message)
         self.number += 1
 
     def _hand_over(self, sender, number):

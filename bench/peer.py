@@ -14,45 +14,9 @@ from errno import EAGAIN, EINTR
 from typing import Any
 
 import numpy as np
+import peer_state as p
 from numba.core import types
 from openssl import ssl_read, ssl_write
-from peer_state import (
-    ANSWERED,
-    ANSWERS_BYTES,
-    CALM_NS,
-    CLIENT,
-    CLOSED,
-    FILLED,
-    FIX_IN,
-    FIX_OUT,
-    FIX_SENDER,
-    FIX_TAGS,
-    FORCE,
-    INBOX_BYTES,
-    LAST_NUMBER,
-    MARKET,
-    MARKET_TLS,
-    NO_ORDER,
-    NO_REQUEST,
-    ORDERS,
-    ORDERS_TLS,
-    OUT_OF_TURN,
-    OUTBOX_BYTES,
-    PATIENCE_NS,
-    PRICE,
-    PROBLEM,
-    QUANTITY,
-    RECEIVED,
-    REQUEST,
-    SAMPLES,
-    SERVE,
-    SIDE,
-    SYMBOL,
-    TASK,
-    TOO_MANY,
-    UPDATE_ID,
-    WRONG_PRICE,
-)
 
 from shrivenq.shm.atomics import load_acquire, store_release
 from shrivenq.shm.clock import monotonic_ns, realtime_ns
@@ -72,17 +36,25 @@ recv: Any = types.ExternalFunction("recv", types.int64(types.int32, types.int64,
 def _read(peer: Any) -> int:
     """Read what waits on the order connection into the inbox; return the bytes, 0 for none."""
     words, inbox = peer.words, peer.inbox
-    room = INBOX_BYTES - words[FILLED]
-    address = inbox.ctypes.data + words[FILLED]
-    if words[ORDERS_TLS] != 0:
-        count = np.int64(ssl_read(words[ORDERS_TLS], address, room))
+    room = p.INBOX_BYTES - words[p.FILLED]
+    address = inbox.ctypes.data + words[p.FILLED]
+    if words[p.ORDERS_TLS] != 0:
+        count = np.int64(ssl_read(words[p.ORDERS_TLS], address, room))
     else:
-        count = recv(words[ORDERS], address, room, 0)
+        count = recv(words[p.ORDERS], address, room, 0)
         if count == 0 or (count < 0 and system.errno() not in (EAGAIN, EINTR)):
-            words[PROBLEM] = CLOSED
+            words[p.PROBLEM] = p.CLOSED
     if count > 0:
-        words[FILLED] += count
+        words[p.FILLED] += count
     return max(count, 0)
+
+
+@inlined
+def _drop(peer: Any, size: int) -> None:
+    """Forget the first bytes of the inbox."""
+    peer.words[p.FILLED] -= size
+    for i in range(peer.words[p.FILLED]):
+        peer.inbox[i] = peer.inbox[size + i]
 
 
 @kernel
@@ -128,23 +100,20 @@ def next_frame(data: Any, at: int, end: int) -> tuple[int, int]:
     return begin, stop
 
 
-# ── orders ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 @inlined
 def _field_at(data: Any, at: int) -> int:
     """Tell which row of `spans` the key at `at` is; -1 for one that no answer repeats."""
     if matches(data, at, 'symbol"'):
-        return SYMBOL
+        return p.SYMBOL
     if matches(data, at, 'side"'):
-        return SIDE
+        return p.SIDE
     if matches(data, at, 'timeInForce"'):
-        return FORCE
+        return p.FORCE
     if matches(data, at, 'price"'):
-        return PRICE
+        return p.PRICE
     if matches(data, at, 'quantity"'):
-        return QUANTITY
-    return CLIENT if matches(data, at, 'newClientOrderId"') else -1
+        return p.QUANTITY
+    return p.CLIENT if matches(data, at, 'newClientOrderId"') else -1
 
 
 @kernel
@@ -153,7 +122,7 @@ def read_order(data: Any, begin: int, stop: int, spans: Any) -> bool:
     spans[:, :] = 0
     if stop - begin < 100 or not matches(data, begin, '{"id":"'):
         return False
-    spans[REQUEST, 0], spans[REQUEST, 1] = begin + 7, begin + 43
+    spans[p.REQUEST, 0], spans[p.REQUEST, 1] = begin + 7, begin + 43
     if not matches(data, begin + 43, '","method":"order.place","params":{'):
         return False
     at = begin + 78
@@ -170,7 +139,7 @@ def read_order(data: Any, begin: int, stop: int, spans: Any) -> bool:
             spans[field, 0], spans[field, 1] = first, at
         at += 2 if data[at] == 34 else 1
     missing = 0
-    for field in range(REQUEST):
+    for field in range(p.REQUEST):
         missing += spans[field, 1] <= spans[field, 0]
     return missing == 0
 
@@ -197,9 +166,6 @@ def number_of(data: Any, at: int, stop: int) -> int:
         value += (np.int64(data[stop]) - 48) * unit
         unit *= 10
     return value
-
-
-# ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @inlined
@@ -240,12 +206,12 @@ def put_response(peer: Any, begin: int, order: int, now_ms: int) -> int:
     """Write the response to the request in `spans`, a frame; return where it ends."""
     out = peer.outbox
     at = put(out, begin + 4, '{"id":"')
-    at = _repeat(peer, at, REQUEST)
+    at = _repeat(peer, at, p.REQUEST)
     at = put(out, at, '","status":200,"result":{"symbol":"')
-    at = _repeat(peer, at, SYMBOL)
+    at = _repeat(peer, at, p.SYMBOL)
     at = put_number(out, put(out, at, '","orderId":'), order)
     at = put(out, at, ',"orderListId":-1,"clientOrderId":"')
-    at = _repeat(peer, at, CLIENT)
+    at = _repeat(peer, at, p.CLIENT)
     at = put_number(out, put(out, at, '","transactTime":'), now_ms)
     at = put(
         out, at, '},"rateLimits":[{"rateLimitType":"ORDERS","interval":"SECOND","intervalNum":10,"limit":1000000000,'
@@ -261,12 +227,12 @@ def put_report(peer: Any, begin: int, order: int, now_ms: int, expired: bool) ->
     """Write an execution report about the order in `spans`, a frame; return where it ends."""
     out = peer.outbox
     at = put_number(out, put(out, begin + 4, '{"subscriptionId":0,"event":{"e":"executionReport","E":'), now_ms)
-    at = _repeat(peer, put(out, at, ',"s":"'), SYMBOL)
-    at = _repeat(peer, put(out, at, '","c":"'), CLIENT)
-    at = _repeat(peer, put(out, at, '","S":"'), SIDE)
-    at = _repeat(peer, put(out, at, '","o":"LIMIT","f":"'), FORCE)
-    at = _repeat_decimal(peer, put(out, at, '","q":"'), QUANTITY)
-    at = _repeat_decimal(peer, put(out, at, '","p":"'), PRICE)
+    at = _repeat(peer, put(out, at, ',"s":"'), p.SYMBOL)
+    at = _repeat(peer, put(out, at, '","c":"'), p.CLIENT)
+    at = _repeat(peer, put(out, at, '","S":"'), p.SIDE)
+    at = _repeat(peer, put(out, at, '","o":"LIMIT","f":"'), p.FORCE)
+    at = _repeat_decimal(peer, put(out, at, '","q":"'), p.QUANTITY)
+    at = _repeat_decimal(peer, put(out, at, '","p":"'), p.PRICE)
     at = put(out, at, '","P":"0.00000000","F":"0.00000000","g":-1,"C":"","x":"')
     if expired:
         at = put(out, at, 'EXPIRED","X":"EXPIRED","r":"NONE","i":')
@@ -287,9 +253,6 @@ def put_report(peer: Any, begin: int, order: int, now_ms: int, expired: bool) ->
     if expired:
         at = put(out, at, ',"eR":"UNFILLED_IOC_QUANTITY_EXPIRED"')
     return _frame(out, begin, put(out, at, "}}"))
-
-
-# ── FIX ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @kernel
@@ -318,8 +281,8 @@ def read_fix(data: Any, begin: int, stop: int, spans: Any) -> int:
         first = at + 1
         while data[at] != 1:
             at += 1
-        for field in range(REQUEST):
-            if tag == FIX_TAGS[field]:
+        for field in range(p.REQUEST):
+            if tag == p.FIX_TAGS[field]:
                 spans[field, 0], spans[field, 1] = first, at
         if tag == 34:
             number = number_of(data, first, at)
@@ -337,18 +300,18 @@ def put_fix_report(peer: Any, begin: int, order: int, now_ns: int, expired: bool
     """Write an ExecutionReport about the order in `spans`; return where it ends."""
     out, words = peer.outbox, peer.words
     body = begin + 16
-    at = put_number(out, put(out, body, "35=8\x0134="), words[FIX_OUT])
+    at = put_number(out, put(out, body, "35=8\x0134="), words[p.FIX_OUT])
     at = _now(out, put(out, at, "\x0149=SPOT\x0152="), now_ns)
     at = put(out, at, "56=")
-    store(out, at, words[FIX_SENDER])
+    store(out, at, words[p.FIX_SENDER])
     at = put_number(out, put(out, at + 8, "\x0117="), 2 * order + expired)
-    at = _repeat(peer, put(out, at, "\x0111="), CLIENT)
+    at = _repeat(peer, put(out, at, "\x0111="), p.CLIENT)
     at = put_number(out, put(out, at, "\x0137="), order)
-    at = _repeat_decimal(peer, put(out, at, "\x0138="), QUANTITY)
-    at = _repeat(peer, put(out, at, "\x0140=2\x0154="), SIDE)
-    at = _repeat(peer, put(out, at, "\x0155="), SYMBOL)
-    at = _repeat_decimal(peer, put(out, at, "\x0144="), PRICE)
-    at = _repeat(peer, put(out, at, "\x0159="), FORCE)
+    at = _repeat_decimal(peer, put(out, at, "\x0138="), p.QUANTITY)
+    at = _repeat(peer, put(out, at, "\x0140=2\x0154="), p.SIDE)
+    at = _repeat(peer, put(out, at, "\x0155="), p.SYMBOL)
+    at = _repeat_decimal(peer, put(out, at, "\x0144="), p.PRICE)
+    at = _repeat(peer, put(out, at, "\x0159="), p.FORCE)
     at = _now(out, put(out, at, "\x0160="), now_ns)
     at = _now(out, put(out, at, "25018="), now_ns)
     if expired:
@@ -356,7 +319,7 @@ def put_fix_report(peer: Any, begin: int, order: int, now_ns: int, expired: bool
         at = put(out, at, "32=0.00000000\x0125023=")
     else:
         at = put(out, at, "25001=3\x01150=0\x0139=0\x0114=0.00000000\x01151=")
-        at = _repeat_decimal(peer, at, QUANTITY)
+        at = _repeat_decimal(peer, at, p.QUANTITY)
         at = put(out, at, "\x0125017=0.00000000\x0132=0.00000000\x01636=Y\x0125023=")
     at = _now(out, at, now_ns)
     if expired:
@@ -366,106 +329,115 @@ def put_fix_report(peer: Any, begin: int, order: int, now_ns: int, expired: bool
     total = np.int64(0)
     for i in range(begin, at):
         total += np.int64(out[i])
-    words[FIX_OUT] += 1
+    words[p.FIX_OUT] += 1
     put_number(out, put(out, at, "10="), 1000 + (total & 255))
     for i in range(3):
         out[at + 3 + i] = out[at + 4 + i]
     return put(out, at + 6, "\x01")
 
 
-@inlined
-def _read_request(peer: Any, begin: int, stop: int) -> bool:
-    """Read an order, however it came; False for anything else."""
-    words = peer.words
-    if words[FIX_SENDER] == 0:
-        return read_order(peer.inbox, begin, stop, peer.spans)
-    number = read_fix(peer.inbox, begin, stop, peer.spans)
-    good = number == words[FIX_IN]
-    words[FIX_IN] += 1
-    return good
-
-
 @kernel
 def take_order(peer: Any, begin: int, stop: int, at: int) -> int:
-    """Take the order in the inbox and write its answers at `at`; return where they end, `at` if it is none."""
-    words = peer.words
-    if begin == stop:
+    """Take the order in the inbox and write its answers at `at`; return where they end."""
+    words, spans = peer.words, peer.spans
+    if words[p.FIX_SENDER] == 0:
+        good = read_order(peer.inbox, begin, stop, spans)
+    else:
+        good = read_fix(peer.inbox, begin, stop, spans) == words[p.FIX_IN]
+        words[p.FIX_IN] += 1
+    if not good:
+        words[p.PROBLEM] = p.NO_REQUEST
         return at
-    if not _read_request(peer, begin, stop):
-        words[PROBLEM] = NO_REQUEST
-        return at
-    number = number_of(peer.inbox, peer.spans[CLIENT, 0], peer.spans[CLIENT, 1])
-    if words[LAST_NUMBER] != 0 and number != words[LAST_NUMBER] + 1:
-        words[PROBLEM] = OUT_OF_TURN
-    words[LAST_NUMBER] = number
-    order, now_ns = words[RECEIVED] + 1, realtime_ns()
-    if words[FIX_SENDER] == 0:
+    number = number_of(peer.inbox, spans[p.CLIENT, 0], spans[p.CLIENT, 1])
+    if words[p.LAST_NUMBER] != 0 and number != words[p.LAST_NUMBER] + 1:
+        words[p.PROBLEM] = p.OUT_OF_TURN
+    words[p.LAST_NUMBER] = number
+    order, now_ns = words[p.RECEIVED] + 1, realtime_ns()
+    if words[p.FIX_SENDER] == 0:
         at = put_response(peer, at, order, now_ns // 1_000_000)
         at = put_report(peer, at, order, now_ns // 1_000_000, False)
         at = put_report(peer, at, order, now_ns // 1_000_000, True)
     else:
         at = put_fix_report(peer, at, order, now_ns, False)
         at = put_fix_report(peer, at, order, now_ns, True)
-    store_release(words, RECEIVED, order)
+    store_release(words, p.RECEIVED, order)
     return at
+
+
+@kernel
+def take(peer: Any, begin: int, stop: int, at: int) -> int:
+    """Take what is in the inbox, an order or a session's look at its trades; return where its answers end."""
+    if begin == stop:
+        return at
+    if not matches(peer.inbox, begin, '{"id":"look '):
+        return take_order(peer, begin, stop, at)
+    peer.spans[p.REQUEST, 0] = peer.spans[p.REQUEST, 1] = begin + 7
+    while peer.inbox[peer.spans[p.REQUEST, 1]] != 34:
+        peer.spans[p.REQUEST, 1] += 1
+    end = _repeat(peer, put(peer.outbox, at + 4, '{"id":"'), p.REQUEST)
+    end = put(peer.outbox, end, '","status":200,"result":[],"rateLimits":[{"rateLimitType":"REQUEST_WEIGHT",')
+    end = put(peer.outbox, end, '"interval":"MINUTE","intervalNum":1,"limit":1000000000,"count":1}]}')
+    return _frame(peer.outbox, at, end)
 
 
 @kernel
 def answer(peer: Any, end: int) -> None:
     """Send what was written to the outbox."""
     words = peer.words
-    if not write(words[ORDERS], words[ORDERS_TLS], peer.outbox, 0, end):
-        words[PROBLEM] = CLOSED
-    store_release(words, ANSWERED, words[RECEIVED])
-
-
-# ── what it does ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    if not write(words[p.ORDERS], words[p.ORDERS_TLS], peer.outbox, 0, end):
+        words[p.PROBLEM] = p.CLOSED
+    store_release(words, p.ANSWERED, words[p.RECEIVED])
 
 
 @kernel
 def send_depth(peer: Any, i: int) -> bool:
     """Send depth frame `i` with the update ids that are next; False if the client has gone."""
     words, data, index = peer.words, peer.data, peer.index
-    put_number(data, index[i]["first"], words[UPDATE_ID] + 1)
-    words[UPDATE_ID] += index[i]["updates"]
-    put_number(data, index[i]["last"], words[UPDATE_ID])
-    return write(words[MARKET], words[MARKET_TLS], data, index[i]["begin"], index[i]["stop"])
+    put_number(data, index[i]["first"], words[p.UPDATE_ID] + 1)
+    words[p.UPDATE_ID] += index[i]["updates"]
+    put_number(data, index[i]["last"], words[p.UPDATE_ID])
+    return write(words[p.MARKET], words[p.MARKET_TLS], data, index[i]["begin"], index[i]["stop"])
+
+
+@kernel
+def await_order(peer: Any, begun: int) -> int:
+    """Wait until an order has come and take it, its answers in the outbox; return when its last byte was there."""
+    words, received = peer.words, peer.words[p.RECEIVED]
+    now = begun
+    while words[p.RECEIVED] == received and words[p.PROBLEM] == 0:
+        if _read(peer) == 0:
+            sched_yield()
+        now = monotonic_ns()
+        begin, stop = next_frame(peer.inbox, 0, words[p.FILLED])
+        if stop != 0:
+            words[p.SIZE], words[p.TAKEN] = take(peer, begin, stop, 0), stop
+            if words[p.RECEIVED] == received:
+                answer(peer, words[p.SIZE])
+                _drop(peer, stop)
+        elif now > begun + p.PATIENCE_NS:
+            words[p.PROBLEM] = p.NO_ORDER
+    return now
 
 
 @kernel
 def play(peer: Any, pause_ns: int) -> None:
     """Send a frame, wait for the order it causes, answer, pause; until `rtt` is full or something is wrong."""
-    words, rtt = peer.words, peer.rtt
+    words, rtt, spans = peer.words, peer.rtt, peer.spans
     frames = peer.index.shape[0] - 1
-    while words[SAMPLES] < rtt.shape[0] and words[PROBLEM] == 0:
-        i = words[SAMPLES] % frames
-        _read(peer)
-        if words[FILLED] != 0:
-            words[PROBLEM] = TOO_MANY
-            return
+    while words[p.SAMPLES] < rtt.shape[0]:
+        i = words[p.SAMPLES] % frames
         begun = monotonic_ns()
-        now = begun
         if not send_depth(peer, i):
-            words[PROBLEM] = CLOSED
-        begin, stop = 0, 0
-        while stop == 0 and words[PROBLEM] == 0:
-            if _read(peer) == 0:
-                sched_yield()
-            now = monotonic_ns()
-            begin, stop = next_frame(peer.inbox, 0, words[FILLED])
-            if now > begun + PATIENCE_NS:
-                words[PROBLEM] = NO_ORDER
-        if words[PROBLEM] != 0:
+            words[p.PROBLEM] = p.CLOSED
+        rtt[words[p.SAMPLES]] = await_order(peer, begun) - begun
+        if words[p.PROBLEM] != 0:
             return
-        rtt[words[SAMPLES]] = now - begun
-        end = take_order(peer, begin, stop, 0)
-        if stop != words[FILLED]:
-            words[PROBLEM] = TOO_MANY
-        elif scaled(peer.inbox, peer.spans[PRICE, 0], peer.spans[PRICE, 1]) != peer.index[i]["bid"]:
-            words[PROBLEM] = WRONG_PRICE
-        words[FILLED] = 0
-        answer(peer, end)
-        words[SAMPLES] += 1
+        if scaled(peer.inbox, spans[p.PRICE, 0], spans[p.PRICE, 1]) != peer.index[i]["bid"]:
+            words[p.PROBLEM] = p.WRONG_PRICE
+            return
+        answer(peer, words[p.SIZE])
+        _drop(peer, words[p.TAKEN])
+        words[p.SAMPLES] += 1
         until = monotonic_ns() + pause_ns
         while monotonic_ns() < until:
             sched_yield()
@@ -473,28 +445,23 @@ def play(peer: Any, pause_ns: int) -> None:
 
 @kernel
 def serve(peer: Any) -> None:
-    """Take orders and answer them until told to do something else, or something is wrong."""
-    words, inbox, more = peer.words, peer.inbox, False
-    calm_ns = 0
-    while load_acquire(words, TASK) == SERVE and words[PROBLEM] == 0:
-        if monotonic_ns() >= calm_ns:
-            calm_ns = monotonic_ns() + CALM_NS
-            send_depth(peer, peer.index.shape[0] - 1)
+    """Take orders and answer them for a while, or until told to do something else, or something is wrong."""
+    words, inbox, more = peer.words, peer.inbox, True
+    until = monotonic_ns() + p.CALM_NS
+    while load_acquire(words, p.TASK) == p.SERVE and words[p.PROBLEM] == 0 and monotonic_ns() < until:
         if _read(peer) == 0 and not more:
             sched_yield()
             continue
         at, end, more = 0, 0, True
-        while end + ANSWERS_BYTES < OUTBOX_BYTES:
-            if words[FIX_SENDER] == 0:
-                begin, stop = next_frame(inbox, at, words[FILLED])
+        while end + p.ANSWERS_BYTES < p.OUTBOX_BYTES:
+            if words[p.FIX_SENDER] == 0:
+                begin, stop = next_frame(inbox, at, words[p.FILLED])
             else:
-                begin, stop = next_message(inbox, at, words[FILLED])
+                begin, stop = next_message(inbox, at, words[p.FILLED])
             if stop == 0:
                 more = False
                 break
-            end = take_order(peer, begin, stop, end)
-            at = stop if words[FIX_SENDER] == 0 else stop + 7
-        words[FILLED] -= at
-        for i in range(words[FILLED]):
-            inbox[i] = inbox[at + i]
+            end = take(peer, begin, stop, end)
+            at = stop if words[p.FIX_SENDER] == 0 else stop + 7
+        _drop(peer, at)
         answer(peer, end)

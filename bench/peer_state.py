@@ -30,15 +30,16 @@ FILLED = 11  # bytes in the inbox
 SAMPLES = 12  # of `rtt` that are there
 FIX_SENDER = 13  # the client's name, eight characters; 0: orders come by the WebSocket API
 FIX_IN, FIX_OUT = 14, 15  # numbers of the next message expected and sent
-WORDS = 16
+SIZE, TAKEN = 16, 17  # bytes of the answers in the outbox, and of what they answer in the inbox
+WORDS = 24
 
 CONNECTING, CONNECTED, PLAYED = 0, 1, 2
 IDLE, PLAY, SERVE, LEAVE = 0, 1, 2, 3
 PROBLEMS = (
     "", "a frame brought no order", "an order at another price than the new best bid", "not a whole new order",
-    "an order out of its turn", "the client has closed", "more orders than frames",
+    "an order out of its turn", "the client has closed",
 )  # fmt: skip
-NO_ORDER, WRONG_PRICE, NO_REQUEST, OUT_OF_TURN, CLOSED, TOO_MANY = 1, 2, 3, 4, 5, 6
+NO_ORDER, WRONG_PRICE, NO_REQUEST, OUT_OF_TURN, CLOSED = 1, 2, 3, 4, 5
 
 FRAME = np.dtype(
     [

@@ -25,6 +25,7 @@ import peer_state as p
 from harness import CAPTURE, BenchmarkError, shared
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from shrivenq.pipeline import processes
@@ -251,22 +252,25 @@ class Venue:
                 store_word(self.words, p.STATE, p.PLAYED)
             elif self.count(p.STATE) == p.CONNECTED and task == p.SERVE:
                 peer.serve(self.peer)
-            self._look_after()
+            self._look_after(busy=task in (p.PLAY, p.SERVE))
             if self.words[p.MARKET] and time.monotonic() >= calm_at:
                 calm_at = time.monotonic() + p.CALM_NS / 1e9
                 peer.send_depth(self.peer, len(self.market.index) - 1)
-            select.select([listener, *(one.socket for one in self.channels.values())], [], [], p.CALM_NS / 8e9)
+            pause_s = 0.0 if task == p.SERVE else p.CALM_NS / 8e9
+            select.select([listener, *(one.socket for one in self.channels.values())], [], [], pause_s)
         return 0
 
-    def _look_after(self):
-        """Let clients in, and answer what an order session asks."""
-        if self.desk is not None:
+    def _look_after(self, *, busy):
+        """Let clients in, and answer what a session asks; while orders come, their connection is compiled code's."""
+        busy = busy and self.count(p.STATE) == p.CONNECTED
+        taken = {self.count(p.ORDERS)} if busy else set()
+        if self.desk is not None and self.desk.socket.fileno() not in taken:
             self.desk.look()
-        for channel in list(self.channels.values()):
+        for channel in [one for number, one in self.channels.items() if number not in taken]:
             for event in channel.receive():
                 if isinstance(event, Request):
                     channel.request = event
-                elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
+                elif isinstance(event, Frame) and event.opcode is Opcode.TEXT and channel.protocol.state is State.OPEN:
                     self._answer(channel, json.loads(event.data))
             if channel.request is not None:
                 self._let_in(channel)
