@@ -55,7 +55,7 @@ DENIED = 9  # refused by ourselves (risk or gateway); `reason` says why
 ABSENT = 10  # answer to QUERY: the venue has never seen the order
 AMENDED = 11  # the order lives on with another `quantity`: an AMEND, or self-trade prevention that took a part of it
 AMEND_REJECTED = 12  # `target_id` is as it was
-LOOKED = 13  # for the journal: trades of the account up to `trade_id` are from before this name's first start
+LOOKED = 13  # for the journal: the account's trades up to `trade_id` were looked at; the first time, taken as they are
 OVER = 14  # for the journal: an order of an earlier run is over, and its fills are told
 
 # ── flags ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -125,6 +125,8 @@ class FixSession:
         fix.put_time(buffer, 0, 0)
         fix.due(session, 0)
         token_bucket.report(self._fix.buckets, a.CONNECTIONS, 1, 0, 0, 0)
+        token_bucket.take(self._fix.buckets, 0, 0)
+        token_bucket.answered(self._fix.buckets, 0, 0)
 
     @property
     def is_up(self) -> bool:

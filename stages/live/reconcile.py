@@ -1,9 +1,9 @@
 """Reconciliation: after every logon, what the venue holds is compared with what we hold, until both agree.
 
 Asked over the same session: balances, the open orders of every symbol, where every order stands that we think open,
-what became of those an earlier run sent and heard nothing of, and only then the trades (`trades`): one
-must not be anybody's whose order has yet to be told. The answers become reports like any other. What we did not know
-is adopted: a trade becomes a FILL (of order 0 if its order is not ours), an open order is told in the log.
+what became of those an earlier run sent and heard nothing of, and only then the trades (`trades`): one must not be
+anybody's whose order has yet to be told. The answers become reports like any other. What we did not know is adopted: a
+trade becomes a FILL (of order 0 if its order is not ours), an open order is told in the log.
 
 Orders whose end the journal of earlier runs does not hold (`LiveVenue.unsettled`) stay so until the venue holds them
 no more and cannot get them any more: open ones are cancelled, and one that was sent a moment ago and is not there is
@@ -91,6 +91,7 @@ class Reconciliation:
         self._left_behind = {one["name"].decode(): one for one in left}
         young = left[left["time_ns"] + ABSENCE_MS * 1_000_000 > now_ns]
         self._young = {one["name"].decode(): int(one["time_ns"]) for one in young}
+        self._nameless = [one["name"].decode() for one in left if one["venue_order_id"] == 0]
         self.open_orders: list[OpenOrder] = []
         self.adopted_fills = 0
         for one in left:
@@ -122,7 +123,7 @@ class Reconciliation:
         self._request("account", "account.status", {})
         for symbol in self._symbols:
             self._request(f"orders {symbol}", "openOrders.status", {"symbol": symbol})
-        for name in self._young:
+        for name in {**self._young, **dict.fromkeys(self._nameless)}:
             symbol = self._symbols[int(self._left_behind[name]["instrument"])]
             self._request(f"order {name}", "order.status", {"symbol": symbol, "origClientOrderId": name})
         for slot in self._orders.taken().tolist():
@@ -189,11 +190,9 @@ class Reconciliation:
             context.balances[row] = [desk.rounded(one.get(key), key, decimals, up=False) for key in ("free", "locked")]
 
     def _take_order(self, name: str, result: dict[str, Any]) -> None:
-        """Take where an order of an earlier run stands that might not have been there."""
-        self._young.pop(name, None)
-        left = self._left_behind[name]
-        row, venue_order_id = int(left["instrument"]), integer(result, "orderId", 1)
-        self._owners[row, venue_order_id] = int(left["order_id"])
+        """Take where an order of an earlier run stands that nothing was heard of."""
+        row, venue_order_id = int(self._left_behind[name]["instrument"]), integer(result, "orderId", 1)
+        self._note_owner(name, row, venue_order_id)
         if _field(result, "status", str, "") in OPEN_STATES:
             self._note_open(OpenOrder(self._symbols[row], venue_order_id, name, left_behind=True))
 
@@ -206,10 +205,19 @@ class Reconciliation:
             own = desk.own_id(name)
             if own and self._orders.find(own) >= 0:
                 continue
-            left = self._left_behind.get(name)
-            if left is not None:
-                self._owners[row, venue_order_id] = int(left["order_id"])
-            self._note_open(OpenOrder(self._symbols[row], venue_order_id, name, left is not None))
+            left_behind = name in self._left_behind
+            if left_behind:
+                self._note_owner(name, row, venue_order_id)
+            self._note_open(OpenOrder(self._symbols[row], venue_order_id, name, left_behind))
+
+    def _note_owner(self, name: str, row: int, venue_order_id: int) -> None:
+        """Note what the venue calls an order of an earlier run: it is there."""
+        self._young.pop(name, None)
+        self._left_behind[name]["venue_order_id"] = venue_order_id
+        order_id = int(self._left_behind[name]["order_id"])
+        self._owners[row, venue_order_id] = order_id
+        unsettled = self._context.unsettled
+        unsettled["venue_order_id"][unsettled["order_id"] == order_id] = venue_order_id
 
     def _note_open(self, order: OpenOrder) -> None:
         if order not in self.open_orders:

@@ -364,6 +364,7 @@ class Session:
         control.hold(self._context.hold, control.RECONCILING)
         self.state, self._again = RECONCILING, False
         self._context.words[v.STRANGE] = self._look_ns = 0
+        self._context.words[v.LEFT] = int((self._context.unsettled["order_id"] != 0).sum())
         self._reconciliation = Reconciliation(
             self._context,
             self._orders,
@@ -382,7 +383,7 @@ class Session:
         except Refused as refused:
             self._link.close(f"{name} cannot be read: {refused}")
             return
-        venue_io.publish(self._context, self._loop, 0, rows, False)
+        venue_io.publish(self._context, self._loop, 0, rows, True)
         reconciliation.went_on(name)
         self._compare()
 
@@ -421,7 +422,7 @@ class Session:
             )
         self._foreign = foreign
         words[v.FOREIGN_OPEN] = len(foreign)
-        if foreign or expected:
+        if foreign or expected or words[v.LEFT]:
             over_ns = min(expected, default=0) + ABSENCE_MS * 1_000_000 - time_of(self._loop, 0)
             self._look_ns = time.monotonic_ns() + max(0, min(LOOK_AGAIN_NS, over_ns) if expected else LOOK_AGAIN_NS)
             if expected:
@@ -469,6 +470,7 @@ class Session:
             context.reports[0]["venue_order_id"] = one["venue_order_id"]
             venue_io.publish(context, self._loop, 0, 1, True)
             context.unsettled[context.unsettled["order_id"] == one["order_id"]] = 0
+            context.words[v.LEFT] -= 1
 
     def _look_again(self, now_ns: int) -> None:
         """Cancel, if a person has asked for it, and look again, at once if an order has come that is not ours."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shrivenq.shm import ring
 from shrivenq.stages import messages as m
 from shrivenq.stages import token_bucket
 from shrivenq.stages.live import venue_io
@@ -46,7 +47,9 @@ class Standings:
         self._context, self._loop, self._orders, self._log = context, loop, orders, log
         self._send, self._placed, self._refused = send, placed, refused
         self._waiting: dict[int, Any] = {}  # answers, told once the trades they count are known
-        self._encode(0, 0, 0, 0)  # load the machine code now, and not when it is needed
+        # Load the machine code now, and not when it is needed.
+        self._encode(0, 0, 0, 0)
+        ring.claim(context.from_venue, 1)
 
     def clear(self) -> None:
         """Forget what was asked: no answer will come."""

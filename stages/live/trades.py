@@ -42,6 +42,9 @@ class Trades:
         self._symbols = [row["symbol"].decode() for row in context.instruments]
         self._turn = 0
         self.look_ns = 0
+        # Load the machine code now, and not when it is needed.
+        id_map.find(context.known.ids, 0, o.trade_key(0, m.BUY))
+        a.put_row(context.reports, 0, 0, 0, 0, 0, 0)
 
     def begin(self, now_ns: int) -> None:
         """Begin to look now and then."""

@@ -121,7 +121,8 @@ def publish(context: Any, loop: Any, first: int, stop: int, always: bool) -> Non
     """Publish `reports[first:stop]`, repeated ones too if `always`; the caller has claimed room for all of them.
 
     Of what is not about an order of ours only fills and looks at the trades are told; that such an order was accepted
-    makes Python look at the account.
+    makes Python look at the account. A fill may be of an earlier run's order while there are any: the comparison that
+    is under way knows whose it is.
     """
     report, out = context.reports, context.from_venue
     for row in range(first, stop):
@@ -131,6 +132,8 @@ def publish(context: Any, loop: Any, first: int, stop: int, always: bool) -> Non
             context.words[v.STRANGE] = 1
             attend(context, loop)
         if not ours and report[row]["kind"] not in (m.FILL, m.LOOKED):
+            continue
+        if not ours and report[row]["kind"] == m.FILL and context.words[v.LEFT] != 0 and not always:
             continue
         if not always and _is_repeated(context, row):
             context.words[v.REPEATED] += 1

@@ -52,6 +52,7 @@ KILLED = 10  # kill level Python was told of
 ASKED_LEVEL = 11  # kill level at which open orders that are not ours were cancelled
 STRANGE = 12  # 1: an order that is not this run's was accepted; the account is to be looked at again
 BY_FIX = 13  # 1: orders go by FIX
+LEFT = 14  # orders of earlier runs that are not settled
 WORDS = 16
 
 NEVER_LOOKED, NO_TRADES = -2, -1

@@ -118,7 +118,7 @@ def test_what_takes_and_expires_is_told_by_events(rig, exchange):
 
 
 def test_the_venue_s_refusals_are_definite_and_logged(rig):
-    poor = rig.send(quantity=1_000_000 * ONE // 100, price=1999_00)  # the gateway's own limit comes first
+    poor = rig.send(quantity=1_000_000 * ONE // 4, price=1999_00)  # the gateway's own limit comes first
     rig.wait(m.DENIED, poor)
     tiny = rig.send(quantity=1000, price=50_00)
     assert rig.reason(rig.wait(m.REJECTED, tiny)) == "notional_range"
@@ -372,16 +372,40 @@ def test_orders_that_an_earlier_run_left_behind_are_cancelled_and_over(exchange)
     rig = OrdersRig(exchange.url, exchange.tables)
     try:
         exchange.place(exchange.trader, "BUY", 20_00, ONE, client_id=left_behind(rig, 77))
-        exchange.place(exchange.other, "SELL", 70_00, ONE)
+        exchange.place(exchange.other, "SELL", 70_00, ONE // 4)
         rig.venue.anchors[:] = v.NO_TRADES
-        exchange.place(exchange.trader, "BUY", 70_00, ONE, client_id=left_behind(rig, 78))
+        exchange.place(exchange.trader, "BUY", 70_00, ONE // 4, client_id=left_behind(rig, 78))
         rig.ready()
         assert exchange.open_orders() == []
         assert not rig.venue.unsettled["order_id"].any()
         said = [(int(one["kind"]), int(one["order_id"]) & 0xFF) for one in rig.journaled()]
         assert said.count((m.OVER, 77)) == said.count((m.OVER, 78)) == 1
         fills = [one["last_quantity"] for one in rig.told if one["kind"] == m.FILL and one["side"] == m.BUY]
-        assert fills[-1] == ONE
+        assert fills[-1] == ONE // 4
+    finally:
+        rig.close()
+        exchange.clear()
+
+
+@pytest.mark.parametrize("heard_of", [True, False])
+def test_a_fill_of_an_order_of_an_earlier_run_is_that_order_s_whenever_it_comes(exchange, monkeypatch, heard_of):
+    """It comes as an event of nobody's while the comparison is under way, too."""
+    monkeypatch.setattr(session, "LOOK_AGAIN_NS", 10_000_000)
+    rig = OrdersRig(exchange.url, exchange.tables)
+    try:
+        rig.venue.anchors[:] = v.NO_TRADES
+        number = 81 + heard_of
+        name = left_behind(rig, number)
+        placed = exchange.place(exchange.trader, "BUY", 70_00, ONE // 4, client_id=name)
+        if heard_of:
+            rig.venue.unsettled["venue_order_id"][0] = placed.order.order_id
+        monkeypatch.setattr(rig.session, "_cancel_foreign", lambda: None)
+        rig.until(lambda: "held: open orders that are not this run's" in rig.log.events(), "the comparison")
+        exchange.place(exchange.other, "SELL", 70_00, ONE // 4)
+        rig.ready()
+        fills = [one for one in rig.told if one["kind"] == m.FILL and one["last_price"] == 70_00]
+        assert [(int(one["order_id"]) & 0xFF, int(one["last_quantity"])) for one in fills][-1:] == [(number, ONE // 4)]
+        assert not [one for one in fills if one["venue_order_id"] == placed.order.order_id and one["order_id"] == 0]
     finally:
         rig.close()
         exchange.clear()
@@ -417,9 +441,9 @@ def test_an_order_of_an_earlier_run_that_never_arrives_is_over_in_the_end(exchan
 
 def test_a_fill_that_nobody_told_is_found_while_orders_pass(make, exchange):
     rig = make()
-    exchange.place(exchange.other, "SELL", 70_00, ONE)
+    exchange.place(exchange.other, "SELL", 70_00, ONE // 4)
     monitored = rig.venue.known.place[0]
-    order_id = rig.send(price=70_00)
+    order_id = rig.send(price=70_00, quantity=ONE // 4)
     rig.wait(m.FILL, order_id)
     assert rig.venue.known.place[0] == monitored + 1
     rig.venue.known.ids.entries["used"] = 0  # as if it had not been told
@@ -428,7 +452,7 @@ def test_a_fill_that_nobody_told_is_found_while_orders_pass(make, exchange):
     rig.venue.live.words[receive.ATTENTION] = 1
     rig.until(lambda: "a fill was not told" in rig.log.events(), "the look")
     rig.ready()
-    assert rig.filled(order_id) == ONE  # once: the gateway knows it
+    assert rig.filled(order_id) == ONE // 4  # once: the gateway knows it
 
 
 def test_trades_since_the_last_one_known_are_adopted(exchange):

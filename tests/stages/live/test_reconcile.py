@@ -142,7 +142,7 @@ def test_open_orders_are_ours_left_behind_or_foreign(desk):
 
 
 def test_an_order_of_an_earlier_run_is_over_once_the_venue_holds_it_no_more_and_cannot_get_it(desk):
-    arrived, old = desk.left_behind(1, 0, venue_order_id=70), desk.left_behind(2, 1_000)
+    arrived, old = desk.left_behind(1, 0, venue_order_id=70), desk.left_behind(2, 1_000, venue_order_id=69)
     young, late = desk.left_behind(3, ABSENCE_NS), desk.left_behind(4, ABSENCE_NS + 5, instrument=1)
     desk.compare(ABSENCE_NS + 1_000).begin()
     asked = [(name, params) for name, params in desk.asked if name.startswith("order ")]
@@ -166,6 +166,21 @@ def test_an_order_of_an_earlier_run_is_over_once_the_venue_holds_it_no_more_and_
     assert desk.one.open_orders == [OpenOrder("SYM0", 70, arrived, True)]
     assert desk.one.expected == [ABSENCE_NS + 5]
     assert [one["name"].decode() for one in desk.one.settled()] == [old, young]
+
+
+def test_an_order_that_was_never_heard_of_is_asked_about_so_that_its_fills_are_its_own(desk):
+    old = desk.left_behind(2, 1_000)
+    desk.compare(ABSENCE_NS * 2).begin()
+    assert (f"order {old}", {"symbol": "SYM0", "origClientOrderId": old}) in desk.asked
+    for name, result in (("account", {"balances": []}), ("orders SYM0", []), ("orders SYM1", [])):
+        desk.take(name, result)
+    desk.take(f"order {old}", {"status": "FILLED", "orderId": 71})
+    desk.context.anchors[0] = 0
+    desk.take("trades SYM0", [trade(1, orderId=71)])
+    assert int(desk.context.reports[0]["order_id"]) & 0xFF == 2
+    desk.take("trades SYM1", [])
+    assert [int(one["venue_order_id"]) for one in desk.one.settled()] == [71]
+    assert desk.one.expected == []
 
 
 def test_an_order_of_an_earlier_run_that_arrived_late_is_left_behind(desk):
