@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 OPEN_STATES = ("NEW", "PARTIALLY_FILLED", "PENDING_NEW")
 NO_SUCH_ORDER = -2013
+UNSAID = (-1000, -1001, -1006, -1007, -1008)
+"""Errors that say nothing but that the venue cannot say it now."""
+TRIES = 10
+"""Times such a question is asked again in one comparison: of hundreds some meet an error."""
 
 
 class OpenOrder(NamedTuple):
@@ -86,6 +90,7 @@ class Reconciliation:
         self._trades_asked = False
         self._has_moved = False
         self._more = False  # behind the trades that were just taken
+        self._tries: dict[str, int] = {}
         self._owners: dict[tuple[int, int], int] = {}  # orders by instrument and the venue's id, as the venue just said
         left = context.unsettled[context.unsettled["order_id"] != 0]
         self._left_behind = {one["name"].decode(): one for one in left}
@@ -124,8 +129,7 @@ class Reconciliation:
         for symbol in self._symbols:
             self._request(f"orders {symbol}", "openOrders.status", {"symbol": symbol})
         for name in {**self._young, **dict.fromkeys(self._nameless)}:
-            symbol = self._symbols[int(self._left_behind[name]["instrument"])]
-            self._request(f"order {name}", "order.status", {"symbol": symbol, "origClientOrderId": name})
+            self._ask_order(name)
         for slot in self._orders.taken().tolist():
             self._left.add(int(self._orders.slots["order_id"][slot]))
             self._query(slot)
@@ -150,11 +154,22 @@ class Reconciliation:
         return self._orders.owner(row, venue_order_id) or self._owners.get((row, venue_order_id), 0)
 
     def refused(self, name: str, code: Any) -> bool:
-        """Take a refusal; False for one that leaves a question open."""
-        if not name.startswith("order ") or code != NO_SUCH_ORDER:
+        """Take a refusal; False for one that leaves a question open. What the venue could not say is asked again."""
+        of = name.removeprefix("order ")
+        if of not in self._left_behind:
             return False
-        self._answered(name)  # the venue may still be about to learn of it
+        if code == NO_SUCH_ORDER:
+            self._answered(name)  # the venue may still be about to learn of it
+            return True
+        self._tries[of] = self._tries.get(of, 0) + 1
+        if code not in UNSAID or self._tries[of] > TRIES:
+            return False
+        self._ask_order(of)
         return True
+
+    def _ask_order(self, name: str) -> None:
+        symbol = self._symbols[int(self._left_behind[name]["instrument"])]
+        self._request(f"order {name}", "order.status", {"symbol": symbol, "origClientOrderId": name})
 
     def take(self, name: str, result: Any) -> int:
         """Take the result of a request; return how many reports in `context.reports` follow. Raises Refused.

@@ -12,7 +12,7 @@ from shrivenq.shm import pool
 from shrivenq.stages import messages as m
 from shrivenq.stages import orders as o
 from shrivenq.stages.live import venue_state as v
-from shrivenq.stages.live.reconcile import OpenOrder, Orders, Reconciliation
+from shrivenq.stages.live.reconcile import TRIES, OpenOrder, Orders, Reconciliation
 from shrivenq.stages.live.trades import PAGE, Trades
 from shrivenq.stages.venues.binance_orders import ABSENCE_MS
 from shrivenq.stages.venues.binance_reports_slow import Refused
@@ -171,7 +171,12 @@ def test_an_order_of_an_earlier_run_is_over_once_the_venue_holds_it_no_more_and_
 def test_an_order_that_was_never_heard_of_is_asked_about_so_that_its_fills_are_its_own(desk):
     old = desk.left_behind(2, 1_000)
     desk.compare(ABSENCE_NS * 2).begin()
-    assert (f"order {old}", {"symbol": "SYM0", "origClientOrderId": old}) in desk.asked
+    question = (f"order {old}", {"symbol": "SYM0", "origClientOrderId": old})
+    assert desk.asked.count(question) == 1
+    for again in range(TRIES):
+        assert desk.one.refused(f"order {old}", -1007)  # it cannot say now
+        assert desk.asked.count(question) == 2 + again
+    assert not desk.one.refused(f"order {old}", -1007)
     for name, result in (("account", {"balances": []}), ("orders SYM0", []), ("orders SYM1", [])):
         desk.take(name, result)
     desk.take(f"order {old}", {"status": "FILLED", "orderId": 71})
