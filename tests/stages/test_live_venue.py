@@ -14,7 +14,7 @@ from shrivenq.stages.live import receive, session
 from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.venues.binance_orders import ABSENCE_MS
 from tests.pipeline.exchange.exchange_rig import running
-from tests.stages.live.orders_rig import OrdersRig, tables_of
+from tests.stages.live.orders_rig import OrdersRig, rigs, tables_of
 from tests.stages.venue_rig import push
 
 ONE = 1_00000000
@@ -73,16 +73,8 @@ def exchange(tmp_path_factory):
 
 @pytest.fixture
 def make(exchange):
-    made = []
-
-    def rig(**options):
-        made.append(OrdersRig(exchange.url, exchange.tables, **options))
-        return made[-1].ready()
-
-    yield rig
-    for one in made:
-        one.close()
-    exchange.clear()
+    with rigs(exchange) as make:
+        yield make
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import json
 import time
@@ -194,3 +195,18 @@ def tables_of(rig):
     tables, errors = read_instruments(rig.simulator.config.file.parent / "instruments.toml", [])
     assert not errors
     return tables
+
+
+@contextlib.contextmanager
+def rigs(exchange, **fixed):
+    """Give what makes rigs, ready to trade with an exchange; when it ends they are closed and the exchange cleared."""
+    made = []
+
+    def make(**options):
+        made.append(OrdersRig(exchange.url, exchange.tables, **fixed, **options))
+        return made[-1].ready()
+
+    yield make
+    for one in made:
+        one.close()
+    exchange.clear()

@@ -9,7 +9,7 @@ from shrivenq.pipeline.exchange.types import NewOrder
 from shrivenq.stages import control
 from shrivenq.stages import messages as m
 from tests.pipeline.exchange.exchange_rig import running
-from tests.stages.live.orders_rig import OrdersRig
+from tests.stages.live.orders_rig import rigs
 from tests.stages.test_live_venue import ONE, Exchange
 
 LIMITS = {"orders_10s": 10_000, "connections": 10_000, "request_weight": 1_000_000}
@@ -51,19 +51,12 @@ def exchange(tmp_path_factory):
 
 @pytest.fixture(params=["api", "fix"])
 def make(exchange, request):
-    made = []
     fields = {}
     if request.param == "fix":
         fields = {"order_entry": "fix", "fix_url": f"tcp://127.0.0.1:{exchange.rig.fix_port}"}
 
-    def rig(**options):
-        made.append(OrdersRig(exchange.url, exchange.tables, **fields, **options))
-        return made[-1].ready()
-
-    yield rig
-    for one in made:
-        one.close()
-    exchange.clear()
+    with rigs(exchange, **fields) as make:
+        yield make
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from shrivenq.pipeline.exchange.venue import Answer
 from shrivenq.stages import control
 from shrivenq.stages import messages as m
 from tests.pipeline.exchange.exchange_rig import running
-from tests.stages.live.orders_rig import OrdersRig
+from tests.stages.live.orders_rig import OrdersRig, rigs
 from tests.stages.test_live_venue import ONE, Exchange
 
 LIMITS = {"orders_10s": 10_000, "connections": 10_000, "request_weight": 1_000_000}
@@ -27,16 +27,8 @@ def exchange(tmp_path_factory):
 
 @pytest.fixture
 def make(exchange):
-    made = []
-
-    def rig(**options):
-        made.append(OrdersRig(exchange.url, exchange.tables, **options))
-        return made[-1].ready()
-
-    yield rig
-    for one in made:
-        one.close()
-    exchange.clear()
+    with rigs(exchange) as make:
+        yield make
 
 
 @pytest.fixture
