@@ -135,8 +135,9 @@ def test_another_time_gives_other_orders(log, tmp_path):
 
 def test_a_message_too_few_is_seen(log, tmp_path):
     def fewer(_, steps):
-        busy = np.flatnonzero(steps["signal"]["second"])
-        steps["signal"]["second"][busy[len(busy) // 2]] -= 1
+        # From here on each intent reaches risk a step later than it did, at another time.
+        busy = np.flatnonzero(steps["risk"]["third"])
+        steps["risk"]["third"][busy[len(busy) // 2]] -= 1
 
     assert not again(tampered(log, tmp_path, fewer)).identical
 

@@ -164,9 +164,14 @@ def test_a_killed_name_starts_killed(run, configured):
     try:
         again.until(ready)
         assert inspection.status(inspection.attach(NAME))["kill"] == "halt"
-        assert sent(inspection.attach(NAME)) == 0
+        again.until(lambda: quiet(inspection.attach(NAME)))
     finally:
         again.stop()
+    contents = journal_file.read_journal(state.folder(NAME) / "journal")
+    orders = contents.rows(journal.ORDER_SENT)
+    assert (contents.rows(journal.RUN)["epoch"] == [1, 2]).all()
+    # A halt lets pass what reduces a position that the first run left; nothing else.
+    assert (orders["flags"][orders["order_id"] >> m.EPOCH_SHIFT == 2] & m.REDUCING != 0).all()
 
 
 @pytest.mark.parametrize("victim", ["market_data", "book", "signal", "risk", "gateway", "paper_venue"])
