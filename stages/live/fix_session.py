@@ -154,8 +154,7 @@ class FixSession:
         if link.closed is not None:
             self._lost(link, now_ns)
             return
-        direct = self._context.live.rows[fix_io.ROW]["mode"] == r.DIRECT and self._tls is None
-        words[v.SENDS] = direct and not link.is_sending
+        words[v.SENDS] = self._context.live.rows[fix_io.ROW]["mode"] == r.DIRECT and not link.is_sending
 
     def wake_ns(self, now_ns: int) -> int:
         """Tell when to be served again although nothing has asked for it."""

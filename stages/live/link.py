@@ -115,6 +115,7 @@ class Link:
         if self._transport is not None and self._transport.advance():
             self._record["descriptor"] = self._transport.descriptor
             self._record["sealed"] = self._transport.sealed.ctypes.data if self._context else 0
+            self._record["tls"] = self._transport.tls
             self._record["data_ns"] = now_ns
             self.connection = self._open(now_ns)
         elif now_ns > self._began_ns + CONNECT_NS:
@@ -140,18 +141,26 @@ class Link:
                 break
         self.connection.tick(now_ns)
         has_more = bool(self._waiting) or (self._transport is not None and self._transport.has_more)
-        if self._record["failed"] and not has_more:
-            code = int(self._record["failed"])
-            self.connection.receive_eof(now_ns, "closed by the venue" if code < 0 else os.strerror(code))
+        if self._ended and not has_more:
+            self.connection.receive_eof(now_ns, self._ended)
         self._take_events()
         if self._transport is None:
             return
         self._transport.send(self.connection.data_to_send())
         if not self._record["failed"]:
-            is_direct = self.has_data and self._context is None and not self.is_watched and not self._waiting
+            is_compiled = self._context is None or self._transport.tls != 0
+            is_direct = self.has_data and is_compiled and not self.is_watched and not self._waiting
             self._record["mode"] = r.DIRECT if is_direct else r.HELD
         if has_more or self._record["stopped"] == r.FULL:
             self._live.words[r.ATTENTION] = 1
+
+    @property
+    def _ended(self) -> str:
+        """Say why nothing more comes; empty while something may."""
+        code = int(self._record["failed"])
+        if code:
+            return "closed by the venue" if code < 0 else os.strerror(code)
+        return self._transport.ended if self._transport is not None else ""
 
     def _unseal(self, frames: Frames) -> None:
         """Turn ciphertext into plain bytes in the stripe, as many as fit."""
@@ -171,7 +180,7 @@ class Link:
         assert self.connection is not None
         record, connection = self._record, self.connection
         if connection.state == UPGRADING:
-            self._take_response(frames, now_ns, is_all=bool(record["failed"]))
+            self._take_response(frames, now_ns, is_all=bool(self._ended))
             if connection.state == UPGRADING:
                 return True
         if connection.state != CLOSED:
@@ -227,7 +236,7 @@ class Link:
 
     def _end(self, closed: Closed) -> None:
         self.closed = self.closed or closed
-        self._record["mode"] = r.OFF
+        self._record["mode"], self._record["descriptor"], self._record["tls"] = r.OFF, -1, 0
         if self._transport is not None:
             if self.connection is not None:
                 self._say_goodbye(self._transport, self.connection)

@@ -2,7 +2,8 @@
 
 Each connection has a stripe of the frames' buffer. Bytes are received straight into it, whole messages are entered into
 the index where they lie, and nothing is copied or made in Python. What compiled code does not take asks for attention:
-handshakes, control frames, fragments, answers to subscriptions, a closed or broken socket, ciphertext.
+handshakes, control frames, fragments, answers to subscriptions, a closed or broken socket. Ciphertext is made plain on
+its way into the stripe (`openssl`).
 
     ┌ stripe of connection 0 ────────────────────────┬ stripe 1 ┬ … ┬ side ───────────────┬ PADDING ┐
     │ taken │ whole messages │ part of one │  room    │          │   │ snapshots by REST,  │         │
@@ -29,7 +30,7 @@ from shrivenq.shm.clock import monotonic_ns, realtime_ns
 from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages.frames import BINARY, COUNT, TAKEN, TEXT, USED, Frames, make_frames
-from shrivenq.stages.live import system
+from shrivenq.stages.live import openssl, system
 from shrivenq.stages.live.websocket import BINARY_WHOLE, OTHER, PARTIAL, read_frame
 from shrivenq.stages.stage import NOW_NS, OFFSET_NS, return_soon
 from shrivenq.stages.venues.text import PADDING, load, matches, store
@@ -39,8 +40,9 @@ SIZE_MAX = 1 << 20
 """Longest message taken, in bytes; a venue's largest depth event is a tenth of it."""
 SEALED_BYTES = 1 << 17
 """Ciphertext received at a time."""
-ROOM_MIN = 1 << 16
-"""Bytes of room a stripe must have left to be received into; otherwise what is in it moves to its beginning."""
+ROOM_MIN = SEALED_BYTES + (1 << 16)
+"""Bytes of room a stripe must have left to be received into; otherwise what is in it moves to its beginning. Ciphertext
+received at a time, and a record that began before, become fewer plain bytes than that."""
 INDEX_COUNT = 1 << 14
 OFFSET_EVERY_NS = 1_000_000_000
 STAMP_AGE_MAX_NS = 10_000_000_000
@@ -68,7 +70,8 @@ CONNECTION = np.dtype(
         ("special_stop", "<i8"),
         ("strict", "<i8"),  # 1 between fragments: every frame is the protocol's business
         ("sealed", "<i8"),  # address of the buffer for ciphertext, 0 for a plain connection
-        ("sealed_filled", "<i8"),
+        ("sealed_filled", "<i8"),  # ciphertext that waits for Python
+        ("tls", "<i8"),  # address of OpenSSL's connection, 0 where TLS is Python's or there is none
         ("failed", "<i8"),  # errno of the socket, -1 once the venue has closed it
         ("data_ns", "<i8"),  # CLOCK_MONOTONIC: last message entered
         ("frames", "<i8"),  # messages entered
@@ -234,14 +237,16 @@ def _room(row: Any, data: Any) -> None:
 def receive(live: Any, frames: Frames, c: int) -> int:
     """Receive what waits on a connection's socket; return the bytes, 0 for none. All frames must have been taken."""
     row, message, words = live.rows[c], live.message, live.words
+    if row["sealed"] == 0 or row["tls"] != 0:
+        _room(row, frames.data)
+    room = row["limit"] - row["filled"]
     if row["sealed"] != 0:
         message[IOV_BASE] = row["sealed"] + row["sealed_filled"]
         message[IOV_LENGTH] = SEALED_BYTES - row["sealed_filled"]
     else:
-        _room(row, frames.data)
         message[IOV_BASE] = words[DATA_ADDRESS] + row["filled"]
-        message[IOV_LENGTH] = row["limit"] - row["filled"]
-    if message[IOV_LENGTH] == 0:
+        message[IOV_LENGTH] = room
+    if message[IOV_LENGTH] == 0 or (row["tls"] != 0 and room < ROOM_MIN):
         words[ATTENTION] = 1
         return 0
     message[CONTROL_LENGTH] = CONTROL_WORDS * 8
@@ -260,7 +265,12 @@ def receive(live: Any, frames: Frames, c: int) -> int:
         return 0
     _stamp(live, row)
     row["bytes"] += count
-    if row["sealed"] != 0:
+    if row["tls"] != 0:
+        plain, goes_on = openssl.read(row["tls"], row["sealed"], count, words[DATA_ADDRESS] + row["filled"], room)
+        row["filled"] += plain
+        if not goes_on:
+            words[ATTENTION] = 1
+    elif row["sealed"] != 0:
         row["sealed_filled"] += count
     else:
         row["filled"] += count

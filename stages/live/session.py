@@ -159,8 +159,7 @@ class Session:
         if link.closed is not None:
             self._lost(link, now_ns)
             return
-        direct = self._context.live.rows[0]["mode"] == r.DIRECT and self._tls is None
-        words[v.SENDS] = direct and not link.is_sending
+        words[v.SENDS] = self._context.live.rows[0]["mode"] == r.DIRECT and not link.is_sending
 
     def _watch(self, link: ApiLink, now_ns: int) -> None:
         """End what is silent or old; look at foreign orders again."""

@@ -1,8 +1,9 @@
 """Transports: a non-blocking TCP socket, plain or under TLS.
 
 Neither knows what the bytes mean. Connecting and the TLS handshake are advanced step by step by `advance`; afterwards
-compiled code receives from `descriptor` by itself, plain bytes into a stripe and ciphertext into `sealed`, which
-`unseal` turns into plain bytes. TLS runs over `ssl.MemoryBIO`, with certificate and host name verified.
+compiled code receives from `descriptor` by itself, plain bytes into a stripe and ciphertext into `sealed`. TLS runs
+over `ssl.MemoryBIO`, with certificate and host name verified; where compiled code cannot reach it (`tls` is 0),
+`unseal` turns ciphertext into plain bytes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shrivenq.stages.live import openssl
 from shrivenq.stages.live.receive import SEALED_BYTES
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ SO_TIMESTAMPING = 37
 RX_HARDWARE, RX_SOFTWARE, SOFTWARE, RAW_HARDWARE = 1 << 2, 1 << 3, 1 << 4, 1 << 6
 RECEIVE_BYTES = 1 << 22
 """Asked of the kernel for its receive buffer: a burst waits there while a snapshot is decoded."""
+UNSENT_MAX = 1 << 20
+"""Bytes that may wait because the other side does not read; beyond that it is given up."""
 
 Address = tuple[int, int, int, str, Any]
 
@@ -83,8 +87,12 @@ class Transport:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host) if context else None
         self._secure = context is None
+        self.tls = 0
+        """Address of OpenSSL's connection, once it is made; 0 where compiled code cannot have it."""
         self.has_more = False
         """`unseal` has more plain bytes than fitted."""
+        self.ended = ""
+        """Why nothing more comes under TLS; empty while it goes on."""
         try:
             self._check(self._socket.connect_ex(self._address))
         except TransportError:
@@ -148,7 +156,7 @@ class Transport:
         assert self._tls is not None
         try:
             self._tls.do_handshake()
-            self._secure = True
+            self._secure, self.tls = True, openssl.address_of(self._tls)
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLCertVerificationError as error:
@@ -165,8 +173,17 @@ class Transport:
         if self._tls is None:
             self._unsent += data
         elif data:
-            self._tls.write(data)
+            self._seal(data)
         self._flush()
+        if len(self._unsent) > UNSENT_MAX:
+            raise TransportError("connection lost: the venue does not read what is sent")
+
+    def _seal(self, data: bytes) -> None:
+        assert self._tls is not None
+        try:
+            self._tls.write(data)
+        except ssl.SSLError as error:
+            raise TransportError(f"TLS failed: {error.reason or error}") from None
 
     @property
     def is_sending(self) -> bool:
@@ -187,7 +204,7 @@ class Transport:
     def unseal(self, size: int, data: memoryview) -> int:
         """Turn the first `size` bytes of `sealed`, and what waited, into plain bytes in `data`; return how many.
 
-        Raises TransportError when the venue has ended the connection under TLS, or the ciphertext is none.
+        When the venue has ended the connection under TLS, or the ciphertext is none, `ended` says so.
         """
         assert self._tls is not None
         if size:
@@ -197,15 +214,13 @@ class Transport:
             while count < len(data):
                 found = self._tls.read(len(data) - count, data[count:])
                 if not found:
+                    self.ended = "closed by the venue"
                     break
                 count += int(found)
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLZeroReturnError:
-            if not count:
-                raise TransportError("closed by the venue") from None
         except ssl.SSLError as error:
-            raise TransportError(f"TLS failed: {error.reason or error}") from None
+            self.ended = f"TLS failed: {error.reason or error}"
         self.has_more = count == len(data)
         self._flush()
         return count

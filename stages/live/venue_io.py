@@ -6,7 +6,6 @@ stops it: nothing behind that is looked at before Python has dealt with it, so t
 
 from __future__ import annotations
 
-import socket
 from errno import EAGAIN, EINTR
 from typing import Any
 
@@ -15,8 +14,8 @@ from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import control, id_map, token_bucket
 from shrivenq.stages import messages as m
 from shrivenq.stages import orders as o
+from shrivenq.stages.live import openssl, system
 from shrivenq.stages.live import receive as r
-from shrivenq.stages.live import system
 from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.live.websocket import BINARY_WHOLE, OTHER, PARTIAL, read_frame
 from shrivenq.stages.stage import return_soon, time_of
@@ -24,7 +23,6 @@ from shrivenq.stages.venues import answers as a
 from shrivenq.stages.venues.answers import put_row
 from shrivenq.stages.venues.binance_reports import refused_kind, scan
 
-SEND_FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 UNKNOWN_ORDER_CODE = -2011
 """A cancel that came too late: so usual that Python need not know."""
 KILLED, HELD, BANNED, VENUE_RATE = m.REASON["killed"], m.REASON["held"], m.REASON["banned"], m.REASON["venue_rate"]
@@ -62,27 +60,37 @@ def allowed(buckets: Any, kind: int, now: int) -> int:
 
 
 @inlined
+def _send_plain(row: Any, data: int, size: int) -> int:
+    """Write the `size` bytes at the address `data` to a socket; return how many it took."""
+    count = system.send(row["descriptor"], data, size, openssl.SEND_FLAGS)
+    if count < 0:
+        problem = system.errno()
+        if problem not in (EAGAIN, EINTR):
+            row["failed"] = problem
+            row["mode"] = r.OFF
+    return max(count, 0)
+
+
+@inlined
 def send_out(context: Any, loop: Any, c: int, words: Any, outbox: Any) -> None:
     """Write `outbox` to connection `c`, whose words these are.
 
-    What does not go at once, and everything under TLS, is Python's to send.
+    What does not go at once is Python's to send.
     """
     row = context.live.rows[c]
     if words[v.SENDS] == 0:
         attend(context, loop)
         return
-    size = words[v.OUT_END] - words[v.OUT_BEGIN]
-    count = system.send(row["descriptor"], outbox.ctypes.data + words[v.OUT_BEGIN], size, SEND_FLAGS)
-    if count == size:
-        words[v.OUT_BEGIN] = words[v.OUT_END] = 0
-        return
-    if count > 0:
-        words[v.OUT_BEGIN] += count
+    data, size = outbox.ctypes.data + words[v.OUT_BEGIN], words[v.OUT_END] - words[v.OUT_BEGIN]
+    if row["tls"] != 0:
+        count = openssl.send(row["tls"], data, size, row["descriptor"], row["sealed"], r.SEALED_BYTES)
     else:
-        problem = system.errno()
-        if problem not in (EAGAIN, EINTR):
-            row["failed"] = problem
-            row["mode"] = r.OFF
+        count = _send_plain(row, data, size)
+    if count == size or count == openssl.TAKEN:  # noqa: PLR1714 - a kernel
+        words[v.OUT_BEGIN] = words[v.OUT_END] = 0
+    if count == size:
+        return
+    words[v.OUT_BEGIN] += max(count, 0)
     attend(context, loop)
 
 

@@ -40,7 +40,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 # Words of the context (int64).
 READY = 0  # 1: the session is logged on and follows its account: requests may go
-SENDS = 1  # 1: compiled code writes to the socket; 0: it is Python's (TLS, or something of Python's is on its way)
+SENDS = 1  # 1: compiled code writes to the socket; 0: it is Python's (something of Python's is on its way)
 OUT_BEGIN, OUT_END = 2, 3  # the frame in `outbox` that is not sent yet; both 0 for none
 SENT = 4  # requests handed to the socket
 REFUSED = 5  # orders refused here: not connected, stopped, over a limit

@@ -10,6 +10,7 @@ import pytest
 from shrivenq.stages import control, gateway, live_venue, stage
 from shrivenq.stages import messages as m
 from shrivenq.stages.live import fix_session as fs
+from shrivenq.stages.live import openssl
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import session as s
 from shrivenq.stages.live import venue_state as v
@@ -433,7 +434,10 @@ def test_nobody_listens(make, exchange):
 # ── TLS ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_under_tls_the_same(make, tmp_path):
+@pytest.mark.parametrize("compiled", [True, False])
+def test_under_tls_the_same(make, tmp_path, monkeypatch, compiled):
+    if not compiled:
+        monkeypatch.setattr(openssl, "LIBRARY", None)
     root, server = authority.make(tmp_path)
     rig, peer = make(Peer(server), authority=str(root))
     rig.ready()
@@ -444,7 +448,7 @@ def test_under_tls_the_same(make, tmp_path):
         rig.wait(m.ACCEPTED, order)
     numbers = [int(dict(one)[34]) for one in peer.client.got]
     assert numbers == list(range(1, len(numbers) + 1))
-    assert rig.venue.fix.words[v.SENDS] == 0
+    assert rig.venue.fix.words[v.SENDS] == compiled
 
 
 @pytest.mark.parametrize(

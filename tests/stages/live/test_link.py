@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import random
+import socket
 
 import pytest
 
+from shrivenq.stages.live import openssl
 from shrivenq.stages.live import receive as r
 from tests.stages.live import authority
 from tests.stages.live.live_rig import Driver, Server, trade
 
 
-@pytest.fixture
-def rig(tmp_path):
+@pytest.fixture(params=["compiled", "python"])
+def rig(request, tmp_path, monkeypatch):
+    if request.param == "python":
+        monkeypatch.setattr(openssl, "LIBRARY", None)
     path, context = authority.make(tmp_path)
     server = Server(ssl=context)
     driver = Driver(f"wss://127.0.0.1:{server.port}", authority=str(path))
@@ -46,6 +51,22 @@ def test_a_close_under_tls_is_a_loss_and_the_connection_comes_back(rig):
     server.sessions[0].connection.close()
     driver.until(lambda: len(server.sessions) == 2 and driver.source.is_open, "open again")
     assert driver.taken == [trade(1), None]
+    assert [fields["reason"] for event, fields in driver.lines if event == "market data disconnected"] == [
+        "closed by the venue: 1000 (OK)"
+    ]
+
+
+def test_a_record_that_is_none_ends_the_connection_and_the_next_one_is_made(rig):
+    driver, server = rig
+    driver.until(lambda: driver.source.is_open and server.sessions, "open")
+    server.sessions[0].send(trade(1))
+    secured = server.sessions[0].connection.socket
+    with socket.socket(fileno=os.dup(secured.fileno())) as raw:
+        raw.sendall(b"\x17\x03\x03\x00\x20" + b"x" * 32)
+    driver.until(lambda: len(server.sessions) == 2 and driver.source.is_open, "open again")
+    assert driver.taken == [trade(1), None]
+    (reason,) = [fields["reason"] for event, fields in driver.lines if event == "market data disconnected"]
+    assert reason.startswith("TLS failed: ")
 
 
 def test_a_wrong_certificate_is_told_and_tried_again(tmp_path):

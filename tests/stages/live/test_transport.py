@@ -95,6 +95,22 @@ def test_bytes_go_both_ways(tmp_path, tls):
         transport.close()
 
 
+def flood(transport):
+    """Send more than a peer takes that sends it all back, and waits for us to read that."""
+    for _ in range(10_000):
+        transport.send(bytes(1 << 16))
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_peer_that_does_not_read_is_given_up(tmp_path, tls):
+    path, server = authority.make(tmp_path)
+    with echo(server if tls else None) as port:
+        transport = ready(connect(port, make_tls_context(path) if tls else None))
+        with pytest.raises(TransportError, match="the venue does not read what is sent"):
+            flood(transport)
+        transport.close()
+
+
 def refusal(port, context):
     transport = connect(port, context)
     with pytest.raises(TransportError) as found:
