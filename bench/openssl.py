@@ -1,33 +1,18 @@
-"""The system's OpenSSL for the compiled peer: its functions are called like any C function."""
+"""OpenSSL as the server that the compiled peer is: connections of its own, over their sockets."""
 
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
-from typing import Any
 
-import llvmlite.binding
 from harness import BenchmarkError
-from numba.core import types
 
+from shrivenq.stages.live.openssl import LIBRARY, ssl_read, ssl_write
 
-def _load():
-    """Load it and make what compiled code calls known; None if there is none."""
-    found = ctypes.util.find_library("ssl")
-    library = ctypes.CDLL(found) if found else None
-    for name in ("SSL_read", "SSL_write"):
-        # Without one nothing calls them, but compiled code names them.
-        function = getattr(library or ctypes.CDLL(None), name if library else "getpid")
-        llvmlite.binding.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
-    if library is not None:
-        for name in ("TLS_server_method", "SSL_CTX_new", "SSL_new"):
-            getattr(library, name).restype = ctypes.c_void_p
-    return library
+__all__ = ["LIBRARY", "accept", "begin", "make_context", "read", "ssl_read", "ssl_write"]
 
-
-LIBRARY = _load()
-ssl_read: Any = types.ExternalFunction("SSL_read", types.int32(types.int64, types.int64, types.int32))
-ssl_write: Any = types.ExternalFunction("SSL_write", types.int32(types.int64, types.int64, types.int32))
+if LIBRARY is not None:
+    for _name in ("TLS_server_method", "SSL_CTX_new", "SSL_new"):
+        getattr(LIBRARY, _name).restype = ctypes.c_void_p
 
 
 def make_context(files):
