@@ -223,10 +223,10 @@ class Stack:
 
     def __enter__(self):
         names = list(topology.STAGES)
-        groups = [names] if self.fused else [[name] for name in names]
+        groups = topology.groups_of("paper", fused=self.fused)
         if self.fused not in _warm:
             self._warm_up(groups)
-        plan = placement.plan(self.config, names, fused=self.fused)
+        plan = placement.plan(self.config, groups)
         self.writers = [processes.start("journal", self._write)] if self.journal_path else []
         for group in groups:
             self.children.append(processes.start(group[0], lambda group=group: self._main(group, plan)))

@@ -197,7 +197,7 @@ def bare():
     outs = [ring.Producer(own, peer, slots) for own, peer, slots in rings]
     sources = [ring.Consumer(own, peer, slots) for peer, own, slots in rings]
     names = list(topology.STAGES)[:STAGES]
-    plan = placement.plan(base_config(), names, fused=False)
+    plan = placement.plan(base_config(), [[name] for name in names])
 
     def work(number, count, wait):
         if number == 0:

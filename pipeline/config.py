@@ -285,7 +285,7 @@ def _contradictions(one: Document) -> list[str]:
             errors.append(f"{key}: found {value:g}, allowed: 0 or more")
     if not 0 <= one.signal.timer_ms <= 86_400_000:
         errors.append(f"signal.timer_ms: found {one.signal.timer_ms:g}, allowed: 0 (never) to 86,400,000")
-    names = LIVE_STAGE_NAMES if one.mode == "live" else STAGE_NAMES
+    names = STAGE_NAMES[:-1] if one.mode == "live" else STAGE_NAMES  # live_venue is where the gateway is
     errors += [f"stages.{name}: no such stage, allowed: {', '.join(names)}" for name in one.stages if name not in names]
     try:
         signal.fill_params(signal.load_strategy(one.signal.strategy), one.signal.params)

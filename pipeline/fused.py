@@ -1,13 +1,19 @@
-"""All stages in one loop on one core: the same steps `split` placement runs in processes of their own."""
+"""Several stages in one loop on one core: the same steps that run in processes of their own elsewhere.
+
+All of them in `fused` placement; in mode live the gateway and its venue in either placement.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shrivenq.shm.atomics import store_release
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages import book, gateway, live_venue, market_data, paper_venue, risk, signal
 from shrivenq.stages.stage import DEADLINE_NS, KILL_SEEN, KILL_SEEN_NS, LOOK_EVERY_NS, NOW_NS, turn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @kernel
@@ -69,3 +75,22 @@ def run_live(
         work += risk.step(risk_context, loop)
         work += gateway.step(gateway_context, loop)
         work += live_venue.step(venue_context, loop)
+
+
+@kernel
+def run_gateway(gateway_context: Any, venue_context: Any, pages: Any, loop: Any) -> None:
+    """Run gateway and live venue, the end of the path in `split` placement."""
+    work = 0
+    while turn(loop, work):
+        if loop[NOW_NS] >= pages[0][NOW_NS] + LOOK_EVERY_NS:
+            mirror(loop, pages)
+        work = gateway.step(gateway_context, loop)
+        work += live_venue.step(venue_context, loop)
+
+
+LOOPS: dict[tuple[str, str], Callable[..., None]] = {
+    ("market_data", "paper_venue"): run,
+    ("market_data", "live_venue"): run_live,
+    ("gateway", "live_venue"): run_gateway,
+}
+"""The loops by the first and the last stage of those that they run."""

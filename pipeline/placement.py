@@ -106,11 +106,10 @@ class Plan:
         ]
 
 
-def plan(config: Config, stages: Iterable[str], *, fused: bool, machine: Machine | None = None) -> Plan:
-    """Place `stages`, in path order; `fused` places all of them together, as the first one is."""
+def plan(config: Config, groups: Sequence[Sequence[str]], *, machine: Machine | None = None) -> Plan:
+    """Place stages, in path order; those of one group, which share a process, where the first of them is placed."""
     found = machine or look()
-    names = list(stages)
-    movers = names[:1] if fused else names
+    movers = [group[0] for group in groups]
     said = {name: config.stages.get(name) for name in movers}
     problems: dict[str, list[str]] = {name: [] for name in movers}
     chosen = _choose(found, said, problems)
@@ -127,7 +126,7 @@ def plan(config: Config, stages: Iterable[str], *, fused: bool, machine: Machine
             problems[name].append(f"{name}: no SCHED_FIFO: CPU {cpu} is shared, or none is left for the rest")
             fifo = False
         places[name] = Place(cpu, found.topology.node_of(cpu), how, fifo)
-    return Plan({name: places[names[0] if fused else name] for name in names}, problems)
+    return Plan({name: places[group[0]] for group in groups for name in group}, problems)
 
 
 def _choose(machine: Machine, said: dict[str, Any], problems: dict[str, list[str]]) -> dict[str, int]:

@@ -143,7 +143,7 @@ class _Replay:
 
     def run_fused(self) -> None:
         """Run every stage here."""
-        plan = placement.plan(self.config, topology.STAGES, fused=True)
+        plan = placement.plan(self.config, topology.groups_of("replay", fused=True))
         held = self._build(list(topology.STAGES), plan.wait_of("market_data"))
         while not held.finished:
             held.turn(DRAIN_NS)
@@ -152,7 +152,7 @@ class _Replay:
 
     def run_split(self) -> None:
         """Run each stage in a process of its own."""
-        plan = placement.plan(self.config, topology.STAGES, fused=False)
+        plan = placement.plan(self.config, topology.groups_of("replay", fused=False))
         supervisor = self.assembly.control("supervisor")
         children = [
             processes.start(name, lambda name=name: self._stage_main(name, plan))  # type: ignore[misc]

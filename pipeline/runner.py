@@ -1,4 +1,4 @@
-"""Run stages in this process: one of them, or all fused.
+"""Run stages in this process: one of them, or several fused.
 
 The compiled loop runs until it needs Python, or the supervisor says stop; then this module does what only Python can:
 refills and slow paths, faults.
@@ -125,7 +125,7 @@ def build(
     offset_ns: int,
     log: Any,
 ) -> Runner:
-    """Build the stages `names` in this process: one, or all of them in path order to run fused."""
+    """Build the stages `names` in this process: one, or several in path order for which there is a fused loop."""
     setups, contexts = [], []
     for name in names:
         loop = assembly.control(f"loop.{name}")
@@ -146,7 +146,7 @@ def build(
     run: Callable[..., None] = EVERY_STAGE[names[0]].run
     arguments = tuple(contexts)
     if len(names) > 1:
-        run, arguments = fused.run_live if "live_venue" in names else fused.run, (*contexts, tuple(loops[1:]))
+        run, arguments = fused.LOOPS[names[0], names[-1]], (*contexts, tuple(loops[1:]))
     return Runner(
         names=names,
         loops=loops,

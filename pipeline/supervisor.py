@@ -75,10 +75,8 @@ class Supervisor:
         self.stopping = False
         self.deaths: list[float] = []
         self.started_ns = time.time_ns()
-        # fused: one process named after the first stage runs them all.
         self.stages = topology.stages_of(self.config.mode)
-        names = list(self.stages)
-        self.groups = [names] if config_fused(self.config) else [[name] for name in names]
+        self.groups = topology.groups_of(self.config.mode, fused=self.config.placement == "fused")
         self._watch = Watch(self.config.supervisor, [names[0] for names in self.groups], self.log)
 
     # ── the whole ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -211,7 +209,7 @@ class Supervisor:
         writer.note(recovery.describe(tables, self.config.mode))
         if self.config.mode == "live":
             self._remember_venue()
-        plan = placement.plan(self.config, self.stages, fused=len(self.groups) == 1)
+        plan = placement.plan(self.config, self.groups)
         for problem in self.assembly.shortfalls():
             self.log.warning("memory", problem=problem)
         self.children = [processes.start("journal", lambda: self._journal_main(writer))]
@@ -486,11 +484,6 @@ class Supervisor:
         until = time.monotonic() + self.config.supervisor.stop_cancel_ms / 1e3
         while time.monotonic() < until and self.assembly.open_orders():
             time.sleep(0.001)
-
-
-def config_fused(config: Config) -> bool:
-    """Tell whether all stages share one process."""
-    return bool(config.placement == "fused")
 
 
 def describe_exit(status: int | None) -> str:

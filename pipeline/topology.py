@@ -4,7 +4,8 @@ market_data ─tick▶ book ─book▶ signal ─intent▶ risk ─order▶ gate
 ├──touch──────────────────▶ ▲ │           ▲ └─report▶ risk ─feedback▶ signal
 └──fill_feed──────────────────┼───────────┴─from_venue── paper_venue
 
-In mode live the stage live_venue stands in paper_venue's place, behind the very same rings.
+In mode live the stage live_venue stands in paper_venue's place, behind the very same rings, and runs in the gateway's
+process.
 """
 
 from __future__ import annotations
@@ -65,6 +66,20 @@ EVERY_STAGE = STAGES | LIVE_STAGES
 def stages_of(mode: str) -> dict[str, Stage]:
     """Give the stages that run in a mode, in path order."""
     return LIVE_STAGES if mode == "live" else STAGES
+
+
+def groups_of(mode: str, *, fused: bool) -> list[list[str]]:
+    """List the processes of a placement in path order, each by the stages that run in it; the first names it.
+
+    A live venue's connection has no process of its own: an order is on the wire without another one waking up.
+    """
+    names = list(stages_of(mode))
+    if fused:
+        return [names]
+    groups = [[name] for name in names if name != "live_venue"]
+    if mode == "live":
+        groups[-1].append("live_venue")
+    return groups
 
 
 WORDS_PER_PAGE = PAGE // 8

@@ -10,7 +10,7 @@ from shrivenq.pipeline import fused, topology
 from shrivenq.shm.atomics import store_word
 from shrivenq.stages import stage
 
-PLAIN, LIVE = (getattr(one, "py_func", one) for one in (fused.run, fused.run_live))
+PLAIN, LIVE, GATEWAY = (getattr(one, "py_func", one) for one in (fused.run, fused.run_live, fused.run_gateway))
 
 
 def run_with(monkeypatch, turns, work_of, run=PLAIN, stages=topology.STAGES):
@@ -47,6 +47,13 @@ def test_in_mode_live_the_live_venue_steps_in_the_paper_venue_s_place(monkeypatc
     calls, _ = run_with(monkeypatch, 2, dict.fromkeys(stages, 0).get, LIVE, stages)
     assert [call[:2] for call in calls] == 2 * [(name, f"context of {name}") for name in stages]
     assert list(stages)[-1] == "live_venue"
+
+
+def test_live_the_gateway_and_its_venue_step_in_one_process(monkeypatch):
+    stages = topology.groups_of("live", fused=False)[-1]
+    assert stages == ["gateway", "live_venue"]
+    calls, _ = run_with(monkeypatch, 2, dict.fromkeys(stages, 0).get, GATEWAY, stages)
+    assert [call[:2] for call in calls] == 2 * [(name, f"context of {name}") for name in stages]
 
 
 def test_the_next_turn_is_told_of_all_the_work(monkeypatch):

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from shrivenq.pipeline import placement
-from shrivenq.pipeline.config import STAGE_NAMES, StagePlace
+from shrivenq.pipeline.config import StagePlace
 from shrivenq.pipeline.placement import look, plan
+from shrivenq.pipeline.topology import groups_of
 from shrivenq.shm.wait import SPIN, YIELD
 
 
@@ -33,8 +34,8 @@ def tree(root, nodes, isolated="", siblings=None):
     return root
 
 
-def placed(machine, *, fused=False, **stages):
-    return plan(SimpleNamespace(stages=stages), STAGE_NAMES, fused=fused, machine=machine)
+def placed(machine, *, mode="paper", fused=False, **stages):
+    return plan(SimpleNamespace(stages=stages), groups_of(mode, fused=fused), machine=machine)
 
 
 def cpus(made):
@@ -128,6 +129,13 @@ def test_fused_needs_one_cpu(tmp_path):
     assert made.places["market_data"].fifo
     alone = placed(look(tree(tmp_path / "b", ["0"]), [0]), fused=True)
     assert waits(alone) == {YIELD}
+
+
+def test_a_live_venue_is_where_the_gateway_is(tmp_path):
+    made = placed(look(tree(tmp_path, ["0-5"]), range(6)), mode="live")
+    assert made.places["live_venue"] == made.places["gateway"]
+    assert len(set(cpus(made))) == 5
+    assert waits(made) == {SPIN}
 
 
 def test_rows_are_for_people(tmp_path):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from shrivenq.pipeline import topology
+from shrivenq.pipeline import fused, topology
 from shrivenq.shm.layout import HEADER_SIZE, PAGE, REGION_COUNT_MAX
 from shrivenq.stages import control
 from shrivenq.stages.conductor import VENUE_WORDS
@@ -48,6 +48,16 @@ def test_words_fit_their_regions():
         assert word < topology.WORDS_PER_PAGE
     words = (topology.GO, topology.STOP, topology.HEARTBEAT_NS, topology.SUPERVISOR_PID)
     assert len(set(words)) == len(words)
+
+
+def test_groups_hold_every_stage_once_and_each_has_its_loop():
+    for mode in ("replay", "paper", "live"):
+        stages = list(topology.stages_of(mode))
+        for fused_ in (True, False):
+            groups = topology.groups_of(mode, fused=fused_)
+            assert [name for group in groups for name in group] == stages
+            assert all(len(group) == 1 or (group[0], group[-1]) in fused.LOOPS for group in groups)
+        assert len(topology.groups_of(mode, fused=False)) == 5 + (mode != "live")
 
 
 def test_live_differs_in_the_venue_alone():
