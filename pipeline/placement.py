@@ -2,14 +2,15 @@
 
 What the configuration does not say is worked out from the machine: one NUMA node, isolated CPUs first, one thread of
 each core before the second, in path order. A stage alone on its CPU, with a CPU left for the rest, spins; others
-yield. SCHED_FIFO is used only where the configuration asks for it and that is safe: five yielding FIFO processes on
-shared CPUs starve everything else.
+yield. What runs beside the stages keeps off their CPUs, where there are others. SCHED_FIFO is used only where the
+configuration asks for it and that is safe: five yielding FIFO processes on shared CPUs starve everything else.
 
 What cannot be had is a line of warning, and the stage goes on without it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +73,8 @@ class Plan:
 
     places: dict[str, Place]
     problems: dict[str, list[str]] = field(default_factory=dict)
+    beside: tuple[int, ...] = ()
+    """CPUs that no stage has."""
 
     def wait_of(self, name: str) -> int:
         """Tell how a stage waits."""
@@ -96,6 +99,12 @@ class Plan:
             except OSError as error:
                 problems.append(f"{name}: no SCHED_FIFO: {error.strerror} (ulimit -r, or CAP_SYS_NICE)")
         return problems
+
+    def step_aside(self) -> None:
+        """Keep the calling process, and what it forks, off the stages' CPUs, where there are others."""
+        if self.beside:
+            with contextlib.suppress(OSError):  # it may have lost them meanwhile: then it runs where it may
+                os.sched_setaffinity(0, self.beside)
 
     def rows(self) -> list[tuple[str, int, int, str, str]]:
         """List stage, CPU, node, wait and scheduler, for people."""
@@ -126,7 +135,9 @@ def plan(config: Config, groups: Sequence[Sequence[str]], *, machine: Machine | 
             problems[name].append(f"{name}: no SCHED_FIFO: CPU {cpu} is shared, or none is left for the rest")
             fifo = False
         places[name] = Place(cpu, found.topology.node_of(cpu), how, fifo)
-    return Plan({name: places[group[0]] for group in groups for name in group}, problems)
+    taken = {place.cpu for place in places.values()}
+    beside = tuple(cpu for cpu in found.cpus if cpu not in taken and cpu not in found.isolated)
+    return Plan({name: places[group[0]] for group in groups for name in group}, problems, beside)
 
 
 def _choose(machine: Machine, said: dict[str, Any], problems: dict[str, list[str]]) -> dict[str, int]:

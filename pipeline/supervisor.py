@@ -77,6 +77,7 @@ class Supervisor:
         self.started_ns = time.time_ns()
         self.stages = topology.stages_of(self.config.mode)
         self.groups = topology.groups_of(self.config.mode, fused=self.config.placement == "fused")
+        self._machine = placement.look()
         self._watch = Watch(self.config.supervisor, [names[0] for names in self.groups], self.log)
 
     # ── the whole ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -209,7 +210,8 @@ class Supervisor:
         writer.note(recovery.describe(tables, self.config.mode))
         if self.config.mode == "live":
             self._remember_venue()
-        plan = placement.plan(self.config, self.groups)
+        plan = placement.plan(self.config, self.groups, machine=self._machine)
+        plan.step_aside()
         for problem in self.assembly.shortfalls():
             self.log.warning("memory", problem=problem)
         self.children = [processes.start("journal", lambda: self._journal_main(writer))]

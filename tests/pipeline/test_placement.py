@@ -138,6 +138,21 @@ def test_a_live_venue_is_where_the_gateway_is(tmp_path):
     assert waits(made) == {SPIN}
 
 
+def test_what_runs_beside_the_stages_keeps_off_their_cpus(tmp_path):
+    made = placed(look(tree(tmp_path / "a", ["0-9"], isolated="8-9"), range(8)))
+    assert set(made.beside) == set(range(8)) - set(cpus(made))
+    assert placed(look(tree(tmp_path / "b", ["0-1"]), range(2))).beside == ()
+    before = os.sched_getaffinity(0)
+    try:
+        placement.Plan({}, beside=(max(before),)).step_aside()
+        assert os.sched_getaffinity(0) == {max(before)}
+        placement.Plan({}).step_aside()
+        placement.Plan({}, beside=(4000,)).step_aside()
+        assert os.sched_getaffinity(0) == {max(before)}
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def test_rows_are_for_people(tmp_path):
     made = placed(look(tree(tmp_path, ["0-7"]), range(8)))
     assert made.rows()[0] == ("market_data", 1, 0, "spin", "other")
