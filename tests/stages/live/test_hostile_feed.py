@@ -223,14 +223,14 @@ def test_a_wrong_certificate_is_refused_until_the_right_one_is_there(stack, tmp_
     for folder in (good, bad):
         folder.mkdir()
     path, _ = authority.make(good)
-    trusted, context = authority.make(bad, name="other root", **wrong)
+    trusted, context = authority.make(bad, **wrong)
     if wrong:  # by an authority that is trusted as well
         path.write_bytes(path.read_bytes() + trusted.read_bytes())
     server, _, port = serve(stack, ssl=context)
     driver = drive(stack, port, "wss", authority=str(path))
     driver.until(lambda: len(reasons(driver)) >= 2, "two refusals")
     assert not server.sessions
-    context.load_cert_chain(good / "server.pem")
+    context.load_cert_chain(good / "certificate.pem", good / "key.pem")
     assert said in comes_back(driver, server, "the right certificate")
 
 
