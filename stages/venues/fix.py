@@ -21,7 +21,7 @@ from shrivenq.shm.context import by_reference
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import messages as m
 from shrivenq.stages.venues.binance_orders import RUN_MAX, put_client_id, put_decimal, put_number, put_symbol
-from shrivenq.stages.venues.text import put
+from shrivenq.stages.venues.text import load, put, store
 
 MESSAGE_MAX = 768
 """Bytes a buffer must hold."""
@@ -36,11 +36,13 @@ SENT_NS, RECEIVED_NS = 2, 3  # when the last was sent and received, ns since 197
 HEARTBEAT_NS = 4
 TESTED_NS = 5  # when a TestRequest was sent that is not answered, 0 for none
 BROKEN = 6  # 1 once a message was missing or could not be read: the session is of no use any more
+SECOND = 7  # which second `clock` spells, s since 1970
 WORDS = 8
 
 # What `due` says.
 NOTHING, SEND_HEARTBEAT, SEND_TEST, GIVE_UP = 0, 1, 2, 3
 
+CLOCK_BYTES = 24
 SENT_MAX = 1 << 12
 SENT = np.dtype(
     [("sequence", "<i8"), ("order_id", "<i8"), ("target_id", "<i8"), ("kind", "<i4"), ("instrument", "<i4")], align=True
@@ -52,6 +54,7 @@ class Session(NamedTuple):
     """One FIX session, from Logon to Logout."""
 
     sender: Any  # uint8: SenderCompID
+    clock: Any  # uint8: a time as `put_time` writes it, whose calendar is worked out once a second
     sent: Any  # SENT, by number
     words: Any
 
@@ -62,7 +65,7 @@ def make_session(sender: str, heartbeat_s: int) -> Session:
         raise ValueError(f"HeartBtInt: found {heartbeat_s}, allowed: 5 to 60 s")
     words = np.zeros(WORDS, np.int64)
     words[HEARTBEAT_NS] = heartbeat_s * 10**9
-    session = Session(np.zeros(len(sender), np.uint8), np.zeros(SENT_MAX, SENT), words)
+    session = Session(np.zeros(len(sender), np.uint8), np.zeros(CLOCK_BYTES, np.uint8), np.zeros(SENT_MAX, SENT), words)
     begin(session, sender)
     return session
 
@@ -80,6 +83,7 @@ def begin(session: Session, sender: str) -> None:
     heartbeat_ns = session.words[HEARTBEAT_NS]
     session.words[:] = 0
     session.words[NEXT_OUT], session.words[NEXT_IN], session.words[HEARTBEAT_NS] = 2, 1, heartbeat_ns
+    session.words[SECOND] = -1
 
 
 @inlined
@@ -122,6 +126,12 @@ def _two(buffer: Any, at: int, value: int) -> int:
     return at + 2
 
 
+@inlined
+def _three(buffer: Any, at: int, value: int) -> int:
+    buffer[at] = 48 + value // 100
+    return _two(buffer, at + 1, value % 100)
+
+
 @kernel
 def put_time(buffer: Any, at: int, now_ns: int) -> int:
     """Write a UTC time as `YYYYMMDD-HH:MM:SS.mmm`; return where it ends. The date is Hinnant's civil_from_days."""
@@ -146,8 +156,21 @@ def put_time(buffer: Any, at: int, now_ns: int) -> int:
     at = put(buffer, _two(buffer, at, rest // 60 % 60), ":")
     at = put(buffer, _two(buffer, at, rest % 60), ".")
     part = milliseconds - seconds * 1_000
-    buffer[at] = 48 + part // 100
-    return _two(buffer, at + 1, part % 100)
+    return _three(buffer, at, part)
+
+
+@inlined
+def _put_clock(buffer: Any, at: int, session: Session, now_ns: int) -> int:
+    """Write a time as `put_time` does."""
+    clock = session.clock
+    milliseconds = now_ns // 1_000_000
+    second = milliseconds // 1_000
+    if session.words[SECOND] != second:
+        session.words[SECOND] = second
+        put_time(clock, 0, now_ns)
+    for word in range(0, CLOCK_BYTES, 8):  # three more bytes than there are: what follows is written over them
+        store(buffer, at + word, load(clock, word))
+    return _three(buffer, at + 18, milliseconds - second * 1_000)
 
 
 @inlined
@@ -172,7 +195,7 @@ def _header(buffer: Any, at: int, session: Session, now_ns: int) -> int:
     for index in range(len(session.sender)):
         buffer[at + index] = session.sender[index]
     at = put(buffer, at + len(session.sender), "\x0152=")
-    at = put_time(buffer, at, now_ns)
+    at = _put_clock(buffer, at, session, now_ns)
     return put(buffer, at, "\x0156=SPOT\x01")
 
 

@@ -302,6 +302,17 @@ def test_times(now):
     assert buffer[1:end].tobytes().decode() == f"{moment:%Y%m%d-%H:%M:%S}.{now // 10**6 % 1000:03d}"
 
 
+def test_a_session_s_messages_tell_the_time_whichever_way_it_goes():
+    session, buffer = fix.make_session("ABC", 30), np.zeros(fix.MESSAGE_MAX, np.uint8)
+    moment = 1_700_000_000_000_000_000
+    for step in (0, 1_000_000, 998_000_000, 1_000_000, 86_400 * 10**9, -1_000_000, -3_600 * 10**9, 5 * 10**8):
+        moment += step
+        begin, end = fix.encode_test(session, moment, buffer)
+        expected = np.zeros(32, np.uint8)
+        expected = expected[: fix.put_time(expected, 0, moment)].tobytes()
+        assert b"\x0152=" + expected + b"\x0156=SPOT\x01" in buffer[begin:end].tobytes()
+
+
 def test_plain_python_writes_the_same():
     command = [
         sys.executable,
