@@ -13,6 +13,7 @@ from shrivenq.pipeline import config as pipeline_config
 from shrivenq.pipeline.config import SHIPPED, ConfigError, Instruments
 from shrivenq.pipeline.exchange.accounts import API_KEY, Keyring, read_public_key
 from shrivenq.pipeline.exchange.engine import Engine
+from shrivenq.pipeline.exchange.faults import Script, read_script
 from shrivenq.pipeline.exchange.limits import Rule, Rules
 from shrivenq.pipeline.exchange.listing import LEVELS_MAX
 from shrivenq.pipeline.exchange.types import RATE, STP_MODES, StpMode, Symbol
@@ -174,6 +175,13 @@ class FixTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """0 takes a free one and says which."""
 
 
+class FaultTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[faults]`: what shall go wrong from the start on; `faults.py` says what can be said."""
+
+    script: str = ""
+    """File beside this one; none, and nothing goes wrong."""
+
+
 class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -193,6 +201,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     market: MarketTable = MarketTable()
     fix: FixTable | None = None
     tls: TlsTable = TlsTable()
+    faults: FaultTable = FaultTable()
 
 
 class Config(Document, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -204,6 +213,8 @@ class Config(Document, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Balances at the start as integers, by account and asset."""
     asset_max: dict[str, int]
     """MAX_ASSET as integers."""
+    script: Script
+    """What shall go wrong from the start on."""
 
     def engine(self) -> tuple[Engine, dict[str, int]]:
         """Open the market and its accounts; returns the engine, and account ids by name. Raises ConfigError."""
@@ -285,6 +296,7 @@ def check(document: dict[str, Any], file: Path) -> Config:
     asset_max = _amounts(good.filters.asset_max, decimals, "filters.asset_max", said)
     _check_keys(good, said)
     _check_tls(good, file, said)
+    script = _script(good, file, said)
     if good.fix is not None and good.fix.port == good.port != 0:
         said.append(f"fix.port: found {good.fix.port}, allowed: another than port")
     if (good.market.source == "capture") != bool(good.market.path):
@@ -293,7 +305,7 @@ def check(document: dict[str, Any], file: Path) -> Config:
     if errors:
         raise ConfigError(errors)
     values = {name: getattr(good, name) for name in Document.__struct_fields__}
-    return Config(**values, file=file, markets=markets, balances=balances, asset_max=asset_max)
+    return Config(**values, file=file, markets=markets, balances=balances, asset_max=asset_max, script=script)
 
 
 def _read_instruments(chosen: Instruments, file: Path) -> tuple[Tables | None, list[str]]:
@@ -434,6 +446,15 @@ def _check_keys(document: Document, errors: list[str]) -> None:
                 read_public_key(key.public_key)
             except ValueError as error:
                 errors.append(f"keys.{name}.public_key: {error}, allowed: the base64 body of an Ed25519 public key")
+
+
+def _script(document: Document, file: Path, errors: list[str]) -> Script:
+    if document.faults.script:
+        try:
+            return read_script(file.parent / document.faults.script)
+        except ValueError as error:
+            errors.append(f"faults.script: {error}")
+    return Script()
 
 
 def _check_tls(document: Document, file: Path, errors: list[str]) -> None:

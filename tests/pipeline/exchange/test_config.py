@@ -12,6 +12,7 @@ import pytest
 
 from shrivenq.pipeline.config import SHIPPED, ConfigError
 from shrivenq.pipeline.exchange.config import check, load
+from shrivenq.pipeline.exchange.faults import Rule, Script
 from shrivenq.pipeline.exchange.requests import ORDER
 from shrivenq.pipeline.exchange.types import STP_MODES
 from tests.hostile_json import mutations
@@ -155,6 +156,20 @@ def test_each_mistake_has_its_line(tmp_path, old, new, said):
     with pytest.raises(ConfigError) as caught:
         load(path)
     assert any((said or "XRPUSDT") in one for one in caught.value.lines), caught.value.lines
+
+
+def test_a_script_of_faults_is_read_and_what_is_wrong_with_it_is_one_line(tmp_path):
+    script = tmp_path / "faults.toml"
+    script.write_text('seed = 7\n[[rules]]\non = "event"\naction = "drop"\n')
+    assert make_config(tmp_path, faults={"script": "faults.toml"}).script == Script(
+        [Rule(on="event", action="drop")], 7
+    )
+    script.write_text('[[rules]]\non = "event"\naction = "explode"\n')
+    text = TEXT + '[faults]\nscript = "faults.toml"\n'
+    (said,) = mistakes(tmp_path, text)
+    assert said.startswith(f"faults.script: {script}: Invalid enum value 'explode'")
+    (said,) = mistakes(tmp_path, text.replace('faults.toml"\n', 'none.toml"\n'))
+    assert said == f"faults.script: {tmp_path / 'none.toml'}: cannot be read: No such file or directory"
 
 
 def test_futures_are_no_market_of_this_venue(tmp_path):
