@@ -97,9 +97,13 @@ def make_flow(instruments: Any, config: Config, seed: int, *, levels: int = LEVE
     bases = []
     for row, instrument in enumerate(instruments):
         price = _start(instrument, config)
-        lowest = max(1, price - levels // 2)
+        highest = int(instrument["price_max"]) // int(instrument["tick"])
+        # Every legal price where there is room for them all, else those around the start.
+        lowest = 1 if price < highest <= levels else max(1, price - levels // 2)
+        home = price - lowest
         bases.append(lowest * int(instrument["tick"]))
-        _set_flow(flows[row], instrument, config, price, price - lowest)
+        _set_flow(flows[row], instrument, config, price, home)
+        flows[row]["roam"] = min(home, levels - home, LEVELS // 2) // 2
         flows[row]["random"] = np.random.SeedSequence([seed, row]).generate_state(4, np.uint32)
     slots = 2 * config.resting_orders + spare_slots
     core = matching.make_matching(bases, instruments["tick"].tolist(), slots, levels)
@@ -136,7 +140,6 @@ def _set_flow(flow: Any, instrument: Any, config: Config, price: int, home: int)
     flow["gap_ns"] = NS_PER_S // config.events_per_s
     flow["next_ns"] = config.start_ns
     flow["value"], flow["home"] = home << FIXED, home
-    flow["roam"] = min(home, LEVELS // 2) // 2
     # A stride beyond the ladder says no more than one across it.
     flow["stride"] = round(min(stride, LEVELS) * (1 << FIXED))
     # The mean of a squared exponential is 2.

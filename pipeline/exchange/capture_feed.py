@@ -2,10 +2,14 @@
 
 Before anybody watches it is read up to its first snapshot; from then on what it recorded happens as long after the
 first `advance` as it did after the snapshot. When it ends the market stands still.
+
+A book begins with a snapshot, and with what was recorded before it and is newer; what is older than the book is left
+out. Where events are missing nobody knows what rests: the capture's market leaves the book until the next snapshot.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
 DECIMALS = 8
 """Of every number of a spot capture."""
 BYTES, FRAMES = 8 << 20, 4096
+EARLY_MAX = 1024
+"""Events that are kept for a snapshot to come; more are so old that it is newer."""
 
 
 class CaptureFeed:
@@ -52,24 +58,23 @@ class CaptureFeed:
         self._target = np.zeros(EVENT_MAX, TICK)
         self._ready: tuple[int, Any] | None = None
         self._offset_us: int | None = None
+        self._last_ids: list[int | None] = [None] * len(symbols)
+        self._early: list[deque[Any]] = [deque(maxlen=EARLY_MAX) for _ in symbols]
+        self._held: list[list[Any]] = [[] for _ in symbols]
         self.skipped = 0
         """Frames that were damaged or not recognised."""
+        self.gaps = 0
+        """How often events were missing."""
         self._open()
 
     def _open(self) -> None:
-        """Read on until the first snapshot is in the book, and what was recorded before it and is newer."""
-        early: list[Any] = []
+        """Read on until the first snapshot is in the book."""
         while (event := self._next()) is not None:
             _, records = event
-            if records[0]["kind"] == SNAPSHOT:
+            if records[0]["kind"] in (SNAPSHOT, DIFF):
                 self._apply(records)
-                last_id = int(records[0]["last_id"])
-                for one in early:
-                    if one[0]["instrument"] == records[0]["instrument"] and one[0]["last_id"] > last_id:
-                        self._apply(one)
+            if records[0]["kind"] == SNAPSHOT:
                 return
-            if records[0]["kind"] == DIFF:
-                early.append(records)
 
     def _next(self) -> tuple[int, Any] | None:
         """Decode the next event: its time in µs and its records; None at the end."""
@@ -94,12 +99,45 @@ class CaptureFeed:
                 continue
             return time_ns // 1000, self._target[:count].copy()
 
-    def _apply(self, records: Any) -> int:
-        """Let an event act; return the symbol."""
+    def _apply(self, records: Any) -> None:
+        """Let an event act if its symbol's book is where it belongs."""
+        symbol, kind = int(records[0]["instrument"]), records[0]["kind"]
+        if kind == SNAPSHOT:
+            self._begin(symbol, records)
+        elif kind == DIFF:
+            self._follow(symbol, records)
+        else:
+            self._act(symbol, records)
+
+    def _begin(self, symbol: int, records: Any) -> None:
+        """Begin a book with a snapshot, unless it is further than that."""
+        at, last_id = self._last_ids[symbol], int(records[0]["last_id"])
+        if at is not None and last_id < at:
+            return
+        self._act(symbol, records)
+        self._last_ids[symbol] = last_id
+        early = list(self._early[symbol])
+        self._early[symbol].clear()
+        for one in early:
+            self._follow(symbol, one)
+
+    def _follow(self, symbol: int, records: Any) -> None:
+        """Let a change of levels act if it is the next; keep it for later while there is no book."""
+        at, last_id = self._last_ids[symbol], int(records[0]["last_id"])
+        if at is None:
+            self._early[symbol].append(records)
+        elif int(records[0]["first_id"]) > at + 1:
+            self.gaps += 1
+            self._last_ids[symbol] = None
+            self._early[symbol].append(records)
+            captured_market.leave(self._exchange, symbol)
+        elif last_id > at:
+            self._act(symbol, records)
+            self._last_ids[symbol] = last_id
+
+    def _act(self, symbol: int, records: Any) -> None:
         count = len(records) - (records[-1]["kind"] == END)
-        symbol = int(records[0]["instrument"])
         captured_market.apply(self._exchange, records, count, *self._divisors[symbol])
-        return symbol
 
     def due_us(self, now_us: int) -> int | None:
         """Tell when the next event happens; None if that is after `now_us`, or never."""
@@ -113,8 +151,14 @@ class CaptureFeed:
         return due if due <= now_us else None
 
     def act(self) -> int:
-        """Let the event that is due happen, unless its symbol is halted; return the symbol."""
+        """Let the event that is due happen; return the symbol. While it is halted its book waits, and nobody trades."""
         assert self._ready is not None
         records, self._ready = self._ready[1], None
         symbol = int(records[0]["instrument"])
-        return self._apply(records) if self._exchange.symbols[symbol]["status"] == TRADING else symbol
+        if self._exchange.symbols[symbol]["status"] == TRADING:
+            for one in (*self._held[symbol], records):
+                self._apply(one)
+            self._held[symbol].clear()
+        elif records[0]["kind"] in (SNAPSHOT, DIFF):
+            self._held[symbol].append(records)
+        return symbol

@@ -143,8 +143,8 @@ def trade(exchange: Exchange, symbol: int, price: int, quantity: int, taker_side
 
 
 @kernel
-def _forget_all(exchange: Exchange, symbol: int) -> None:
-    """Take everything of the market's out of a book: a snapshot follows."""
+def leave(exchange: Exchange, symbol: int) -> None:
+    """Take everything of the market's out of a book."""
     core = exchange.core
     slots = core.orders.shape[0] // core.ladders.shape[0]
     for slot in range(symbol * slots, (symbol + 1) * slots):
@@ -166,7 +166,7 @@ def apply(exchange: Exchange, records: Any, count: int, price_divisor: int, quan
             trade(exchange, symbol, records[0]["price"] // price_divisor, quantity, side)
         return
     if kind == SNAPSHOT:
-        _forget_all(exchange, symbol)
+        leave(exchange, symbol)
     elif kind != DIFF:
         return
     for coming in range(2):

@@ -7,7 +7,7 @@ of them the last price may trigger stop orders, which trade in turn; `settle_dow
 from __future__ import annotations
 
 from shrivenq.pipeline.exchange import state as s
-from shrivenq.pipeline.exchange.crossing import DONE, OUT_OF_RANGE, survey, take, would_take
+from shrivenq.pipeline.exchange.crossing import DONE, OUT_OF_RANGE, market_step, survey, take, would_take
 from shrivenq.pipeline.exchange.filters import (
     EXCHANGE_MAX_NUM_ORDERS,
     LOT_SIZE,
@@ -15,6 +15,7 @@ from shrivenq.pipeline.exchange.filters import (
     NONE,
     OVERFLOWS,
     check,
+    check_amounts,
     check_notional,
     check_quantity,
 )
@@ -27,7 +28,7 @@ from shrivenq.pipeline.exchange.stops import is_reached, next_triggered, wait
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages import matching
 from shrivenq.stages.id_map import ABSENT, find
-from shrivenq.stages.messages import BUY, FOK, IOC, LIMIT_MAKER, MARKET
+from shrivenq.stages.messages import BUY, FOK, GTC, IOC, LIMIT_MAKER, MARKET
 from shrivenq.stages.money import OVERFLOW
 
 MARKET_CLOSED = CODE["market_closed"]
@@ -45,6 +46,7 @@ AMEND_CLOSED = CODE["amend_closed"]
 AMEND_QUANTITY = CODE["amend_quantity"]
 AMEND_FILTER = CODE["amend_filter"]
 AMEND_NOTIONAL = CODE["amend_notional"]
+AMEND_MIN_NOTIONAL = CODE["amend_min_notional"]
 MAX_AMENDS = CODE["max_amends"]
 
 # `restrictions` of a cancel.
@@ -60,8 +62,7 @@ def _quote_quantity(exchange: Exchange) -> int:
     order, words = exchange.requests[0], exchange.words
     symbol = order["symbol"]
     survey(exchange, order["account"], order["stp"], symbol, order["side"], 0, 0, order["quote_quantity"])
-    step = max(exchange.symbols[symbol]["step"], exchange.symbols[symbol]["market_step"])
-    words[s.SURVEYED] -= words[s.SURVEYED] % step
+    words[s.SURVEYED] -= words[s.SURVEYED] % market_step(exchange, symbol)
     if words[s.SURVEYED] == 0 and words[s.SHORT] != 0:
         return EMPTY_BOOK
     code = check_quantity(exchange, symbol, MARKET, words[s.SURVEYED])
@@ -70,7 +71,7 @@ def _quote_quantity(exchange: Exchange) -> int:
             return THIN_BOOK
         if code == MARKET_LOT_SIZE:
             return THIN_MARKET_BOOK
-    return code
+    return check_amounts(exchange, words[s.SURVEYED], order["quote_quantity"]) if code == NONE else code
 
 
 @kernel
@@ -109,7 +110,8 @@ def admit(exchange: Exchange) -> int:
         return WOULD_TRIGGER
     if order["type"] == LIMIT_MAKER and would_take(exchange, symbol, side, order["price"]):
         return WOULD_MATCH
-    if words[s.QUEUE_HEAD] == words[s.QUEUE_TAIL] or exchange.core.ladders[symbol]["free"] < 0:
+    rests = order["time_in_force"] == GTC and has_limit(order["type"]) and not is_stop(order["type"])
+    if words[s.QUEUE_HEAD] == words[s.QUEUE_TAIL] or (rests and exchange.core.ladders[symbol]["free"] < 0):
         return EXCHANGE_MAX_NUM_ORDERS
     words[s.COST] = _needed(exchange)
     if words[s.COST] == OVERFLOW:
@@ -250,7 +252,7 @@ def _amendable(exchange: Exchange, row: int, quantity: int) -> int:
     if check_quantity(exchange, order["symbol"], order["type"], quantity) != NONE:
         return AMEND_FILTER
     if check_notional(exchange, order["symbol"], order["type"], order["price"], quantity) != NONE:
-        return AMEND_NOTIONAL
+        return AMEND_NOTIONAL if own["notional_is_range"] != 0 else AMEND_MIN_NOTIONAL
     return NONE
 
 

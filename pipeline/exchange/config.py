@@ -13,7 +13,9 @@ from shrivenq.pipeline import config as pipeline_config
 from shrivenq.pipeline.config import SHIPPED, ConfigError, Instruments
 from shrivenq.pipeline.exchange.accounts import API_KEY, Keyring, read_public_key
 from shrivenq.pipeline.exchange.engine import Engine
+from shrivenq.pipeline.exchange.faults import Script, read_script
 from shrivenq.pipeline.exchange.limits import Rule, Rules
+from shrivenq.pipeline.exchange.listing import LEVELS_MAX
 from shrivenq.pipeline.exchange.types import RATE, STP_MODES, StpMode, Symbol
 from shrivenq.pipeline.instruments import DECIMAL, NUMBER_MAX, Tables, read_instruments
 from shrivenq.pipeline.tables import read_table
@@ -35,10 +37,15 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     amends_max: Few = 10
     position_max: str = "0"
     """MAX_POSITION, in base currency."""
+    market_quantity_min: str = "0"
+    """MARKET_LOT_SIZE, in base currency."""
     market_quantity_max: str = "0"
-    """MARKET_LOT_SIZE."""
+    market_step: str = "0"
+    notional_filter: Literal["NOTIONAL", "MIN_NOTIONAL"] = "NOTIONAL"
+    """Which of the two carries the instrument's notional_min; MIN_NOTIONAL has no highest."""
+    percent_filter: Literal["PERCENT_PRICE_BY_SIDE", "PERCENT_PRICE"] = "PERCENT_PRICE_BY_SIDE"
     percent_up: str = "5"
-    """PERCENT_PRICE_BY_SIDE, both sides: multiples of the average price."""
+    """Of that filter, on both sides: multiples of the average price."""
     percent_down: str = "0.2"
     range_up: str = "0"
     """PRICE_RANGE execution rule, both sides: multiples of the reference price."""
@@ -52,6 +59,17 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     )
     stp_allowed: list[StpMode] = msgspec.field(default_factory=lambda: list(STP_MODES))
     status: Literal["TRADING", "END_OF_DAY", "HALT", "BREAK", "CANCEL_ONLY"] = "TRADING"
+
+
+class ExchangeFilters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[filters]`: those of no symbol. 0 switches one off."""
+
+    orders_max: Few = 0
+    """EXCHANGE_MAX_NUM_ORDERS: an account's open orders in all symbols."""
+    algo_orders_max: Few = 0
+    """EXCHANGE_MAX_NUM_ALGO_ORDERS."""
+    asset_max: dict[str, str] = {}
+    """MAX_ASSET, by asset: the most of it in one order, `BTC = "100"`."""
 
 
 class AccountTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -157,6 +175,13 @@ class FixTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """0 takes a free one and says which."""
 
 
+class FaultTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[faults]`: what shall go wrong from the start on; `faults.py` says what can be said."""
+
+    script: str = ""
+    """File beside this one; none, and nothing goes wrong."""
+
+
 class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -167,6 +192,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Of the background market: the same seed, the same orders."""
     instruments: Instruments
     symbols: dict[str, Filters] = {}
+    filters: ExchangeFilters = ExchangeFilters()
     accounts: dict[str, AccountTable]
     keys: dict[str, KeyTable]
     limits: LimitTable = LimitTable()
@@ -175,6 +201,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     market: MarketTable = MarketTable()
     fix: FixTable | None = None
     tls: TlsTable = TlsTable()
+    faults: FaultTable = FaultTable()
 
 
 class Config(Document, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -184,6 +211,10 @@ class Config(Document, frozen=True, kw_only=True, forbid_unknown_fields=True):
     markets: list[Symbol]
     balances: dict[str, dict[str, int]]
     """Balances at the start as integers, by account and asset."""
+    asset_max: dict[str, int]
+    """MAX_ASSET as integers."""
+    script: Script
+    """What shall go wrong from the start on."""
 
     def engine(self) -> tuple[Engine, dict[str, int]]:
         """Open the market and its accounts; returns the engine, and account ids by name. Raises ConfigError."""
@@ -201,6 +232,9 @@ class Config(Document, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 seed=self.seed,
                 flow=flow if market.source == "synthetic" else None,
                 capture=self.file.parent / market.path if market.source == "capture" else None,
+                orders_max=self.filters.orders_max,
+                algo_orders_max=self.filters.algo_orders_max,
+                asset_max=self.asset_max,
             )
             accounts = {
                 name: engine.open_account(self.balances[name], trade_group=table.trade_group)
@@ -257,9 +291,12 @@ def check(document: dict[str, Any], file: Path) -> Config:
         raise ConfigError(errors)
     said: list[str] = []
     markets = _markets(good, tables, said)
-    balances = _balances(good, markets, said)
+    decimals = {one.base: one.base_decimals for one in markets} | {one.quote: one.quote_decimals for one in markets}
+    balances = _balances(good, decimals, said)
+    asset_max = _amounts(good.filters.asset_max, decimals, "filters.asset_max", said)
     _check_keys(good, said)
     _check_tls(good, file, said)
+    script = _script(good, file, said)
     if good.fix is not None and good.fix.port == good.port != 0:
         said.append(f"fix.port: found {good.fix.port}, allowed: another than port")
     if (good.market.source == "capture") != bool(good.market.path):
@@ -268,7 +305,7 @@ def check(document: dict[str, Any], file: Path) -> Config:
     if errors:
         raise ConfigError(errors)
     values = {name: getattr(good, name) for name in Document.__struct_fields__}
-    return Config(**values, file=file, markets=markets, balances=balances)
+    return Config(**values, file=file, markets=markets, balances=balances, asset_max=asset_max, script=script)
 
 
 def _read_instruments(chosen: Instruments, file: Path) -> tuple[Tables | None, list[str]]:
@@ -302,12 +339,12 @@ def _market(row: Any, name: str, tables: Tables, own: Filters, errors: list[str]
     def number(key: str, decimals: int) -> int:
         return _integer(getattr(own, key), decimals, f"symbols.{name}.{key}", errors)
 
-    percent_up, percent_down = number("percent_up", 8), number("percent_down", 8)
-    range_up, range_down = number("range_up", 8), number("range_down", 8)
-    for up, down, key in ((percent_up, percent_down, "percent_up"), (range_up, range_down, "range_up")):
-        if up and up < max(down, RATE):
-            errors.append(f'symbols.{name}.{key}: found "{getattr(own, key)}", allowed: "0", or 1 or more')
     quantity_decimals = int(row["quantity_decimals"])
+    market_step = number("market_step", quantity_decimals)
+    if market_step % int(row["step"]):
+        errors.append(f'symbols.{name}.market_step: found "{own.market_step}", allowed: a multiple of the step')
+    # What exchangeInfo says is what a book of prices can hold.
+    price_limit = LEVELS_MAX * int(row["tick"])
     return Symbol(
         name=name,
         base=base["code"].decode(),
@@ -319,32 +356,48 @@ def _market(row: Any, name: str, tables: Tables, own: Filters, errors: list[str]
         status=own.status if row["tradable"] else "BREAK",
         tick=int(row["tick"]),
         price_min=int(row["price_min"]),
-        price_max=int(row["price_max"]),
+        price_max=min(int(row["price_max"]) or price_limit, price_limit),
         step=int(row["step"]),
         quantity_min=int(row["quantity_min"]),
         quantity_max=int(row["quantity_max"]),
+        market_step=market_step,
+        market_quantity_min=number("market_quantity_min", quantity_decimals),
         market_quantity_max=number("market_quantity_max", quantity_decimals),
+        notional_filter=own.notional_filter,
         notional_min=int(row["notional_min"]),
-        notional_max=int(row["notional_max"]),
+        notional_max=int(row["notional_max"]) if own.notional_filter == "NOTIONAL" else 0,
         average_minutes=own.average_minutes,
-        bid_percent_up=percent_up,
-        bid_percent_down=percent_down,
-        ask_percent_up=percent_up,
-        ask_percent_down=percent_down,
         orders_max=own.orders_max,
         algo_orders_max=own.algo_orders_max,
         position_max=number("position_max", quantity_decimals),
         amends_max=own.amends_max,
-        range_bid_up=range_up,
-        range_bid_down=range_down,
-        range_ask_up=range_up,
-        range_ask_down=range_down,
         has_reference=own.reference_price,
         maker_fee=int(row["maker_fee"]),
         taker_fee=int(row["taker_fee"]),
         stp_default=own.stp_default,
         stp_allowed=tuple(own.stp_allowed),
+        **_multipliers(own, name, errors),
     )
+
+
+def _multipliers(own: Filters, name: str, errors: list[str]) -> dict[str, Any]:
+    """Give the fields of a Symbol that are multiples of a price: of the percent filter and of the PRICE_RANGE rule."""
+    found = {
+        key: _integer(getattr(own, key), 8, f"symbols.{name}.{key}", errors)
+        for key in ("percent_up", "percent_down", "range_up", "range_down")
+    }
+    for kind in ("percent", "range"):
+        up, down = found[f"{kind}_up"], found[f"{kind}_down"]
+        if up and up < max(down, RATE):
+            errors.append(f'symbols.{name}.{kind}_up: found "{getattr(own, f"{kind}_up")}", allowed: "0", or 1 or more')
+    if found["percent_down"] and not found["percent_up"]:
+        # The filter has no way to say so.
+        errors.append(f'symbols.{name}.percent_up: found "0", allowed: only with percent_down = "0"')
+    percent = {key: found[key] for key in ("percent_up", "percent_down")}
+    if own.percent_filter == "PERCENT_PRICE_BY_SIDE":
+        percent = {f"{side}_{key}": value for side in ("bid", "ask") for key, value in percent.items()}
+    bounds = {f"range_{side}_{way}": found[f"range_{way}"] for side in ("bid", "ask") for way in ("up", "down")}
+    return percent | bounds
 
 
 def _integer(text: str, decimals: int, key: str, errors: list[str]) -> int:
@@ -356,19 +409,23 @@ def _integer(text: str, decimals: int, key: str, errors: list[str]) -> int:
     return int(value)
 
 
-def _balances(document: Document, markets: list[Symbol], errors: list[str]) -> dict[str, dict[str, int]]:
-    decimals = {one.base: one.base_decimals for one in markets} | {one.quote: one.quote_decimals for one in markets}
-    found: dict[str, dict[str, int]] = {}
+def _balances(document: Document, decimals: dict[str, int], errors: list[str]) -> dict[str, dict[str, int]]:
     if not document.accounts:
         errors.append("accounts: found none, allowed: tables [accounts.NAME]")
-    for name, account in document.accounts.items():
-        found[name] = {}
-        for asset, text in account.balances.items():
-            key = f"accounts.{name}.balances.{asset}"
-            if asset not in decimals:
-                errors.append(f"{key}: no such asset, allowed: {', '.join(decimals)}")
-                continue
-            found[name][asset] = _integer(text, decimals[asset], key, errors)
+    return {
+        name: _amounts(account.balances, decimals, f"accounts.{name}.balances", errors)
+        for name, account in document.accounts.items()
+    }
+
+
+def _amounts(texts: dict[str, str], decimals: dict[str, int], key: str, errors: list[str]) -> dict[str, int]:
+    """Turn amounts of assets into ints at their decimals."""
+    found = {}
+    for asset, text in texts.items():
+        if asset not in decimals:
+            errors.append(f"{key}.{asset}: no such asset, allowed: {', '.join(decimals)}")
+            continue
+        found[asset] = _integer(text, decimals[asset], f"{key}.{asset}", errors)
     return found
 
 
@@ -389,6 +446,15 @@ def _check_keys(document: Document, errors: list[str]) -> None:
                 read_public_key(key.public_key)
             except ValueError as error:
                 errors.append(f"keys.{name}.public_key: {error}, allowed: the base64 body of an Ed25519 public key")
+
+
+def _script(document: Document, file: Path, errors: list[str]) -> Script:
+    if document.faults.script:
+        try:
+            return read_script(file.parent / document.faults.script)
+        except ValueError as error:
+            errors.append(f"faults.script: {error}")
+    return Script()
 
 
 def _check_tls(document: Document, file: Path, errors: list[str]) -> None:

@@ -76,18 +76,26 @@ def in_range(exchange: Exchange, symbol: int, side: int, price: int, reference: 
 
 
 @kernel
+def market_step(exchange: Exchange, symbol: int) -> int:
+    """Tell what the quantity that a quote quantity stands for is a multiple of."""
+    return max(exchange.symbols[symbol]["step"], exchange.symbols[symbol]["market_step"])
+
+
+@kernel
 def survey(
     exchange: Exchange, account: int, stp: int, symbol: int, side: int, limit: int, quantity: int, budget: int
 ) -> None:
     """Walk the book as an order would, without trading.
 
     Up to `quantity`, or, if `budget` is above 0, as far as that many quote units go. Leaves in `words` how much would
-    trade (SURVEYED), what it is worth at most (COST), and whether the book held less than was asked (SHORT).
+    trade (SURVEYED), what it is worth at most (COST), and whether the book held less than was asked (SHORT). What
+    prevention would take from the order is part of a budget's quantity: it must be there to be taken.
     """
     core, words = exchange.core, exchange.words
     words[s.SURVEYED] = words[s.COST] = 0
     words[s.SHORT] = 1
     left = AMOUNT_MAX if budget > 0 else quantity
+    step = market_step(exchange, symbol)
     reference = range_reference(exchange, symbol)
     level = best_level(exchange, symbol, side)
     while level >= 0:
@@ -105,11 +113,15 @@ def survey(
                     taken = min(taken, affordable(exchange, symbol, price, budget - words[s.COST]))
                 words[s.COST] += value_of(exchange, symbol, price, taken, FLOOR)
                 left -= taken
-                if mode == s.STP_NONE:
+                if mode == s.STP_NONE or budget > 0:
                     words[s.SURVEYED] += taken
                 if left == 0 or taken < core.orders[slot]["leaves"]:
                     words[s.SHORT] = 0
                     return
+                if budget > 0:
+                    # What is left may buy nothing more, whatever else the book holds.
+                    spare = affordable(exchange, symbol, price, budget - words[s.COST])
+                    words[s.SHORT] = 1 if spare >= step else 0
             slot = core.orders[slot]["next"]
         level = next_level(exchange, symbol, side, level)
 

@@ -89,7 +89,9 @@ class Engine(History):
         """
         self.assets = assets_of(symbols)
         """Every asset with its decimals."""
-        table = symbol_table(symbols, self.assets, asset_max or {})
+        self.orders_max, self.algo_orders_max, self.asset_max = orders_max, algo_orders_max, dict(asset_max or {})
+        """The limits that are no symbol's, 0 or absent for none."""
+        table = symbol_table(symbols, self.assets, self.asset_max)
         books = make_books(symbols, seed, flow, book_slots + (CAPTURE_SLOTS if capture else 0))
         self.exchange = s.make_exchange(books, table, accounts_max, len(self.assets), orders_kept)
         self.exchange.words[s.ORDERS_MAX], self.exchange.words[s.ALGO_ORDERS_MAX] = orders_max, algo_orders_max

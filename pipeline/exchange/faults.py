@@ -14,7 +14,8 @@
 | acknowledgement lost | on response, name order.place, drop; on request, drop for REST too (it loses the connection) |
 | fill before acknowledgement | on response, name order.place, late |
 | duplicate report | on event, name executionReport, duplicate |
-| 5xx, order placed or not | on request, error_placed, error_not_placed: the client sees the same of both |
+| connection lost, order placed or not | on response, name order.place, disconnect; on request, disconnect |
+| 5xx, order placed or not | on request, error_placed, error_not_placed: the client sees the same of both; `code` says |
 | slow reader | on request, delay: the venue reads nothing more from that connection meanwhile |
 
 A FIX message has its number when it goes wrong: one that is dropped, repeated or late ends the session, as it would.
@@ -50,22 +51,38 @@ if TYPE_CHECKING:
     from shrivenq.pipeline.exchange.types import BookView
     from shrivenq.pipeline.exchange.venue import Request, Socket, Venue
 
-FrameAction = Literal["delay", "late", "drop", "duplicate", "reorder", "disconnect", "garbage", "giant"]
+FrameAction = Literal[
+    "delay", "late", "drop", "duplicate", "reorder", "disconnect", "garbage", "bad_text", "bad_opcode", "giant"
+]
 """`delay` holds up what follows as well, `late` is overtaken, `reorder` changes places with the next frame; `garbage`
-takes a frame's place, `giant` goes before it."""
+(of letters), `bad_text` (which is no UTF-8) and `bad_opcode` (a frame of a kind there is none of) take a frame's place,
+`giant` goes before it."""
 RequestAction = Literal[
-    "delay", "drop", "error_placed", "error_not_placed", "too_many", "banned", "clock_offset", "stale_snapshot"
+    "delay",
+    "drop",
+    "disconnect",
+    "error_placed",
+    "error_not_placed",
+    "too_many",
+    "banned",
+    "clock_offset",
+    "stale_snapshot",
 ]
 FRAME_ACTIONS, REQUEST_ACTIONS = get_args(FrameAction), get_args(RequestAction)
 IN_TIME = ("delay", "late", "too_many", "banned")
 PRINTABLE = range(32, 127)
+NO_TEXT = b"\xff\xfe"
 TIMER_S = 0.001
 """A timer of the loop may be this early."""
 
-TIMEOUT = {
-    "code": -1007,
-    "msg": "Timeout waiting for response from backend server. Send status unknown; execution status unknown.",
+UNKNOWN = {
+    -1000: (500, "An unknown error occurred while processing the request."),
+    -1001: (500, "Internal error; unable to process your request. Please try again."),
+    -1006: (502, "An unexpected response was received from the message bus. Execution status unknown."),
+    -1007: (504, "Timeout waiting for response from backend server. Send status unknown; execution status unknown."),
+    -1008: (503, "Server is currently overloaded with other requests. Please try again in a few minutes."),
 }
+"""What a 5xx says, by code."""
 TOO_MANY = {
     "code": -1003,
     "msg": "Too many requests; please use WebSocket Streams for live updates to avoid polling the API.",
@@ -92,6 +109,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ms: Annotated[int, msgspec.Meta(ge=-YEAR_MS, le=YEAR_MS)] = 0
     """How long `delay` and `late` take, when a client may come again (`too_many`, `banned`), by how much the venue's
     clock is wrong (`clock_offset`)."""
+    code: Literal[-1000, -1001, -1006, -1007, -1008] = -1007
+    """What `error_placed` and `error_not_placed` say, with the status that goes with it."""
     size: Annotated[int, msgspec.Meta(ge=0, le=GIANT_MAX)] = 0
     """Bytes of a giant frame."""
 
@@ -153,6 +172,8 @@ class Frame(NamedTuple):
 
     payload: bytes
     text: bool
+    known: bool = True
+    """Whether it leaves in a frame of a kind there is."""
 
 
 class Lane:
@@ -215,8 +236,12 @@ class Lane:
 
     def _send(self, frame: Frame) -> None:
         socket = self._socket()
-        if socket is not None:
+        if socket is None:
+            return
+        if frame.known:
             socket.send_message(frame.payload, text=frame.text)
+        else:
+            socket.send_unknown(frame.payload)
 
 
 class Faults(Outgoing):
@@ -275,6 +300,10 @@ class Faults(Outgoing):
             socket.abort()
         elif action == "garbage":
             lane.send(Frame(bytes(trigger.random.choices(PRINTABLE, k=len(payload))), text))
+        elif action == "bad_text":
+            lane.send(Frame(NO_TEXT + payload, text))
+        elif action == "bad_opcode":
+            lane.send(Frame(payload, text, known=False))
         elif action == "giant":
             lane.send(Frame(b'{"giant":"' + b"x" * trigger.rule.size + b'"}', text=True))
             lane.send(frame)
@@ -286,7 +315,11 @@ class Faults(Outgoing):
             return act()
         rule, now_us = trigger.rule, self._venue.market_us()
         if rule.action == "error_not_placed":
-            return Answer(504, dict(TIMEOUT))
+            return _unknown(rule)
+        if rule.action == "disconnect":
+            if request.socket is not None:
+                request.socket.abort()
+            return None
         if rule.action == "too_many":
             return Answer(429, dict(TOO_MANY), now_us + rule.ms * 1000)
         if rule.action == "delay":
@@ -299,7 +332,7 @@ class Faults(Outgoing):
         if rule.action == "drop":
             return None
         if rule.action == "error_placed":
-            return Answer(504, dict(TIMEOUT))
+            return _unknown(rule)
         if rule.action == "stale_snapshot" and request.name == "depth" and answer.status == 200:
             return self._stale(request, len(answer.body["bids"]), len(answer.body["asks"]))
         return answer
@@ -320,6 +353,12 @@ class Faults(Outgoing):
         return {
             "rules": [{**msgspec.to_builtins(one.rule), "seen": one.seen, "acted": one.acted} for one in self.triggers]
         }
+
+
+def _unknown(rule: Rule) -> Answer:
+    """Answer that nobody knows what became of the request."""
+    status, text = UNKNOWN[rule.code]
+    return Answer(status, {"code": rule.code, "msg": text})
 
 
 def routes(faults: Faults) -> list[Route]:

@@ -113,18 +113,22 @@ def check_value(exchange: Exchange, symbol: int, lowest: int, highest: int, for_
 
 
 @kernel
+def valuing_price(exchange: Exchange, symbol: int, order_type: int, price: int) -> int:
+    """Choose the price an order is valued at: its limit, or the reference price, which is 0 before the first trade."""
+    return price if has_limit(order_type) else reference_price(exchange, symbol)
+
+
+@kernel
 def check_notional(exchange: Exchange, symbol: int, order_type: int, price: int, quantity: int) -> int:
-    """NOTIONAL or MIN_NOTIONAL; an order without a limit is valued at the reference price, if there is one."""
-    limited = has_limit(order_type)
-    if not limited:
-        price = reference_price(exchange, symbol)
-        if price == 0:
-            return NONE
+    """NOTIONAL or MIN_NOTIONAL, where there is a price to value the order at."""
+    price = valuing_price(exchange, symbol, order_type, price)
+    if price == 0:
+        return NONE
     lowest = value_of(exchange, symbol, price, quantity, FLOOR)
     highest = value_of(exchange, symbol, price, quantity, CEIL)
     if highest == OVERFLOW or highest > AMOUNT_MAX:
         return OVERFLOWS
-    return check_value(exchange, symbol, lowest, highest, not limited)
+    return check_value(exchange, symbol, lowest, highest, not has_limit(order_type))
 
 
 @kernel
@@ -156,9 +160,13 @@ def check_position(exchange: Exchange, account: int, symbol: int, quantity: int)
 
 
 @kernel
-def check_asset(exchange: Exchange, symbol: int, quantity: int, value: int) -> int:
-    """MAX_ASSET: the largest amount of either asset in one order."""
+def check_amounts(exchange: Exchange, quantity: int, value: int) -> int:
+    """MAX_POSITION and MAX_ASSET, the largest amount of either asset in one order, of the order in `requests[0]`."""
+    order = exchange.requests[0]
+    symbol = order["symbol"]
     own = exchange.symbols[symbol]
+    if order["side"] == BUY and check_position(exchange, order["account"], symbol, quantity) != NONE:
+        return MAX_POSITION
     if own["base_max"] > 0 and quantity * own["base_scale"] > own["base_max"]:
         return MAX_ASSET
     return MAX_ASSET if own["quote_max"] > 0 and value > own["quote_max"] else NONE
@@ -166,7 +174,10 @@ def check_asset(exchange: Exchange, symbol: int, quantity: int, value: int) -> i
 
 @kernel
 def check(exchange: Exchange) -> int:
-    """Check the order in `requests[0]` against every filter; a quote quantity's own quantity is not known yet."""
+    """Check the order in `requests[0]` against every filter.
+
+    What a quote quantity buys is not known yet: who finds out checks that with `check_amounts`.
+    """
     order = exchange.requests[0]
     symbol, order_type, value = order["symbol"], order["type"], order["quote_quantity"]
     if is_stop(order_type):
@@ -185,10 +196,9 @@ def check(exchange: Exchange) -> int:
         code = check_quantity(exchange, symbol, order_type, order["quantity"])
         if code == NONE:
             code = check_notional(exchange, symbol, order_type, order["price"], order["quantity"])
-        if code == NONE and has_limit(order_type):
-            value = value_of(exchange, symbol, order["price"], order["quantity"], FLOOR)
+        if code == NONE:
+            price = valuing_price(exchange, symbol, order_type, order["price"])
+            value = value_of(exchange, symbol, price, order["quantity"], CEIL)
     if code == NONE:
         code = check_counts(exchange, order["account"], symbol, order_type)
-    if code == NONE and order["side"] == BUY:
-        code = check_position(exchange, order["account"], symbol, order["quantity"])
-    return check_asset(exchange, symbol, order["quantity"], value) if code == NONE else code
+    return check_amounts(exchange, order["quantity"], value) if code == NONE else code

@@ -185,8 +185,10 @@ class FixSession:
             asked = parameters_of(message)
         except ApiError as error:
             raise refused(error, tag_of(message.kind, error.msg)) from None
-        request = Request(METHODS[message.kind], asked, self._host, authorise, micros=True, weighs=False)
-        served = Answer(500, None)
+        request = Request(
+            METHODS[message.kind], asked, self._host, authorise, micros=True, weighs=False, socket=self.socket
+        )
+        served: Answer | None = None
 
         def act() -> Answer:
             nonlocal served
@@ -198,10 +200,13 @@ class FixSession:
             answer = await self._venue.outgoing.answer(request, act)
         finally:
             held, self._held = self._held or [], None
+        seen = served if answer is None else answer
+        if seen is None:
+            return
         if answer is not None and is_reject(answer):
             text = answer.body["msg"]
             raise RefusedError(answer.body["code"], text, tag_of(message.kind, text))
-        reply = answer_to(message, served if answer is None else answer, self._venue.now_us())
+        reply = answer_to(message, seen, self._venue.now_us())
         self._tell(request.name, reply, held, logon, lost=answer is None)
 
     def _tell(self, name: str, reply: Reply, held: list[OrderEvent], logon: Logon, *, lost: bool) -> None:

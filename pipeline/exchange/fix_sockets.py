@@ -32,6 +32,10 @@ class FixSocket:
             self._loop.call_soon(self.flush)
         self._pending.append(payload)
 
+    def send_unknown(self, payload: bytes) -> None:
+        """Send one message that does not begin as one."""
+        self.send_message(b"9=0\x01" + payload)
+
     def flush(self) -> None:
         """Write what is pending; end the connection if the client does not keep up."""
         pending, self._pending = self._pending, []

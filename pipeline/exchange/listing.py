@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from shrivenq.pipeline.exchange.types import Symbol
 
 LEVELS_MAX = 1 << 24
-"""Most prices a book can have: orders further away are refused as PERCENT_PRICE_BY_SIDE. Unused ones take no memory."""
+"""Most prices a book can have, which bounds a configured `price_max`; unused ones take no memory.
+
+Orders further away, where a symbol has no `price_max`, are refused as PERCENT_PRICE_BY_SIDE.
+"""
 PRICE_MAX = 1 << 62
 SCALE_MAX = 18
 
@@ -100,6 +103,7 @@ def make_books(symbols: Sequence[Symbol], seed: int, flow: order_flow.Config | N
     for record, one in zip(instruments, symbols, strict=True):
         record["symbol"], record["tick"], record["step"] = one.name.encode(), one.tick, one.step
         record["price_decimals"], record["quantity_decimals"] = one.price_decimals, one.quantity_decimals
+        record["price_max"] = one.price_max
     levels = max(_levels(one) for one in symbols)
     if flow is not None:
         return order_flow.make_flow(instruments, flow, seed, levels=levels, spare_slots=slots)

@@ -244,7 +244,11 @@ def _order_counts(venue: Venue, call: Call) -> Any:
 
 def _my_filters(venue: Venue, call: Call) -> Any:
     symbol = symbol_of(venue, call)
-    return {"exchangeFilters": [], "symbolFilters": reference.filters(symbol), "assetFilters": []}
+    return {
+        "exchangeFilters": reference.exchange_filters(venue.engine),
+        "symbolFilters": reference.filters(symbol),
+        "assetFilters": reference.asset_filters(venue.engine, symbol),
+    }
 
 
 COMMANDS = {

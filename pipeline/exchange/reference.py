@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from shrivenq.pipeline.exchange.errors import ApiError
-from shrivenq.pipeline.exchange.payloads import Format, multiplier_text
+from shrivenq.pipeline.exchange.payloads import Format, multiplier_text, to_text
 from shrivenq.pipeline.exchange.types import ORDER_TYPES, Symbol
 
 if TYPE_CHECKING:
+    from shrivenq.pipeline.exchange.engine import Engine
     from shrivenq.pipeline.exchange.venue import Call, Venue
 
 
@@ -28,7 +29,7 @@ def exchange_info(venue: Venue, call: Call) -> dict[str, Any]:
         "timezone": "UTC",
         "serverTime": call.time(call.now_us),
         "rateLimits": venue.limits.rules.as_list(),
-        "exchangeFilters": [],
+        "exchangeFilters": exchange_filters(venue.engine),
         "symbols": [
             symbol_info(one, permission_sets=values.get("showPermissionSets", True))
             for one in symbols
@@ -67,6 +68,24 @@ def symbol_info(symbol: Symbol, *, permission_sets: bool = True) -> dict[str, An
         "defaultSelfTradePreventionMode": symbol.stp_default,
         "allowedSelfTradePreventionModes": list(symbol.stp_allowed),
     }
+
+
+def exchange_filters(engine: Engine) -> list[dict[str, Any]]:
+    """Give the filters of all symbols together, those that are switched on."""
+    limits = (
+        ("EXCHANGE_MAX_NUM_ORDERS", "maxNumOrders", engine.orders_max),
+        ("EXCHANGE_MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders", engine.algo_orders_max),
+    )
+    return [{"filterType": kind, name: limit} for kind, name, limit in limits if limit]
+
+
+def asset_filters(engine: Engine, symbol: Symbol) -> list[dict[str, Any]]:
+    """Give the filters of a symbol's two assets, those that are switched on."""
+    return [
+        {"filterType": "MAX_ASSET", "asset": asset, "limit": to_text(engine.asset_max[asset], engine.assets[asset])}
+        for asset in (symbol.base, symbol.quote)
+        if engine.asset_max.get(asset)
+    ]
 
 
 def filters(symbol: Symbol) -> list[dict[str, Any]]:

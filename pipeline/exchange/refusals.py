@@ -49,6 +49,7 @@ _TABLE: tuple[tuple[str, int, str], ...] = (
     ("amend_quantity", -2038, "The new quantity must be above zero and below the quantity of the order."),
     ("amend_filter", -2038, "Filter failure: LOT_SIZE"),
     ("amend_notional", -2038, "Filter failure: NOTIONAL"),
+    ("amend_min_notional", -2038, "Filter failure: MIN_NOTIONAL"),
     ("amend_forbidden", -2038, "Order amend is not supported for this symbol."),
     ("amend_duplicate", -2038, "Duplicate order sent."),
     ("no_such_order", -2013, "Order does not exist."),

@@ -112,6 +112,7 @@ class Simulator:
             (times.sbe_partial_ms, self.sbe_streams.publish_partial),
         )
         self.venue.step()
+        self.faults.arm(self.config.script)
         tasks = [asyncio.create_task(_every(interval_ms / 1000, work)) for interval_ms, work in works]
         for task in tasks:
             task.add_done_callback(self._note_end)

@@ -14,6 +14,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import Frame, Opcode
 
 TOO_MANY = 1008
+RESERVED = 0x3
+"""An opcode that means nothing."""
 CLOSE_S = 2.0
 """How long a client may take to answer a close."""
 
@@ -45,6 +47,11 @@ class VenueSocket(WebSocketsSansIOProtocol):
     def send_message(self, payload: bytes, *, text: bool = True) -> None:
         """Send one message, at the end of this turn of the loop."""
         self.send_frame(encode(payload, text=text))
+
+    def send_unknown(self, payload: bytes) -> None:
+        """Send one message in a frame whose opcode is reserved."""
+        frame = encode(payload)
+        self.send_frame(bytes([frame[0] & ~Opcode.TEXT | RESERVED]) + frame[1:])
 
     def send_frame(self, frame: bytes) -> None:
         """Send a frame that was encoded already; what was garbled on purpose passes too."""

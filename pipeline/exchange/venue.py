@@ -32,6 +32,19 @@ def nobody(now_us: int) -> int:
     return -1
 
 
+class Socket(Protocol):
+    """A connection as faults see it, of WebSocket or of FIX."""
+
+    def send_message(self, payload: bytes, *, text: bool = True) -> None:
+        """Send one message."""
+
+    def send_unknown(self, payload: bytes) -> None:
+        """Send one message as something the protocol does not have."""
+
+    def abort(self) -> None:
+        """End the connection without a word."""
+
+
 class Request(NamedTuple):
     """One request of a client, however it came."""
 
@@ -47,6 +60,8 @@ class Request(NamedTuple):
     """Whether times in the answer are in microseconds."""
     weighs: bool = True
     """Whether it uses request weight of its address; FIX counts messages instead."""
+    socket: Socket | None = None
+    """The connection it came by; None for REST, where no answer is the end of it."""
 
 
 class Answer(NamedTuple):
@@ -58,16 +73,6 @@ class Answer(NamedTuple):
     """JSON object of the result; of an error {code, msg, data}."""
     retry_us: int = 0
     """429 and 418: when it may be tried again."""
-
-
-class Socket(Protocol):
-    """A connection as faults see it, of WebSocket or of FIX."""
-
-    def send_message(self, payload: bytes, *, text: bool = True) -> None:
-        """Send one message."""
-
-    def abort(self) -> None:
-        """End the connection without a word."""
 
 
 class Outgoing:

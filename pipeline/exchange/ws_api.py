@@ -173,6 +173,7 @@ class Connection:
             host=self._host,
             authorise=authorise if security in {"TRADE", "USER_DATA"} else _nobody,
             micros=self._micros,
+            socket=self.socket,
         )
         own = security == "SESSION"
 

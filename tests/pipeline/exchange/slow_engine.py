@@ -88,6 +88,7 @@ class SlowEngine:
     symbols: dict
     orders_max: int = 0
     algo_orders_max: int = 0
+    asset_max: dict = field(default_factory=dict)
     totals: list = field(default_factory=lambda: [{}])
     groups: list = field(default_factory=lambda: [-1])
     fees: dict = field(default_factory=dict)
@@ -98,6 +99,7 @@ class SlowEngine:
     trade_ids: dict = field(default_factory=dict)
     log: list = field(default_factory=list)  # what order events should say
     now_us: int = 0
+    last_id: int = 0
 
     # ── accounts ──
 
@@ -211,11 +213,22 @@ class SlowEngine:
                 raise RefusedError(-1013, "MAX_NUM_ALGO_ORDERS")
             if self.algo_orders_max and sum(other.waiting for other in mine) >= self.algo_orders_max:
                 raise RefusedError(-1013, "EXCHANGE_MAX_NUM_ALGO_ORDERS")
-        if one.side == "BUY" and symbol.position_max:
-            held = self.totals[account].get(symbol.base, 0) // base_scale(symbol)
-            buying = sum(other.leaves for other in here if other.side == "BUY")
-            if held + buying + (one.quantity or 0) > symbol.position_max:
-                raise RefusedError(-1013, "MAX_POSITION")
+        worth = one.quote_quantity or value(symbol, one.price or self.reference(symbol), one.quantity)
+        self.check_amounts(account, one, one.quantity or 0, worth)
+
+    def check_amounts(self, account, one, quantity, worth):
+        symbol = self.symbols[one.symbol]
+        held = self.totals[account].get(symbol.base, 0) // base_scale(symbol)
+        buying = sum(
+            other.leaves
+            for other in self.orders
+            if other.account == account and other.open and other.symbol is symbol and other.side == "BUY"
+        )
+        if one.side == "BUY" and symbol.position_max and held + buying + quantity > symbol.position_max:
+            raise RefusedError(-1013, "MAX_POSITION")
+        for asset, amount in ((symbol.base, quantity * base_scale(symbol)), (symbol.quote, worth)):
+            if amount > self.asset_max.get(asset, amount):
+                raise RefusedError(-1013, "MAX_ASSET")
 
     # ── meeting ──
 
@@ -234,27 +247,38 @@ class SlowEngine:
             return "DECREMENT"
         return stp
 
-    def walk(self, account, stp, symbol, side, limit, quantity, budget=None):
-        """Return what would trade, what it costs at most, and whether the book was too small."""
-        found, cost, left = 0, 0, quantity
+    def reach(self, account, stp, symbol, side, limit):
+        """List what an order would trade with, or lose to prevention: (price, quantity, whether it trades)."""
         reference = self.range_reference(symbol)
         for one in self.facing(symbol, side, limit):
             mode = self.mode(account, stp, one)
             if mode in {"EXPIRE_TAKER", "EXPIRE_BOTH"} or not self.allowed(symbol, side, one.price, reference):
-                return found, cost, True
-            if mode == "EXPIRE_MAKER":
-                continue
-            taken = one.leaves if budget is not None else min(one.leaves, left)
-            if budget is not None:
-                top, bottom = exact(symbol, one.price, 1)
-                taken = min(taken, (budget - cost) * bottom // top)
-            cost += down(symbol, one.price, taken)
-            if mode == "NONE":
-                found += taken
-            left -= taken if budget is None else 0
-            if (budget is None and not left) or taken < one.leaves:
-                return found, cost, False
-        return found, cost, True
+                return
+            if mode != "EXPIRE_MAKER":
+                yield one.price, one.leaves, mode == "NONE"
+
+    def walk(self, account, stp, symbol, side, limit, quantity):
+        """Return how much of a quantity would trade, and what all of it costs at most."""
+        found = cost = 0
+        for price, leaves, trades in self.reach(account, stp, symbol, side, limit):
+            taken = min(leaves, quantity)
+            quantity -= taken
+            cost += down(symbol, price, taken)
+            found += taken if trades else 0
+        return found, cost
+
+    def spend(self, account, stp, symbol, side, budget):
+        """Return the quantity whose value is within a budget, and whether the book held less than that."""
+        quantity, short, step = 0, True, max(symbol.step, symbol.market_step)
+        for price, leaves, _ in self.reach(account, stp, symbol, side, 0):
+            top, bottom = exact(symbol, price, 1)
+            taken = min(leaves, budget * bottom // top)
+            quantity += taken
+            budget -= down(symbol, price, taken)
+            short = taken == leaves and budget * bottom // top >= step
+            if taken < leaves:
+                break
+        return quantity - quantity % step, short
 
     def say(self, order, execution, *more):
         self.log.append((execution, *order.shown, *more))
@@ -331,7 +355,7 @@ class SlowEngine:
 
     def work(self, order):
         if order.force == "FOK" and order.type in LIMITED:
-            found, _, _ = self.walk(order.account, order.stp, order.symbol, order.side, order.price, order.leaves)
+            found, _ = self.walk(order.account, order.stp, order.symbol, order.side, order.price, order.leaves)
             if found < order.leaves:
                 self.expire(order, "UNFILLED_FOK_ORDER_EXPIRED")
                 return
@@ -394,8 +418,7 @@ class SlowEngine:
         stp = one.stp or symbol.stp_default
         quantity, short = one.quantity, False
         if one.quote_quantity is not None:
-            quantity, _, short = self.walk(account, stp, symbol, one.side, 0, 0, one.quote_quantity)
-            quantity -= quantity % max(symbol.step, symbol.market_step)
+            quantity, short = self.spend(account, stp, symbol, one.side, one.quote_quantity)
             if short and not quantity:
                 raise RefusedError(-2010, "symbol minimum")
             try:
@@ -404,6 +427,7 @@ class SlowEngine:
                 if short:
                     raise RefusedError(-2010, f"{refused.args[1]} filter minimum") from None
                 raise
+            self.check_amounts(account, one, quantity, one.quote_quantity)
         if one.type in STOPS and self.reached(symbol, one.side, one.type, one.stop_price):
             raise RefusedError(-2010, "would trigger")
         if one.type == "LIMIT_MAKER" and self.facing(symbol, one.side, one.price):
@@ -421,10 +445,10 @@ class SlowEngine:
         if self.free(account, asset) < needed:
             raise RefusedError(-2010, "insufficient balance")
         order = Order(
-            len(self.orders) + 1, account, symbol, one.side, one.type, one.time_in_force or "GTC", one.price or 0,
+            self.next_id(), account, symbol, one.side, one.type, one.time_in_force or "GTC", one.price or 0,
             quantity, one.quote_quantity or 0, one.stop_price or 0, stp, one.client_id,
         )  # fmt: skip
-        order.short = short and one.quote_quantity is not None
+        order.short = short
         self.orders.append(order)
         self.say(order, "NEW")
         if one.type in STOPS:
@@ -433,6 +457,40 @@ class SlowEngine:
         else:
             self.work(order)
         return order
+
+    def next_id(self):
+        self.last_id += 1
+        return self.last_id
+
+    def cancel_replace(self, account, one, now_us, mode, order_id, restrictions=None):
+        """Return the error's code, the results of both halves, and the new order."""
+        symbol = self.symbols[one.symbol]
+        self.now_us = max(now_us, self.now_us)
+        try:
+            self.check(account, one)
+        except RefusedError as refused:
+            return refused.args[0], "NOT_ATTEMPTED", "NOT_ATTEMPTED", None
+        results = ["SUCCESS", "SUCCESS"]
+        try:
+            self.cancel(account, one.symbol, order_id, restrictions)
+        except RefusedError:
+            results[0] = "FAILURE"
+            if mode == "STOP_ON_FAILURE":
+                return -2022, "FAILURE", "NOT_ATTEMPTED", None
+        order = None
+        try:
+            order = self.place(account, one, now_us)
+        except RefusedError:
+            results[1] = "FAILURE"
+        if results == ["SUCCESS", "FAILURE"]:
+            # The one refusal that is reported.
+            refused = Order(
+                self.next_id(), account, symbol, one.side, one.type, one.time_in_force or "GTC", one.price or 0,
+                one.quantity or 0, one.quote_quantity or 0, one.stop_price or 0, "", one.client_id, status="REJECTED",
+            )  # fmt: skip
+            self.say(refused, "REJECTED")
+        code = 0 if results == ["SUCCESS"] * 2 else -2022 if results == ["FAILURE"] * 2 else -2021
+        return code, *results, order
 
     def cancel(self, account, name, order_id, restrictions=None):
         found = [one for one in self.orders if one.order_id == order_id and one.account == account and one.open]
@@ -457,8 +515,8 @@ class SlowEngine:
         try:
             self.check_lot(symbol, order.type, quantity)
             self.check_notional(symbol, order.type, order.price, quantity)
-        except RefusedError:
-            raise RefusedError(-2038, "Filter failure") from None
+        except RefusedError as refused:
+            raise RefusedError(-2038, f"failure: {refused.args[1].removeprefix('MARKET_')}") from None
         order.quantity = quantity
         order.amends += 1
         order.client_id = None  # the engine made it a new one

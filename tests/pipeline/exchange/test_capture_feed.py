@@ -80,12 +80,68 @@ def test_it_goes_on_at_its_own_pace_and_our_order_waits_its_turn(engine):
     assert engine.capture.skipped == 1
 
 
+def made(tmp_path, *events):
+    """Open a market of a capture whose first snapshot has bids from 100 down and the id 110."""
+    path = tmp_path / "capture.txt"
+    bids = [["100.00", "2.0"], ["99.00", "2.0"]]
+    snapshot = {"lastUpdateId": 110, "bids": bids, "asks": [["101.00", "3.0"]]}
+    path.write_text(line(0, snapshot) + "".join(events))
+    engine = Engine([SYMBOL], seed=1, capture=path)
+    engine.open_account({"BTC": 10**12, "USDT": 10**15})
+    engine.advance(START_US)
+    engine.advance(START_US + 60_000_000)
+    return engine
+
+
+def test_what_is_older_than_the_book_is_left_out(tmp_path):
+    old = line(3, {"lastUpdateId": 111, "bids": [["42.00", "1.0"]], "asks": []})
+    engine = made(
+        tmp_path,
+        depth(1, 100, 105, bids=[("100.00", "0.0")]),
+        depth(2, 109, 112, bids=[("99.00", "1.0")]),
+        old,
+        depth(4, 113, 113, bids=[("98.00", "5.0")]),
+    )
+    assert engine.depth("BTCUSDT").bids == [(10_000, 2 * 10**8), (9_900, 10**8), (9_800, 5 * 10**8)]
+    assert engine.capture.gaps == 0
+
+
+def test_where_events_are_missing_the_market_leaves_until_the_next_snapshot(tmp_path):
+    missing = depth(1, 112, 115, bids=[("100.00", "9.0")]), depth(2, 116, 117, bids=[("98.00", "1.0")])
+    engine = made(tmp_path, *missing)
+    assert (engine.depth("BTCUSDT").bids, engine.depth("BTCUSDT").asks) == ([], [])
+    again = line(3, {"lastUpdateId": 115, "bids": [["97.00", "4.0"]], "asks": []})
+    engine = made(tmp_path, *missing, again)
+    assert engine.depth("BTCUSDT").bids == [(9_800, 10**8), (9_700, 4 * 10**8)]
+    assert engine.capture.gaps == 1
+
+
 def test_a_halted_symbol_stands_still(engine):
     engine.advance(START_US)
     engine.set_status("BTCUSDT", "HALT")
     before = engine.depth("BTCUSDT")
     engine.advance(START_US + 60_000_000)
     assert engine.depth("BTCUSDT") == before
+
+
+def test_a_symbol_that_was_halted_goes_on_where_the_capture_is(tmp_path):
+    path = tmp_path / "capture.txt"
+    path.write_text(
+        line(0, {"lastUpdateId": 110, "bids": [["100.00", "2.0"]], "asks": []})
+        + depth(1, 111, 111, bids=[("99.00", "1.0")])
+        + depth(2, 112, 112, bids=[("98.00", "1.0")])
+        + trade(3, 1, "100.00", "1.0", buyer_is_maker=True)
+        + depth(4, 113, 113, bids=[("97.00", "1.0")])
+    )
+    engine = Engine([SYMBOL], seed=1, capture=path)
+    engine.advance(START_US)
+    engine.set_status("BTCUSDT", "HALT")
+    engine.advance(START_US + 2_500_000)
+    engine.set_status("BTCUSDT", "TRADING")
+    engine.take_events()
+    engine.advance(START_US + 60_000_000)
+    assert [price for price, _ in engine.depth("BTCUSDT").bids] == [10_000, 9_900, 9_800, 9_700]
+    assert not [one for one in engine.take_events() if isinstance(one, TradeEvent)]
 
 
 def test_what_cannot_be(tmp_path):

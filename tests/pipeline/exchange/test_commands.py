@@ -99,6 +99,37 @@ def test_a_quote_quantity_spends_or_brings_in_no_more_than_that(side):
     assert engine.balances(1)["USDT"][1] == 0
 
 
+@pytest.mark.parametrize("side", ["BUY", "SELL"])
+def test_a_quote_quantity_that_is_worth_the_whole_book_is_filled(side):
+    other, last = ("SELL", 101) if side == "BUY" else ("BUY", 99)
+    # Exactly; what is left buys no step; a step more would have been bought.
+    for more, status in ((0, "FILLED"), (19, "FILLED"), (10 * last * 2, "EXPIRED")):
+        engine = market(step=2)
+        for price in (100, last):
+            engine.place(2, limit(other, price, 4), START_US)
+        budget = 10 * 4 * (100 + last) + more
+        one = engine.place(1, order(side, "MARKET", quote_quantity=budget), START_US).order
+        assert (one.status, one.executed, one.quantity) == (status, 8, 8)
+    # One's own order behind the book's would end it; it is not reached.
+    engine = market()
+    engine.place(2, limit(other, 100, 4), START_US)
+    engine.place(1, limit(other, last, 4), START_US)
+    one = engine.place(1, order(side, "MARKET", quote_quantity=4_000, stp="EXPIRE_TAKER"), START_US).order
+    assert (one.status, one.executed) == ("FILLED", 4)
+
+
+@pytest.mark.parametrize("side", ["BUY", "SELL"])
+@pytest.mark.parametrize("mode", ["DECREMENT", "TRANSFER"])
+def test_a_quote_quantity_trades_with_what_prevention_leaves_of_it(side, mode):
+    engine = market(accounts=3, groups=(7, 7, -1))
+    other = "SELL" if side == "BUY" else "BUY"
+    engine.place(2, limit(other, 100, 5, stp=mode), START_US)
+    engine.place(3, limit(other, 100, 100), START_US)
+    one = engine.place(1, order(side, "MARKET", quote_quantity=10_000, stp=mode), START_US).order
+    assert (one.status, one.quantity, one.prevented, one.executed) == ("FILLED", 10, 5, 5)
+    assert engine.balances(1)["USDT"][1] == 0
+
+
 def test_a_quote_quantity_needs_a_book():
     engine = market(quantity_min=4)
     quote = order("BUY", "MARKET", quote_quantity=10**6)
@@ -224,5 +255,8 @@ def test_a_market_without_room_says_so():
     for _ in range(1024):
         assert engine.place(1, limit("BUY", 100, 1), START_US).error is None
     assert engine.place(1, limit("BUY", 99, 1), START_US).error.msg == "Filter failure: EXCHANGE_MAX_NUM_ORDERS"
+    # What would not rest needs no room.
+    for taker in (order("SELL", "MARKET", quantity=1), limit("BUY", 99, 1, time_in_force="IOC")):
+        assert engine.test(2, taker, START_US) is None
     assert engine.cancel(1, PLAIN.name, START_US, order_id=7).error is None
     assert engine.place(1, limit("BUY", 99, 1), START_US).error is None

@@ -7,13 +7,16 @@ import random
 import re
 import tomllib
 
+import msgspec
 import pytest
 
 from shrivenq.pipeline.config import SHIPPED, ConfigError
 from shrivenq.pipeline.exchange.config import check, load
+from shrivenq.pipeline.exchange.faults import Rule, Script
 from shrivenq.pipeline.exchange.requests import ORDER
 from shrivenq.pipeline.exchange.types import STP_MODES
 from tests.hostile_json import mutations
+from tests.pipeline.exchange.engine_rig import START_US, limit
 from tests.pipeline.exchange.exchange_rig import OTHER, TRADER, make_config
 
 TEXT = (SHIPPED / "exchange.toml").read_text()
@@ -42,6 +45,35 @@ def test_what_ships_is_good():
     assert loaded.balances["trader"] == {"BTC": 10 * 10**8, "ETH": 100 * 10**8, "USDT": 10**6 * 10**8}
 
 
+def test_every_filter_of_the_engine_can_be_had(tmp_path):
+    both = {
+        "percent_filter": "PERCENT_PRICE", "notional_filter": "MIN_NOTIONAL", "market_quantity_min": "0.001",
+        "market_step": "0.0001", "position_max": "5",
+    }  # fmt: skip
+    limits = {"orders_max": 9, "algo_orders_max": 3, "asset_max": {"USDT": "1000.5"}}
+    loaded = make_config(tmp_path, symbols={"BTCUSDT": both}, filters=limits)
+    btc = loaded.markets[0]
+    assert (btc.percent_up, btc.percent_down, btc.bid_percent_up, btc.ask_percent_down) == (5 * 10**8, 2 * 10**7, 0, 0)
+    assert (btc.notional_filter, btc.notional_min, btc.notional_max) == ("MIN_NOTIONAL", 5 * 10**8, 0)
+    assert (btc.market_quantity_min, btc.market_step, btc.position_max) == (10**5, 10**4, 5 * 10**8)
+    engine, _ = loaded.engine()
+    assert (engine.orders_max, engine.algo_orders_max, engine.asset_max) == (9, 3, {"USDT": 1000 * 10**8 + 5 * 10**7})
+
+
+@pytest.mark.parametrize("begins_at", ["61800", "150000"])
+def test_every_price_that_is_said_to_be_legal_can_be_had(begins_at):
+    loaded = load("exchange")
+    market = msgspec.structs.replace(loaded.market, price={"BTCUSDT": begins_at})
+    engine, _ = msgspec.structs.replace(loaded, market=market).engine()
+    account = engine.open_account(dict.fromkeys(engine.assets, 1 << 60))
+    for one in loaded.markets:
+        for price, said in ((one.price_min, None), (one.price_max, None), (one.price_max + one.tick, "PRICE_FILTER")):
+            quantity = 5 * one.notional_min * 100 // price // one.step * one.step
+            order = limit("BUY", price, quantity, symbol=one.name)
+            error = engine.test(account, order, START_US)
+            assert (error and error.msg) == (said and f"Filter failure: {said}"), (one.name, price)
+
+
 def test_limits_and_keys_become_rules_and_a_keyring(tmp_path):
     loaded = make_config(tmp_path, limits={"ban_s": 1.5})
     rules = loaded.rules()
@@ -65,7 +97,7 @@ def test_the_defaults_shown_are_the_defaults():
     shown = tomllib.loads(TEXT)
     bare = {name: shown[name] for name in ("seed", "instruments", "accounts", "keys")}
     given, default = load("exchange"), check(bare, SHIPPED / "exchange.toml")
-    for table in ("limits", "sessions", "streams", "tls"):
+    for table in ("filters", "limits", "sessions", "streams", "tls"):
         assert getattr(given, table) == getattr(default, table), table
 
 
@@ -88,6 +120,13 @@ MISTAKES = [
     ("[symbols.BTCUSDT]", "[symbols.XRPUSDT]", "symbols.XRPUSDT: no such instrument, allowed: BTCUSDT, ETHUSDT"),
     ('percent_up = "5"', 'percent_up = "five"', 'symbols.BTCUSDT.percent_up: found "five", allowed: a decimal number'),
     ('percent_up = "5"', 'percent_up = "0.5"', 'symbols.BTCUSDT.percent_up: found "0.5", allowed: "0", or 1 or more'),
+    ('percent_up = "5"', 'percent_up = "0"', 'symbols.BTCUSDT.percent_up: found "0", allowed: only with percent_down'),
+    (
+        'market_step = "0"',
+        'market_step = "0.000015"',
+        'symbols.BTCUSDT.market_step: found "0.000015", allowed: a multi',
+    ),
+    ("asset_max = {}", 'asset_max = { DOGE = "1" }', "filters.asset_max.DOGE: no such asset, allowed: BTC, ETH, USDT"),
     ('range_up = "1.5"', 'range_up = "-1"', 'symbols.BTCUSDT.range_up: found "-1", allowed: a decimal number'),
     ('range_up = "1.5"', 'range_up = "1e3"', 'symbols.BTCUSDT.range_up: found "1e3", allowed: a decimal number'),
     ('BTC = "10"', 'DOGE = "10"', "accounts.trader.balances.DOGE: no such asset, allowed: BTC, ETH, USDT"),
@@ -117,6 +156,20 @@ def test_each_mistake_has_its_line(tmp_path, old, new, said):
     with pytest.raises(ConfigError) as caught:
         load(path)
     assert any((said or "XRPUSDT") in one for one in caught.value.lines), caught.value.lines
+
+
+def test_a_script_of_faults_is_read_and_what_is_wrong_with_it_is_one_line(tmp_path):
+    script = tmp_path / "faults.toml"
+    script.write_text('seed = 7\n[[rules]]\non = "event"\naction = "drop"\n')
+    assert make_config(tmp_path, faults={"script": "faults.toml"}).script == Script(
+        [Rule(on="event", action="drop")], 7
+    )
+    script.write_text('[[rules]]\non = "event"\naction = "explode"\n')
+    text = TEXT + '[faults]\nscript = "faults.toml"\n'
+    (said,) = mistakes(tmp_path, text)
+    assert said.startswith(f"faults.script: {script}: Invalid enum value 'explode'")
+    (said,) = mistakes(tmp_path, text.replace('faults.toml"\n', 'none.toml"\n'))
+    assert said == f"faults.script: {tmp_path / 'none.toml'}: cannot be read: No such file or directory"
 
 
 def test_futures_are_no_market_of_this_venue(tmp_path):

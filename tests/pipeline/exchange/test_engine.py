@@ -24,7 +24,10 @@ from tests.pipeline.exchange.engine_rig import (
     market,
     order,
 )
-from tests.pipeline.exchange.slow_engine import LIMITED, STOPS, RefusedError, SlowEngine
+from tests.pipeline.exchange.slow_engine import LIMITED, STOPS, RefusedError, SlowEngine, down
+
+TIGHT = changed(STRICT, position_max=20_100, range_bid_up=110_000_000, range_ask_down=90_000_000)
+"""What an account may hold is not far from what it has at the start, and the range of prices is narrow."""
 
 
 class Twins:
@@ -32,9 +35,10 @@ class Twins:
 
     def __init__(self, seed):
         self.random = random.Random(seed)
-        symbols = [STRICT, ROUND]
-        self.fast = Engine(symbols, seed=seed, orders_kept=1 << 14, book_slots=256, orders_max=14, algo_orders_max=5)
-        self.slow = SlowEngine({one.name: one for one in symbols}, orders_max=14, algo_orders_max=5)
+        symbols = [TIGHT, ROUND]
+        limits = {"orders_max": 14, "algo_orders_max": 5, "asset_max": {"ABC": 60_000, "XYZ": 6_000, "USD": 13_000_000}}
+        self.fast = Engine(symbols, seed=seed, orders_kept=1 << 14, book_slots=256, **limits)
+        self.slow = SlowEngine({one.name: one for one in symbols}, **limits)
         for group, rich in ((-1, 50), (5, 50), (5, 50), (-1, 1)):
             balances = {"ABC": 40_000 * rich, "USD": 12_000_000 * rich, "XYZ": 60_000 * rich}
             assert self.fast.open_account(balances, trade_group=group) == self.slow.open_account(balances, group)
@@ -47,12 +51,22 @@ class Twins:
         accounts = self.fast.exchange.balances[:, list(self.fast.assets).index(asset)]
         return int(accounts["free"].sum() + accounts["locked"].sum()) + self.fast.fees()[asset]
 
-    def some_order(self):
+    def some_budget(self, account, symbol, side, stp):
+        """Choose a quote quantity: any, or exactly what the first orders in the book, or all of them, are worth."""
+        draw = self.random
+        if draw.random() < 0.5:
+            return draw.randint(1, 40) * draw.choice([10_000, 10_000, 400_000])
+        reach = list(self.slow.reach(account, stp or symbol.stp_default, symbol, side, 0))
+        some = reach[: draw.choice([1, 2, 3, len(reach)])]
+        return max(sum(down(symbol, price, leaves) for price, leaves, _ in some) + draw.choice([0, 0, 1]), 1)
+
+    def some_order(self, account, symbol=None):
         """Make an order that may be anything."""
         draw = self.random
-        symbol = draw.choice([STRICT, STRICT, ROUND])
+        symbol = symbol or draw.choice([TIGHT, TIGHT, ROUND])
         order_type = draw.choices(ORDER_TYPES, (12, 3, 4, 1, 1, 1, 1))[0]
-        middle = self.fast.last_price(symbol.name) or (200 if symbol is STRICT else 35_000)
+        side, stp = draw.choice(["BUY", "SELL"]), draw.choice(STP_MODES) if draw.random() < 0.8 else None
+        middle = self.fast.last_price(symbol.name) or (200 if symbol is TIGHT else 35_000)
         ticks = max(int(draw.gauss(0, 4)) + middle // symbol.tick, 1)
         wild = draw.random() < 0.03
         step = 1 if wild else symbol.step
@@ -63,17 +77,17 @@ class Twins:
         stops = order_type in STOPS
         return NewOrder(
             symbol=symbol.name,
-            side=draw.choice(["BUY", "SELL"]),
+            side=side,
             type=order_type,
             time_in_force=draw.choice(["GTC", "GTC", "GTC", "IOC", "FOK"])
             if order_type in LIMITED - {"LIMIT_MAKER"}
             else None,
-            price=draw.randint(1, 2_000) if wild else ticks * symbol.tick,
+            price=None if order_type not in LIMITED else draw.randint(1, 2_000) if wild else ticks * symbol.tick,
             quantity=None if by_value else quantity,
-            quote_quantity=draw.randint(1, 40) * 10_000 if by_value else None,
+            quote_quantity=self.some_budget(account, symbol, side, stp) if by_value else None,
             stop_price=max(int(draw.gauss(0, 7)) + middle // symbol.tick, 1) * symbol.tick if stops else None,
             client_id=draw.choice(["one", "two", "three"]) if draw.random() < 0.1 else None,
-            stp=draw.choice(STP_MODES) if draw.random() < 0.8 else None,
+            stp=stp,
         )
 
     def compare(self, do_fast, do_slow):
@@ -94,16 +108,28 @@ class Twins:
         assert shown(outcome.order) == wanted.shown
         self.slow.settle_down(wanted.symbol)
 
+    def replace(self, account, symbol, order_id, only):
+        """Let both cancel an order and place another."""
+        order, mode = self.some_order(account, symbol), self.random.choice(["STOP_ON_FAILURE", "ALLOW_FAILURE"])
+        found = self.fast.cancel_replace(
+            account, order, self.now_us, mode=mode, cancel_order_id=order_id, restrictions=only
+        )
+        code, cancelled, placed, wanted = self.slow.cancel_replace(account, order, self.now_us, mode, order_id, only)
+        results = (cancelled, placed)
+        assert (found.error.code if found.error else 0, found.cancel_result, found.new_result) == (code, *results)
+        self.seen.add(results)
+        if wanted is not None:
+            assert shown(found.new.order) == wanted.shown
+            self.slow.settle_down(wanted.symbol)
+
     def step(self):
         draw, slow = self.random, self.slow
         self.now_us += draw.randint(0, 15_000_000)
         account = draw.randint(1, 4)
         mine = [one for one in slow.orders if one.account == account and one.open]
         roll = draw.random()
-        if roll < 0.75 or not mine:
-            order = self.some_order()
-            if order.type not in LIMITED:
-                order = NewOrder(**{name: getattr(order, name) for name in order.__struct_fields__} | {"price": None})
+        if roll < 0.7 or not mine:
+            order = self.some_order(account)
             self.compare(
                 lambda: self.fast.place(account, order, self.now_us), lambda: slow.place(account, order, self.now_us)
             )
@@ -111,10 +137,12 @@ class Twins:
         slow.now_us = max(slow.now_us, self.now_us)
         target = draw.choice(mine)
         name, order_id = target.symbol.name, target.order_id
-        if roll < 0.88:
-            if draw.random() < 0.05:
-                order_id = draw.randint(1, 2 * order_id)
-            only = draw.choice([None, None, None, "ONLY_NEW", "ONLY_PARTIALLY_FILLED"])
+        if draw.random() < 0.05:
+            order_id = draw.randint(1, 2 * order_id)
+        only = draw.choice([None, None, None, "ONLY_NEW", "ONLY_PARTIALLY_FILLED"])
+        if roll < 0.78:
+            self.replace(account, target.symbol, order_id, only)
+        elif roll < 0.88:
             self.compare(
                 lambda: self.fast.cancel(account, name, self.now_us, order_id=order_id, restrictions=only),
                 lambda: slow.cancel(account, name, order_id, only),
@@ -200,6 +228,8 @@ def test_the_random_commands_met_everything():
     wanted = {
         "LOT_SIZE", "PRICE_FILTER", "NOTIONAL", "PERCENT_PRICE", "MAX_NUM_ORDERS", "MAX_NUM_ALGO_ORDERS",
         "MAX_NUM_ORDER_AMENDS", "MARKET_LOT_SIZE", "insufficient balance", "immediately match", "would trigger",
+        "MAX_POSITION", "MAX_ASSET", ("SUCCESS", "SUCCESS"), ("SUCCESS", "FAILURE"), ("FAILURE", "SUCCESS"),
+        ("FAILURE", "FAILURE"), ("FAILURE", "NOT_ATTEMPTED"), ("NOT_ATTEMPTED", "NOT_ATTEMPTED"),
         "Duplicate", "Unknown order", "restrictions", "new quantity", "symbol minimum",
         "NEW", "TRADE", "CANCELED", "REPLACED", "EXPIRED", "TRADE_PREVENTION", "EXPIRED_IN_MATCH",
         "UNFILLED_FOK_ORDER_EXPIRED", "UNFILLED_IOC_QUANTITY_EXPIRED", "INSUFFICIENT_LIQUIDITY",

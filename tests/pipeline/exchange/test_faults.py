@@ -61,9 +61,12 @@ class StubSocket:
 
     def send_message(self, payload, *, text):
         assert text
-        self.sent.append(payload.decode())
+        self.sent.append(payload.decode(errors="replace"))
         if len(self.sent) >= self.until:
             self.arrived.set()
+
+    def send_unknown(self, payload):
+        self.sent.append(payload)
 
     def abort(self):
         self.aborted = True
@@ -135,6 +138,13 @@ def test_garbage_is_of_the_same_length_and_of_the_seed():
     assert len(first[0]) == len("executionReport")
 
 
+def test_frames_that_the_protocol_does_not_have():
+    door = armed(
+        {"on": "event", "name": "a", "action": "bad_text"}, {"on": "event", "name": "b", "action": "bad_opcode"}
+    )
+    assert sent(door, "abc").sent == ["\ufffd\ufffda", b"b", "c"]
+
+
 def test_a_giant_frame_comes_before_the_true_one():
     arrived = sent(armed({"on": "event", "action": "giant", "size": 1000}), "a").sent
     assert [len(one) for one in arrived] == [len('{"giant":""}') + 1000, 1]
@@ -195,6 +205,13 @@ def test_the_client_cannot_tell_whether_an_order_was_placed():
     assert placed == refused
     assert (placed.status, placed.body["code"]) == (504, -1007)
     assert (was, was_not) == (True, False)
+
+
+@pytest.mark.parametrize(("code", "status"), [(-1000, 500), (-1001, 500), (-1006, 502), (-1008, 503)])
+def test_there_are_other_ways_not_to_know(code, status):
+    for action, placed in (("error_placed", True), ("error_not_placed", False)):
+        answer, was = answered(armed({"on": "request", "action": action, "code": code}))
+        assert (answer.status, answer.body["code"], was) == (status, code, placed)
 
 
 def test_a_dropped_request_was_served():
@@ -285,6 +302,7 @@ def test_what_waits_is_sent_when_the_script_ends():
         ('[[rules]]\non = "event"\naction = "drop"\nsikp = 1', "sikp"),
         ('[[rules]]\non = "event"\naction = "giant"\nsize = 1000000000000', "$.rules[0].size"),
         ('[[rules]]\non = "request"\naction = "clock_offset"\nms = 9000000000000000000', "$.rules[0].ms"),
+        ('[[rules]]\non = "request"\naction = "error_placed"\ncode = -2010', "$.rules[0].code"),
         ("rules = 7", "$.rules"),
         ("rules = [", "Invalid value"),
         ("\xff", "utf-8"),

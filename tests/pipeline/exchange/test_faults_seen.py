@@ -138,6 +138,18 @@ def test_a_disconnect_instead_of_an_answer(rig, client):
         again.ask("openOrders.cancelAll", {"symbol": "BTCUSDT"})
 
 
+def test_a_connection_that_is_lost_before_the_order_comes(rig, client):
+    arm(rig, {"on": "request", "name": "order.place", "action": "disconnect"})
+    client.send("order.place", {**ORDER, "newClientOrderId": "never"})
+    with pytest.raises(ConnectionClosed):
+        client.next()
+    with pytest.raises(httpx.HTTPError):
+        rest_order(rig, "never")
+    with connected(rig) as again:
+        found = again.ask("order.status", {"symbol": "BTCUSDT", "origClientOrderId": "never"})
+        assert found["error"]["code"] == -2013
+
+
 @pytest.mark.parametrize("offset_ms", [-3_600_000, 3_600_000])
 def test_a_wrong_clock(tmp_path, offset_ms):
     with running(tmp_path) as rig, connected(rig) as client:
@@ -171,6 +183,15 @@ def test_garbage_and_giants(rig, client):
     number = client.send("ping")
     assert len(client.next()["giant"]) == 3_000_000
     assert client.next()["id"] == number
+
+
+@pytest.mark.parametrize(("action", "code"), [("bad_text", 1007), ("bad_opcode", 1002)])
+def test_frames_that_websocket_forbids(rig, client, action, code):
+    arm(rig, {"on": "response", "name": "ping", "action": action})
+    client.send("ping")
+    with pytest.raises(ConnectionClosed) as ended:
+        client.next()
+    assert ended.value.sent.code == code
 
 
 def test_a_gap_in_a_stream(rig):

@@ -147,6 +147,11 @@ def test_position():
     engine.place(1, limit("BUY", 100, 15), START_US)
     assert [verdict(engine, limit("BUY", 100, quantity)) for quantity in (5, 6)] == ["", "MAX_POSITION"]
     assert verdict(engine, limit("SELL", 200, 6)) == ""
+    seller = engine.open_account({"BTC": 10**12})
+    engine.place(seller, limit("SELL", 200, 100), START_US)
+    # One of price × one of quantity is 10 quote units.
+    found = [verdict(engine, order("BUY", "MARKET", quote_quantity=2_000 * quantity)) for quantity in (5, 6)]
+    assert found == ["", "MAX_POSITION"]
 
 
 def test_largest_amount_of_an_asset_in_one_order():
@@ -154,6 +159,17 @@ def test_largest_amount_of_an_asset_in_one_order():
     engine.open_account({"BTC": 10**12, "USDT": 10**12})
     assert [verdict(engine, limit("BUY", 1, quantity)) for quantity in (10, 11)] == ["", "MAX_ASSET"]
     assert [verdict(engine, limit("BUY", price, 10)) for price in (500, 501)] == ["", "MAX_ASSET"]
+    # Orders without a limit are worth what the reference price says, those by value what they say.
+    seller = engine.open_account({"BTC": 10**12, "USDT": 10**12})
+    engine.place(seller, limit("SELL", 1_000, 1), START_US)
+    engine.place(seller, limit("BUY", 1_000, 1), START_US)
+    for price in (400, 1_000):
+        engine.place(seller, limit("SELL", price, 5), START_US)
+        engine.place(seller, limit("SELL", price, 10), START_US)
+    by_quantity = [order("BUY", "MARKET", quantity=quantity) for quantity in (5, 6)]
+    assert [verdict(engine, one) for one in by_quantity] == ["", "MAX_ASSET"]
+    by_value = [order("BUY", "MARKET", quote_quantity=4_000 * quantity) for quantity in (10, 11, 12, 13)]
+    assert [verdict(engine, one) for one in by_value] == ["", "MAX_ASSET", "MAX_ASSET", "MAX_ASSET"]
 
 
 def test_amendments():
@@ -167,6 +183,14 @@ def test_amendments():
     assert amend(12) == "Filter failure: LOT_SIZE"
     assert amend(40) is None
     assert amend(30) == "Filter failure: MAX_NUM_ORDER_AMENDS"
+
+
+@pytest.mark.parametrize("name", ["NOTIONAL", "MIN_NOTIONAL"])
+def test_an_amendment_below_the_smallest_notional_names_the_symbols_own_filter(name):
+    engine = market(notional_filter=name, notional_min=10_000)
+    engine.place(1, limit("BUY", 100, 50), START_US)
+    error = engine.amend(1, PLAIN.name, START_US, order_id=1, new_quantity=9).error
+    assert error == (-2038, f"Filter failure: {name}")
 
 
 def test_products_beyond_64_bits_are_refused_and_not_wrapped():

@@ -31,6 +31,14 @@ def test_an_acknowledgement_is_lost_without_a_gap(desk):
     assert client.order("b")[0].told(11, 150) == ("b", "0")
 
 
+def test_a_connection_is_lost_before_the_order_comes(desk):
+    client = desk.client()
+    arm(desk, {"on": "request", "name": "order.place", "action": "disconnect", "times": 1})
+    assert client.order("a") == []
+    assert not client.socket.is_open
+    assert desk.rig.engine.open_orders(1, "BTCUSDT") == []
+
+
 @pytest.mark.parametrize(("action", "placed"), [("error_placed", True), ("error_not_placed", False)])
 def test_an_outcome_that_is_unknown(desk, action, placed):
     client = desk.client()

@@ -47,6 +47,10 @@ def test_messages_of_one_turn_are_one_write():
     assert (transport.writes, transport.ended) == ([b"abc"], "")
 
 
+def test_what_fix_does_not_have_does_not_begin_as_a_message():
+    assert with_socket(lambda socket: socket.send_unknown(b"8=FIX.4.4")).writes == [b"9=0\x018=FIX.4.4"]
+
+
 def test_what_was_sent_before_a_close_leaves_and_nothing_after_it():
     def act(socket):
         socket.send_message(b"a")

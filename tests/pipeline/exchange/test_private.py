@@ -20,7 +20,9 @@ class Rig:
     """A venue and two accounts."""
 
     def __init__(self, folder):
-        self.simulator = Simulator(make_config(folder, limits={"orders_10s": 100_000, "request_weight": 10_000_000}))
+        limits = {"orders_10s": 100_000, "request_weight": 10_000_000}
+        filters = {"orders_max": 500, "asset_max": {"USDT": "8000000.5"}}
+        self.simulator = Simulator(make_config(folder, limits=limits, filters=filters))
         self.venue = self.simulator.venue
         self.one, self.other = self.simulator.accounts.values()
 
@@ -159,7 +161,10 @@ def test_the_account_as_the_venue_shows_it(rig):
     }
     assert (found["makerCommission"], found["accountType"], found["permissions"]) == (10, "SPOT", ["SPOT"])
     assert {one["asset"] for one in found["balances"]} == {"BTC", "ETH", "USDT"}
-    assert rig.ask("myFilters", **BTC)["symbolFilters"][0]["filterType"] == "PRICE_FILTER"
+    found = rig.ask("myFilters", **BTC)
+    assert found["symbolFilters"][0]["filterType"] == "PRICE_FILTER"
+    assert found["exchangeFilters"] == [{"filterType": "EXCHANGE_MAX_NUM_ORDERS", "maxNumOrders": 500}]
+    assert found["assetFilters"] == [{"filterType": "MAX_ASSET", "asset": "USDT", "limit": "8000000.50000000"}]
     assert [one["limit"] for one in rig.ask("account.rateLimits.orders")] == [100_000, 200_000]
 
 

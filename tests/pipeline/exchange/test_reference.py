@@ -22,7 +22,8 @@ BARE = Symbol(name="AB", base="A", quote="B", price_decimals=2, quantity_decimal
 
 @pytest.fixture(scope="module")
 def venue(tmp_path_factory):
-    return Simulator(make_config(tmp_path_factory.mktemp("reference"))).venue
+    filters = {"algo_orders_max": 7}
+    return Simulator(make_config(tmp_path_factory.mktemp("reference"), filters=filters)).venue
 
 
 def info(venue, status=200, **params):
@@ -34,6 +35,7 @@ def info(venue, status=200, **params):
 def test_all_fields(venue):
     found = info(venue)
     assert list(found) == ["timezone", "serverTime", "rateLimits", "exchangeFilters", "symbols"]
+    assert found["exchangeFilters"] == [{"filterType": "EXCHANGE_MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": 7}]
     assert [one["symbol"] for one in found["symbols"]] == ["BTCUSDT", "ETHUSDT"]
     assert all(set(one) == FIELDS for one in found["symbols"])
     btc = found["symbols"][0]

@@ -89,6 +89,14 @@ def test_a_certificate_that_is_none(tmp_path):
         run(make_config(tmp_path, tls={"certificate": "c.pem", "key": "c.pem"}), print)
 
 
+def test_a_script_of_faults_is_armed_from_the_start(tmp_path):
+    rule = 'on = "request"\nname = "ping"\naction = "error_not_placed"\ncode = -1008\ntimes = 1'
+    (tmp_path / "faults.toml").write_text(f"[[rules]]\n{rule}\n")
+    with running(tmp_path, faults={"script": "faults.toml"}) as rig:
+        found = [httpx.get(rig.rest + "/api/v3/ping").status_code for _ in range(2)]
+    assert found == [503, 200]
+
+
 def test_an_ordered_stop_tells_every_connection_before_it_is_closed(tmp_path):
     with running(tmp_path, market=FLOWING) as rig:
         paths = {
