@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 import uuid
 
 import numpy as np
@@ -49,6 +50,9 @@ class Venue:
         if "/depth" in target:
             return 200, {}, DEPTH
         if "/exchangeInfo" in target:
+            listed = [one["symbol"] for one in self.info["symbols"]]
+            if not all(one in listed for one in re.findall(r"%22(\w+)%22", target)):
+                return 400, {}, b'{"code":-1121,"msg":"Invalid symbol."}'
             return 200, {}, json.dumps(self.info).encode()
         return 200, {}, json.dumps({"serverTime": self.now_ns // 1000 + 5000}).encode()
 
@@ -214,6 +218,26 @@ def test_a_symbol_that_halts_holds_until_it_trades_again(world):
     world.venue.info = info()
     world.run(70)
     assert not world.hold[control.HOLD]
+
+
+def test_a_symbol_that_is_listed_no_more_holds_and_the_others_are_watched_as_ever(world):
+    world.run(1)
+    world.venue.info["symbols"].pop(0)
+    world.run(70)
+    assert world.hold[control.HOLD] == control.NOT_TRADING
+    world.venue.info["symbols"][0]["status"] = "HALT"
+    world.venue.asked.clear()
+    world.run(66)
+    held = [fields["what"] for event, fields in world.log.lines if event.startswith("held")]
+    gone = "BTCUSDT: the venue has no such symbol"
+    assert held == [gone, "ETHUSDT: status HALT, orders only in TRADING", gone]
+    assert len(world.asked("exchangeInfo")) == 2, "the others with one request, as ever, and it with another"
+    world.venue.info = info()
+    world.run(70)
+    assert not world.hold[control.HOLD]
+    world.venue.asked.clear()
+    world.run(66)
+    assert len(world.asked("exchangeInfo")) == 1
 
 
 def test_what_a_process_before_has_held_and_was_told_holds_for_the_next(world):
