@@ -430,8 +430,9 @@ class LiveSource:
         self._watch(group, frames, now_ns, time_ns)
 
     def _collect(self, link: Link, wanted: Any, frames: Frames, now_ns: int, time_ns: int) -> None:
-        """Serve a connection, and pass on what of its messages is wanted."""
-        scratch = self._scratch
+        """Serve a connection, and pass on what of its messages is wanted: of them no more than there is room for."""
+        room = len(frames.index) - int(frames.words[COUNT])
+        scratch = self._scratch._replace(index=self._scratch.index[:room])
         scratch.words[COUNT] = 0
         link.serve(scratch, now_ns, time_ns)
         for frame in scratch.index[: int(scratch.words[COUNT])]:

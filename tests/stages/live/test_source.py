@@ -116,6 +116,40 @@ def test_a_server_that_is_not_there_is_tried_again_and_again(server, drive):
     assert str(port) in said(driver, "market data disconnected")[1]["reason"]
 
 
+def test_what_finds_no_room_while_connections_are_compared_waits(server, drive, monkeypatch):
+    """Bursts on two groups that switch, each larger than the index: nothing is lost, and the index is kept to."""
+    monkeypatch.setattr(r, "INDEX_COUNT", 8)
+    monkeypatch.setattr(live_source, "SETTLE_NS", 1 << 60)
+    monkeypatch.setattr(live_source, "SWITCH_NS", 1 << 60)
+    driver = drive(symbols=["AUSDT", "BUSDT"], streams_per_connection=1)
+    opened(driver, server, 2)
+    sent = dict.fromkeys(("ausdt", "busdt"), 0)
+
+    def burst():
+        for symbol in sent:
+            wanted = [trade(number, symbol) for number in range(sent[symbol], sent[symbol] + 30)]
+            sent[symbol] += 30
+            for session in list(server.sessions):
+                if session.streams == [f"{symbol}@trade"]:
+                    for one in wanted:
+                        session.send(one)
+
+    def taken(symbol):
+        return [one for one in driver.taken if one is not None and symbol.encode() in one]
+
+    for session in list(server.sessions):
+        session.send('{"e":"serverShutdown","E":1}')
+    driver.until(lambda: all(group.switch is not None for group in driver.source._groups), "two comparisons")
+    for settle_ns in (1 << 60, 0, 0):
+        burst()
+        driver.until(lambda: len(driver.taken) >= sum(sent.values()), "all trades")
+        monkeypatch.setattr(live_source, "SETTLE_NS", settle_ns)
+    assert {symbol: taken(symbol) for symbol in sent} == {
+        symbol: [trade(number, symbol) for number in range(count)] for symbol, count in sent.items()
+    }
+    assert [one["overlapping"] for one in said(driver, "market data switched to a new connection")] == [True, True]
+
+
 @pytest.mark.parametrize("why", ["age", "restart"])
 def test_a_new_connection_takes_over_without_a_gap_and_without_a_repetition(server, drive, why):
     driver = drive(roll_h=0.8 / 3600 if why == "age" else 23)
