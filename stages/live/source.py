@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 S_NS = 1_000_000_000
 SWITCH_NS = 10 * S_NS
-"""Longest time two connections are compared; after it the new one takes over with a LOST frame."""
+"""Longest time two connections are compared; after it the new one takes over, with LOST where it does not reach."""
 MARGIN_NS = S_NS
 """More than what the venue says of how long to stay away: who comes too early is sent away for longer."""
 SETTLE_NS = S_NS // 2
@@ -138,11 +138,11 @@ class _Group:
         self.streams, self.rows = [name for _, name in streams], rows
         self.instruments = sorted({row for row, _ in streams})
         symbols = dict.fromkeys(name.partition("@")[0] for name in self.streams)
-        self.losses = [b'{"stream":"%s@lost","data":{}}' % symbol.encode() for symbol in symbols]
+        self.losses = {symbol: b'{"stream":"%s@lost","data":{}}' % symbol.encode() for symbol in symbols}
         self.link: Link | None = None
         self.next: Link | None = None
         self.switch: Switch | None = None
-        self.switch_ns = 0  # when the comparison began, and then when the new one took over
+        self.switch_ns = 0  # when the new one was open, and then when it took over
         self.failures = 0
         self.try_ns = 0
         self.opened_ns = 0
@@ -321,7 +321,8 @@ class LiveSource:
         if link is not None and link.is_open and group.next is None and is_due and now_ns >= group.try_ns:
             group.next = self._connect(group, now_ns)
             group.next.is_watched = True
-        if group.next is not None and group.next.is_open and link is not None:
+        if group.next is not None and not group.next.is_connecting and link is not None:
+            # It has just asked: what it will bring, the old one has not brought yet.
             link.is_watched = True
             group.switch, group.switch_ns = Switch(), now_ns
             self.live.words[r.ATTENTION] = 1  # the old one is looked at from the next message on
@@ -373,9 +374,11 @@ class LiveSource:
             if group.link.is_open:
                 self._opened(group, now_ns)
 
-    def _say_lost(self, group: _Group, frames: Frames, now_ns: int, time_ns: int) -> None:
-        """Say of each instrument of a group that something is missing from here on."""
-        self._late += [(frame, TEXT) for frame in group.losses]
+    def _say_lost(
+        self, group: _Group, frames: Frames, now_ns: int, time_ns: int, symbols: set[str] | None = None
+    ) -> None:
+        """Say of each instrument of a group, or of `symbols`, that something is missing from here on."""
+        self._late += [(frame, TEXT) for symbol, frame in group.losses.items() if symbols is None or symbol in symbols]
         self._enter_late(frames, now_ns, time_ns)
 
     # ── switching ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -397,10 +400,14 @@ class LiveSource:
         if old.closed is not None or new.closed is not None:
             self._give_up(group, frames, now_ns, time_ns)
             return
+        if not new.is_open:
+            group.switch_ns = now_ns
+            return
         is_late = now_ns > group.switch_ns + SWITCH_NS
         if is_late or (switch.is_due() and now_ns > group.switch_ns + SETTLE_NS):
             if is_late:
-                self._say_lost(group, frames, now_ns, time_ns)
+                missing = {stream.partition("@")[0].lower() for stream in switch.missing()}
+                self._say_lost(group, frames, now_ns, time_ns, missing)
             self._change(group, switch, frames, now_ns, time_ns)
             self._log.info("market data switched to a new connection", overlapping=not is_late)
 

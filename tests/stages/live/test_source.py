@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from itertools import pairwise
@@ -9,6 +10,7 @@ from itertools import pairwise
 import pytest
 
 from shrivenq.stages import stage
+from shrivenq.stages.live import connection
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import source as live_source
 from shrivenq.stages.live.source import Config, LiveSource, check
@@ -172,6 +174,54 @@ def test_a_new_connection_takes_over_without_a_gap_and_without_a_repetition(serv
     driver.until(lambda: trade(number - 1) in driver.taken, "the last trade")
     assert driver.taken == [trade(one) for one in range(number)]
     assert said(driver, "market data switched to a new connection")[0]["overlapping"]
+
+
+def switching(driver, server, monkeypatch):
+    """Have one connection follow another, and hold back the answer to what it asks for; return both sessions."""
+    monkeypatch.setattr(connection, "PATH_BYTES", 0)
+    monkeypatch.setattr(live_source, "SETTLE_NS", 0)
+    first = opened(driver, server)
+    server.answer = False
+    first.send('{"e":"serverShutdown","E":1}')
+    driver.until(lambda: len(server.sessions) == 2 and server.sessions[1].requests, "a request for streams")
+    return first, server.sessions[1]
+
+
+def grant(session):
+    session.send(json.dumps({"result": None, "id": session.requests[0][1]["id"]}))
+
+
+def test_a_stream_that_falls_silent_while_the_new_connection_opens_holds_nothing_up(server, drive, monkeypatch):
+    """Its last message came over the old one before the new one was open, and comes over that one afterwards."""
+    monkeypatch.setattr(live_source, "SWITCH_NS", 1 << 60)
+    driver = drive()
+    (group,) = driver.source._groups
+    first, second = switching(driver, server, monkeypatch)
+    first.send(trade(5))
+    driver.until(lambda: trade(5) in driver.taken, "the last trade for now")
+    grant(second)
+    driver.until(lambda: group.next is None or group.next.is_open, "the new connection open")
+    second.send(trade(5))
+    driver.until(lambda: said(driver, "market data switched to a new connection"), "the switch")
+    second.send(trade(6))
+    driver.until(lambda: trade(6) in driver.taken, "the next trade")
+    assert driver.taken == [trade(5), trade(6)]
+
+
+def test_only_the_streams_that_do_not_overlap_are_lost(server, drive, monkeypatch):
+    driver = drive(symbols=["AUSDT", "BUSDT"])
+    first, second = switching(driver, server, monkeypatch)
+    monkeypatch.setattr(live_source, "SWITCH_NS", 0)
+    lost = []
+    driver.take_raw = lambda payload: lost.append(payload) if b"@lost" in payload else None
+    first.send(trade(5, "ausdt"))
+    driver.until(lambda: trade(5, "ausdt") in driver.taken, "a trade over the old one")
+    second.send(trade(5, "ausdt"))
+    second.send(trade(9, "busdt"))
+    grant(second)
+    driver.until(lambda: trade(9, "busdt") in driver.taken, "the switch")
+    assert lost == [b'{"stream":"busdt@lost","data":{}}']
+    assert driver.taken == [trade(5, "ausdt"), None, trade(9, "busdt")]
 
 
 def test_a_switch_whose_old_connection_ends_too_early_goes_on_with_the_new_one(server, drive, monkeypatch):
