@@ -66,6 +66,13 @@ def test_messages_come_whole_and_in_order_with_pings_and_fragments_between(serve
             pong = session.connection.ping(b"%03d" % number + b"p" * 122)
     driver.until(lambda: len(driver.taken) >= 60 and pong.is_set(), "sixty trades and the pong")
     assert driver.taken == wanted
+    assert driver.live.rows["frames"].sum() == 60
+    began_ns = time.monotonic_ns()
+    session.send([text[:40], text[40:]])
+    driver.until(lambda: len(driver.taken) > 60, "it")
+    (link,) = driver.source._groups[0].links()
+    now_ns = time.monotonic_ns()
+    assert link.data_age_ns(now_ns) < now_ns - began_ns, "or the connection would be cut as silent"
 
 
 def test_many_streams_are_spread_over_connections_and_asked_for_in_messages(server, drive):
