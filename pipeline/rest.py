@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from shrivenq.pipeline import processes, topology
+from shrivenq.pipeline.deadline import deadline
 from shrivenq.pipeline.venue_symbols import Symbol, SymbolsError, compare, read_symbols
 from shrivenq.shm import byte_ring
 from shrivenq.shm.atomics import and_word, load_word, or_word, store_word
@@ -116,7 +117,7 @@ class HttpClient:
             self._connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
 
     def get(self, target: str) -> tuple[int, dict[str, str], bytes]:
-        """Get `target`; return status, headers in lower case, and body. Raises RestError."""
+        """Get `target`, in TIMEOUT_S; return status, headers in lower case, and body. Raises RestError."""
         is_kept = self._connection.sock is not None
         try:
             return self._get(target)
@@ -132,9 +133,10 @@ class HttpClient:
             raise RestError(f"{self._name}: {_explain(error)}") from None
 
     def _get(self, target: str) -> tuple[int, dict[str, str], bytes]:
-        self._connection.request("GET", self._path + target, headers={"X-MBX-TIME-UNIT": "MICROSECOND"})
-        response = self._connection.getresponse()
-        body = response.read(BODY_MAX)
+        with deadline(TIMEOUT_S):
+            self._connection.request("GET", self._path + target, headers={"X-MBX-TIME-UNIT": "MICROSECOND"})
+            response = self._connection.getresponse()
+            body = response.read(BODY_MAX)
         if not response.isclosed():
             raise http.client.HTTPException(f"an answer of more than {BODY_MAX:,} bytes")
         return response.status, {key.lower(): value for key, value in response.getheaders()}, body
