@@ -296,6 +296,7 @@ class Side:
     ring: byte_ring.Producer
     resync: Any  # int64, one an instrument
     streaming: Any  # int64, one an instrument: 1 while market_data is sent all its streams
+    live: Any  # words of `stages/live/source.py`
     words: Any
     hold: Any
     log: Any
@@ -319,6 +320,10 @@ class Side:
 
     def step(self) -> bool:
         """Do at most one request; tell whether one was made."""
+        told_ns = int(load_word(self.live, source.AWAY_UNTIL_NS))
+        if told_ns > self.requests.blocked_until_ns:
+            self.requests.blocked_until_ns = told_ns
+            self.requests.blocked_why = "the venue has told market data's connections to stay away"
         made = self._snapshot() or self._look_at_symbols() or self._look_at_clock()
         if made:
             store_word(self.words, USED_WEIGHT, self.requests.used_weight)
@@ -463,6 +468,7 @@ def start(config: source.Config, tables: Tables, assembly: Assembly, log: Any) -
         ring,
         assembly.control_read("resync"),
         assembly.control_read("streaming"),
+        assembly.control_read("live"),
         assembly.control("rest"),
         assembly.control("hold"),
         log,

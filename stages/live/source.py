@@ -59,6 +59,7 @@ BYTES = 4
 CLOCK_OFFSET_NS = 5  # CLOCK_REALTIME − CLOCK_MONOTONIC by which receive stamps were converted
 CLOCK_ERROR_NS = 6  # that is this exact
 CLOCK = 7  # which clock receive stamps come from: index into receive.CLOCKS
+AWAY_UNTIL_NS = 8  # ns since 1970: so long the venue has told this address to stay away, in a handshake
 SHOWN_WORDS = 16
 
 Text = Annotated[str, msgspec.Meta(max_length=200)]
@@ -292,7 +293,7 @@ class LiveSource:
         return int(self._config.silent_ms * 1e6)
 
     def _serve(self, group: _Group, frames: Frames, now_ns: int, time_ns: int) -> None:
-        if group.link is None and now_ns >= group.try_ns:
+        if group.link is None and self._may_connect(group, now_ns):
             group.link = self._connect(group, now_ns)
         if group.switch is not None:
             self._compare(group, frames, now_ns, time_ns)
@@ -318,7 +319,7 @@ class LiveSource:
             self._failed(group, group.next, now_ns)
             group.next = None
         is_due = now_ns >= group.roll_ns or (link is not None and link.is_restarting)
-        if link is not None and link.is_open and group.next is None and is_due and now_ns >= group.try_ns:
+        if link is not None and link.is_open and group.next is None and is_due and self._may_connect(group, now_ns):
             group.next = self._connect(group, now_ns)
             group.next.is_watched = True
         if group.next is not None and not group.next.is_connecting and link is not None:
@@ -326,6 +327,12 @@ class LiveSource:
             link.is_watched = True
             group.switch, group.switch_ns = Switch(), now_ns
             self.live.words[r.ATTENTION] = 1  # the old one is looked at from the next message on
+
+    def _may_connect(self, group: _Group, now_ns: int) -> bool:
+        """Tell whether it is time for a group to connect, and nothing that others did in the meantime forbids it."""
+        if now_ns >= group.try_ns:
+            group.try_ns = self._pace.allowed_ns(now_ns)
+        return now_ns >= group.try_ns
 
     def _connect(self, group: _Group, now_ns: int) -> Link:
         self._pace.attempt(now_ns)
@@ -350,9 +357,11 @@ class LiveSource:
         closed = link.closed
         assert closed is not None
         held = group.opened_ns and now_ns - group.opened_ns > HELD_NS
-        group.try_ns = self._pace.next_ns(now_ns, 0 if held else group.failures)
         if closed.retry_after_s:
-            group.try_ns = max(group.try_ns, now_ns + closed.retry_after_s * S_NS + MARGIN_NS)
+            wait_ns = closed.retry_after_s * S_NS + MARGIN_NS
+            self._pace.stay_away(now_ns + wait_ns)
+            store_word(self._shown, AWAY_UNTIL_NS, time.time_ns() + wait_ns)
+        group.try_ns = self._pace.next_ns(now_ns, 0 if held else group.failures)
         group.failures = 1 if held else group.failures + 1
 
     def _lost(self, group: _Group, link: Link, frames: Frames, now_ns: int, time_ns: int) -> None:

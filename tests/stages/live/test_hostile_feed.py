@@ -8,6 +8,7 @@ import random
 import socket
 import ssl
 import threading
+import time
 
 import pytest
 from websockets.datastructures import Headers
@@ -17,6 +18,7 @@ from websockets.http11 import Response
 from shrivenq.stages.frames import BINARY, TEXT
 from shrivenq.stages.live import link as live_link
 from shrivenq.stages.live import receive as r
+from shrivenq.stages.live import source as live_source
 from shrivenq.stages.live.transport import Transport
 from tests.stages.live import authority
 from tests.stages.live.live_rig import Driver, Server, trade
@@ -180,6 +182,18 @@ def test_a_ban_is_obeyed(stack):
     (line,) = [fields for event, fields in driver.lines if event == "market data disconnected"]
     assert 2000 <= line["again_in_ms"] <= 2100, "a second more than was asked for"
     assert front.accepted == 2
+
+
+def test_a_ban_is_obeyed_by_the_other_connections_too(stack):
+    server, front, port = serve(stack, b"HTTP/1.1 418 no\r\nRetry-After: 99\r\ncontent-length: 0\r\n\r\n", PASS)
+    driver = drive(stack, port, symbols=["AUSDT", "BUSDT"], streams_per_connection=1)
+    driver.until(lambda: server.sessions and reasons(driver), "one open, one banned")
+    server.sessions[0].connection.socket.shutdown(socket.SHUT_RDWR)
+    driver.until(lambda: len(reasons(driver)) == 2, "the other lost")
+    waits = [fields["again_in_ms"] for event, fields in driver.lines if event == "market data disconnected"]
+    assert min(waits) > 50_000
+    assert front.accepted == 2
+    assert driver.source._shown[live_source.AWAY_UNTIL_NS] > time.time_ns() + 50 * 10**9
 
 
 @pytest.mark.parametrize("scheme", ["ws", "wss"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -13,6 +14,7 @@ from shrivenq.stages import stage
 from shrivenq.stages.live import connection
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import source as live_source
+from shrivenq.stages.live.pace import WINDOW_NS, Pace
 from shrivenq.stages.live.source import Config, LiveSource, check
 from tests.stages.live.live_rig import Driver, Server, trade
 
@@ -157,6 +159,18 @@ def test_what_finds_no_room_while_connections_are_compared_waits(server, drive, 
         symbol: [trade(number, symbol) for number in range(count)] for symbol, count in sent.items()
     }
     assert [one["overlapping"] for one in said(driver, "market data switched to a new connection")] == [True, True]
+
+
+def test_all_connections_together_keep_to_the_venues_limit_of_attempts(server, drive, monkeypatch):
+    monkeypatch.setattr(live_source, "Pace", partial(Pace, attempts_max=5))
+    driver = drive(symbols=["AUSDT", "BUSDT", "CUSDT"], streams_per_connection=1)
+    server.close()
+    groups = driver.source._groups
+    driver.until(
+        lambda: all(group.link is None and group.try_ns > time.monotonic_ns() + WINDOW_NS // 2 for group in groups),
+        "nobody tries any more",
+    )
+    assert len(said(driver, "market data disconnected")) == driver.source._attempts == 5
 
 
 @pytest.mark.parametrize("why", ["age", "restart"])
