@@ -24,7 +24,8 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from shrivenq.pipeline import processes, topology
-from shrivenq.pipeline.venue_symbols import SymbolsError, compare, read_symbols
+from shrivenq.pipeline.deadline import deadline
+from shrivenq.pipeline.venue_symbols import Symbol, SymbolsError, compare, read_symbols
 from shrivenq.shm import byte_ring
 from shrivenq.shm.atomics import and_word, load_word, or_word, store_word
 from shrivenq.shm.kernel import kernel
@@ -80,11 +81,14 @@ START_S = 10.0
 
 
 class RestError(Exception):
-    """A request that brought nothing; one line says why. `status` is that of HTTP, 0 for no answer at all."""
+    """A request that brought nothing; one line says why. `status` is that of HTTP, 0 for no answer at all.
 
-    def __init__(self, text: str, status: int = 0, code: int = 0) -> None:
+    `symbol` is the one that the venue does not know, if that is why.
+    """
+
+    def __init__(self, text: str, status: int = 0, code: int = 0, symbol: str = "") -> None:
         super().__init__(text)
-        self.status, self.code = status, code
+        self.status, self.code, self.symbol = status, code, symbol
 
 
 class Client(Protocol):
@@ -113,7 +117,7 @@ class HttpClient:
             self._connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
 
     def get(self, target: str) -> tuple[int, dict[str, str], bytes]:
-        """Get `target`; return status, headers in lower case, and body. Raises RestError."""
+        """Get `target`, in TIMEOUT_S; return status, headers in lower case, and body. Raises RestError."""
         is_kept = self._connection.sock is not None
         try:
             return self._get(target)
@@ -129,9 +133,10 @@ class HttpClient:
             raise RestError(f"{self._name}: {_explain(error)}") from None
 
     def _get(self, target: str) -> tuple[int, dict[str, str], bytes]:
-        self._connection.request("GET", self._path + target, headers={"X-MBX-TIME-UNIT": "MICROSECOND"})
-        response = self._connection.getresponse()
-        body = response.read(BODY_MAX)
+        with deadline(TIMEOUT_S):
+            self._connection.request("GET", self._path + target, headers={"X-MBX-TIME-UNIT": "MICROSECOND"})
+            response = self._connection.getresponse()
+            body = response.read(BODY_MAX)
         if not response.isclosed():
             raise http.client.HTTPException(f"an answer of more than {BODY_MAX:,} bytes")
         return response.status, {key.lower(): value for key, value in response.getheaders()}, body
@@ -211,9 +216,10 @@ def exchange_info(requests: Requests, symbols: list[str]) -> Any:
     try:
         body = requests.get(f"/api/v3/exchangeInfo?symbols={listed}", 20)
     except RestError as error:
-        if error.code not in (-1121, -1100) or len(symbols) == 1:
-            named = f"{symbols[0]}: " if error.code in (-1121, -1100) else ""
-            raise RestError(f"{named}{error}", error.status, error.code) from None
+        if error.code not in (-1121, -1100):
+            raise
+        if len(symbols) == 1:
+            raise RestError(f"{symbols[0]}: {error}", error.status, error.code, symbols[0]) from None
         for symbol in symbols:
             exchange_info(requests, [symbol])
         raise
@@ -290,6 +296,7 @@ class Side:
     ring: byte_ring.Producer
     resync: Any  # int64, one an instrument
     streaming: Any  # int64, one an instrument: 1 while market_data is sent all its streams
+    live: Any  # words of `stages/live/source.py`
     words: Any
     hold: Any
     log: Any
@@ -304,6 +311,7 @@ class Side:
         self._look_s = 0.0
         self._clock_s = 0.0
         self._clocks: deque[tuple[float, int, int]] = deque(maxlen=8)  # when, the venue's offset, its error
+        self._unknown: list[str] = []  # symbols that the venue does not know any more
         self._reasons: list[str] | None = None  # not looked at yet: one before us may have held
         self._blocked_said = 0
         # What the venue has said to a process before this one holds for this one.
@@ -312,6 +320,10 @@ class Side:
 
     def step(self) -> bool:
         """Do at most one request; tell whether one was made."""
+        told_ns = int(load_word(self.live, source.AWAY_UNTIL_NS))
+        if told_ns > self.requests.blocked_until_ns:
+            self.requests.blocked_until_ns = told_ns
+            self.requests.blocked_why = "the venue has told market data's connections to stay away"
         made = self._snapshot() or self._look_at_symbols() or self._look_at_clock()
         if made:
             store_word(self.words, USED_WEIGHT, self.requests.used_weight)
@@ -374,7 +386,7 @@ class Side:
             return False
         self._look_s = now + self.config.exchange_info_s * self.random.uniform(0.9, 1.1)
         try:
-            found = compare(read_symbols(exchange_info(self.requests, self._symbols)), self.tables)
+            found = compare(self._read_symbols(), self.tables)
         except (RestError, SymbolsError) as error:
             # Not to know is no reason to hold: market data and orders have watchdogs of their own.
             self._failed("exchangeInfo", error if isinstance(error, RestError) else RestError(str(error)))
@@ -390,6 +402,28 @@ class Side:
                 self.log.info("all symbols trading again")
             self._reasons = reasons
         return True
+
+    def _read_symbols(self) -> dict[str, Symbol]:
+        """Fetch what the venue says of our symbols. Raises RestError and SymbolsError.
+
+        One that it does not know any more spoils the answer for all: it is asked for by itself from then on.
+        """
+        found: dict[str, Symbol] = {}
+        for symbol in list(self._unknown):
+            try:
+                found |= read_symbols(exchange_info(self.requests, [symbol]))
+                self._unknown.remove(symbol)
+            except RestError as error:
+                if not error.symbol:
+                    raise
+        while known := [one for one in self._symbols if one not in self._unknown]:
+            try:
+                return found | read_symbols(exchange_info(self.requests, known))
+            except RestError as error:
+                if not error.symbol:
+                    raise
+                self._unknown.append(error.symbol)
+        return found
 
     def _look_at_clock(self) -> bool:
         """Estimate the venue's clock against ours: the best of the last round trips, the older the less it is worth."""
@@ -434,6 +468,7 @@ def start(config: source.Config, tables: Tables, assembly: Assembly, log: Any) -
         ring,
         assembly.control_read("resync"),
         assembly.control_read("streaming"),
+        assembly.control_read("live"),
         assembly.control("rest"),
         assembly.control("hold"),
         log,

@@ -8,10 +8,8 @@ here.
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
-import signal
 import ssl
 import time
 from typing import TYPE_CHECKING, Any
@@ -20,9 +18,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from shrivenq.pipeline import keys, signing, state
+from shrivenq.pipeline.deadline import deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 FILE = "venue.json"
@@ -122,7 +120,7 @@ class Venue:
         """Send one request over a connection of its own; HTTP status and what the body holds, its text if no JSON."""
         connection = None
         try:
-            with _deadline(TIMEOUT_S):
+            with deadline(TIMEOUT_S):
                 connection, path = self._connect()
                 connection.request(verb, path + target, headers=headers)
                 answer = connection.getresponse()
@@ -154,22 +152,6 @@ class Venue:
         except OSError as error:
             raise OSError(f"{self._place.authority}: no file of certificates: {error.strerror or error}") from None
         return http.client.HTTPSConnection(host, url.port, timeout=TIMEOUT_S, context=context), path
-
-
-@contextlib.contextmanager
-def _deadline(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in what takes longer: a server that sends a byte now and then is never late for one read."""
-
-    def ring(*_: object) -> None:
-        raise TimeoutError(f"no answer in {seconds:g} s")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _shown(text: str) -> str:

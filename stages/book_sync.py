@@ -5,6 +5,10 @@ kept until a snapshot comes, and those that belong on top of it are applied to i
 level that does not fit or is impossible, or a loss makes it INVALID: it is emptied, `resync` asks for a snapshot, and
 diffs are kept again. BUILDING is a snapshot half way: the diffs between its chunks are kept too.
 
+A snapshot has so many levels and no more: what lies beyond is unknown until it changes. When the touch nears the end of
+that range, a fresh snapshot is asked for, and from then on the diffs applied are kept as well: the book will be ahead
+of the snapshot, is built anew from it and them, and stays valid all the while.
+
 The kernels take the context of `stages/book.py`; its words say what event is being taken.
 """
 
@@ -29,7 +33,9 @@ STATE = np.dtype(
         ("abandoned", "<i8"),  # snapshot given up half-way, -1 for none: its remaining chunks are ignored
         ("known_low", "<i8"),  # lowest bid of the snapshot: below it levels are unknown until they change
         ("known_high", "<i8"),  # highest ask of the snapshot
-        ("asked", "<i8"),  # 1 once a snapshot was asked for because the touch left that range
+        ("renew_low", "<i8"),  # with a bid below this, or an ask above the other, a fresh snapshot is asked for
+        ("renew_high", "<i8"),
+        ("asked", "<i8"),  # 1 once that was done: the diffs applied are kept as well
         ("buffer_head", "<i8"),  # where the oldest buffered record lies
         ("buffer_count", "<i8"),  # records buffered
         ("events", "<i8"),  # depth events applied, replayed ones included
@@ -42,13 +48,13 @@ STATE = np.dtype(
         ("overflows", "<i8"),  # buffered events dropped for want of room
         ("losses", "<i8"),  # times the input said that something is missing
         ("resyncs", "<i8"),  # snapshots asked for because the book is not valid
-        ("blinded", "<i8"),  # snapshots asked for because it has gone blind
+        ("blinded", "<i8"),  # snapshots asked for because it goes blind
         ("status", "<i4"),
         ("fresh", "<i4"),  # 1 while no diff was applied to the snapshot yet
     ],
     align=True,
 )
-assert STATE.itemsize == 152
+assert STATE.itemsize == 168
 
 # Words of the context: the event being taken, and counters.
 KIND = 0  # what opened the event, 0 between events
@@ -70,7 +76,11 @@ INPUT_GAPS = 15  # gaps on `tick`
 DROPS_NOTED = 16  # of records dropped, those in the log of arrivals
 WORDS = 24
 
-IGNORE, APPLY, BUFFER, BROKEN = 0, 1, 2, 3
+IGNORE, APPLY, BUFFER, BROKEN = 0, 1, 2, 4
+"""What becomes of an event: nothing; its levels are set; they are kept; something is missing. Both of the middle two is
+what becomes of a diff while a fresh snapshot is on its way."""
+RENEW_PART = 4
+"""A fresh snapshot is asked for once only this part of the way from the touch to the end of the snapshot is left."""
 
 
 # ── validity ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -84,15 +94,31 @@ def request(context: Any, i: int) -> None:
 
 
 @kernel
+def _request_range(context: Any, i: int) -> None:
+    """Ask market_data for a snapshot that reaches further than the one the book was made of."""
+    context.state[i]["asked"] = 1
+    context.state[i]["blinded"] += 1
+    store_release(context.resync, i, context.resync[i] + 1)
+
+
+@inlined
+def _forget_range(context: Any, i: int) -> None:
+    """Begin without a range that is known."""
+    context.state[i]["known_low"] = 0
+    context.state[i]["known_high"] = 0
+    context.state[i]["renew_low"] = 0
+    context.state[i]["renew_high"] = 0
+    context.state[i]["asked"] = 0
+
+
+@kernel
 def invalidate(context: Any, i: int) -> None:
     """Empty the book and ask for a snapshot."""
     order_book.clear(context.books, i)
     if context.state[i]["status"] == BUILDING:
         context.state[i]["abandoned"] = context.state[i]["update_id"]
     context.state[i]["status"] = INVALID
-    context.state[i]["known_low"] = 0
-    context.state[i]["known_high"] = 0
-    context.state[i]["asked"] = 0
+    _forget_range(context, i)
     request(context, i)
 
 
@@ -106,13 +132,19 @@ def lose(context: Any, i: int) -> None:
 
 @inlined
 def judge(context: Any, i: int, first_id: int, last_id: int, previous_id: int) -> int:
-    """Tell what to do with a diff of these ids on a live book: APPLY, IGNORE or BROKEN (something is missing).
+    """Tell what to do with a diff of these ids on a live book: APPLY, IGNORE or BROKEN (something is missing)."""
+    return _judge_at(
+        context, i, first_id, last_id, previous_id, context.state[i]["update_id"], context.state[i]["fresh"] != 0
+    )
+
+
+@inlined
+def _judge_at(context: Any, i: int, first_id: int, last_id: int, previous_id: int, update_id: int, fresh: bool) -> int:
+    """Tell the same of a book at `update_id`, `fresh` for a snapshot that nothing was applied to yet.
 
     Spot: anything up to the next id joins. Futures: after a snapshot an event whose range holds the snapshot's id,
     then only one that names the last id as its previous one; an event that names the snapshot's own id joins as well.
     """
-    update_id = context.state[i]["update_id"]
-    fresh = context.state[i]["fresh"] != 0
     if context.instruments[i]["futures"] == 0 or previous_id < 0:
         if last_id <= update_id:
             return IGNORE
@@ -136,16 +168,26 @@ def check(context: Any, i: int) -> None:
 
 @inlined
 def flags_of(context: Any, i: int, bid: int, ask: int) -> int:
-    """Tell VALID and BLIND of a book with this touch; a book gone blind asks for a snapshot, once."""
+    """Tell VALID and BLIND of a book with this touch; one that goes blind asks for a snapshot, once."""
     if context.state[i]["status"] != LIVE:
         return 0
+    if bid >= context.state[i]["renew_low"] and ask <= context.state[i]["renew_high"]:
+        return m.VALID
+    if context.state[i]["asked"] == 0:
+        _request_range(context, i)
     if bid < context.state[i]["known_low"] or ask > context.state[i]["known_high"]:
-        if context.state[i]["asked"] == 0:
-            context.state[i]["asked"] = 1
-            context.state[i]["blinded"] += 1
-            store_release(context.resync, i, context.resync[i] + 1)
         return m.VALID | m.BLIND
     return m.VALID
+
+
+@inlined
+def _set_renewal(context: Any, i: int) -> None:
+    """Work out, of the snapshot just completed, at which touch a fresh one is asked for."""
+    bid = order_book.best_price(context.books, i, BID)
+    ask = order_book.best_price(context.books, i, ASK)
+    low, high = context.state[i]["known_low"], context.state[i]["known_high"]
+    context.state[i]["renew_low"] = low + max(0, bid - low) // RENEW_PART  # a side may be empty
+    context.state[i]["renew_high"] = high - (high - ask) // RENEW_PART
 
 
 # ── diffs that wait for a snapshot ───────────────────────────────────────────────────────────────────────────────────
@@ -172,7 +214,7 @@ def buffer_record(context: Any, i: int, record: Any) -> None:
         forget_oldest(context, i)
         context.state[i]["overflows"] += 1
         if context.state[i]["buffer_count"] == 0 and record["kind"] == m.LEVEL:
-            context.words[ACTION] = IGNORE
+            context.words[ACTION] &= ~BUFFER
             return
     slot = (context.state[i]["buffer_head"] + context.state[i]["buffer_count"]) & (buffer.shape[0] - 1)
     buffer[slot] = record
@@ -219,14 +261,25 @@ def replay(context: Any, i: int) -> None:
 # ── the records of an event ──────────────────────────────────────────────────────────────────────────────────────────
 
 
+@inlined
+def _is_kept_since(context: Any, i: int, last_id: int) -> bool:
+    """Tell whether the diffs kept lead from a snapshot to the live book that is ahead of it: they end with the book."""
+    if context.state[i]["buffer_count"] == 0:
+        return False
+    oldest = context.buffers[i][context.state[i]["buffer_head"]]
+    return _judge_at(context, i, oldest["first_id"], oldest["last_id"], oldest["previous_id"], last_id, True) != BROKEN
+
+
 @kernel
 def open_snapshot(context: Any, i: int, record: Any) -> int:
     """Begin a snapshot, or go on with its next chunk; return what becomes of its levels."""
     state = context.state[i]
     last_id = record["last_id"]
-    if state["status"] == LIVE and last_id < state["update_id"]:
-        # The book is ahead of it, and nothing was kept to catch up with.
+    if state["status"] == LIVE and last_id < state["update_id"] and not _is_kept_since(context, i, last_id):
+        # The book is ahead of it, and not enough was kept to catch up with.
         state["stale"] += 1
+        if state["asked"] != 0 and context.words[MORE] == 0:
+            _request_range(context, i)
         return IGNORE
     if last_id == state["abandoned"]:
         return IGNORE
@@ -235,9 +288,7 @@ def open_snapshot(context: Any, i: int, record: Any) -> int:
         state["status"] = BUILDING
         state["update_id"] = last_id
         state["fresh"] = 1
-        state["known_low"] = 0
-        state["known_high"] = 0
-        state["asked"] = 0
+        _forget_range(context, i)
     return APPLY
 
 
@@ -250,15 +301,18 @@ def open_diff(context: Any, i: int, record: Any) -> int:
         if verdict == APPLY:
             state["update_id"] = record["last_id"]
             state["fresh"] = 0
-            return APPLY
-        if verdict == IGNORE:
+            if state["asked"] == 0:
+                return APPLY
+            context.words[ACTION] = APPLY
+        elif verdict == IGNORE:
             state["stale"] += 1
             return IGNORE
-        state["gaps"] += 1
-        invalidate(context, i)
+        else:
+            state["gaps"] += 1
+            invalidate(context, i)
     elif state["resyncs"] == 0:
         request(context, i)
-    context.words[ACTION] = BUFFER
+    context.words[ACTION] |= BUFFER
     buffer_record(context, i, record)
     return context.words[ACTION]
 
@@ -288,16 +342,15 @@ def level(context: Any, record: Any) -> None:
     """Apply, buffer or ignore one level of the event."""
     action = context.words[ACTION]
     i = context.words[INSTRUMENT]
-    if action == BUFFER:
+    if action & BUFFER != 0:
         buffer_record(context, i, record)
-        return
-    if action == IGNORE:
+    if action & APPLY == 0:
         return
     side = record["flags"] & m.SIDE_ASK
     price = record["price"]
     if order_book.set_level(context.books, i, side, price, record["quantity"]) < 0:
         context.state[i]["refused"] += 1
-        context.words[ACTION] = IGNORE
+        context.words[ACTION] &= ~APPLY  # what is kept of the event is kept whole
         invalidate(context, i)
     elif context.words[KIND] == m.SNAPSHOT:
         if side == ASK:
@@ -310,7 +363,7 @@ def level(context: Any, record: Any) -> None:
 def close_depth(context: Any, i: int) -> bool:
     """Finish a depth event; tell whether there is anything to publish."""
     state = context.state[i]
-    applied = context.words[ACTION] == APPLY
+    applied = context.words[ACTION] & APPLY != 0
     if context.words[KIND] == m.SNAPSHOT:
         if context.words[MORE] != 0:
             return state["status"] != LIVE
@@ -318,6 +371,7 @@ def close_depth(context: Any, i: int) -> bool:
         if applied:
             state["status"] = LIVE
             state["snapshots"] += 1
+            _set_renewal(context, i)
             check(context, i)
             replay(context, i)
     elif applied:

@@ -232,6 +232,8 @@ class Link:
             if not r.enter_bytes(self._live, frames, payload, BINARY if is_binary else TEXT, time_ns, now_ns):
                 return False
             self._waiting.popleft()
+            self._record["data_ns"] = now_ns
+            self._record["frames"] += 1
         return True
 
     def _end(self, closed: Closed) -> None:

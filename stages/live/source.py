@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 S_NS = 1_000_000_000
 SWITCH_NS = 10 * S_NS
-"""Longest time two connections are compared; after it the new one takes over with a LOST frame."""
+"""Longest time two connections are compared; after it the new one takes over, with LOST where it does not reach."""
 MARGIN_NS = S_NS
 """More than what the venue says of how long to stay away: who comes too early is sent away for longer."""
 SETTLE_NS = S_NS // 2
@@ -59,6 +59,7 @@ BYTES = 4
 CLOCK_OFFSET_NS = 5  # CLOCK_REALTIME − CLOCK_MONOTONIC by which receive stamps were converted
 CLOCK_ERROR_NS = 6  # that is this exact
 CLOCK = 7  # which clock receive stamps come from: index into receive.CLOCKS
+AWAY_UNTIL_NS = 8  # ns since 1970: so long the venue has told this address to stay away, in a handshake
 SHOWN_WORDS = 16
 
 Text = Annotated[str, msgspec.Meta(max_length=200)]
@@ -138,11 +139,11 @@ class _Group:
         self.streams, self.rows = [name for _, name in streams], rows
         self.instruments = sorted({row for row, _ in streams})
         symbols = dict.fromkeys(name.partition("@")[0] for name in self.streams)
-        self.losses = [b'{"stream":"%s@lost","data":{}}' % symbol.encode() for symbol in symbols]
+        self.losses = {symbol: b'{"stream":"%s@lost","data":{}}' % symbol.encode() for symbol in symbols}
         self.link: Link | None = None
         self.next: Link | None = None
         self.switch: Switch | None = None
-        self.switch_ns = 0  # when the comparison began, and then when the new one took over
+        self.switch_ns = 0  # when the new one was open, and then when it took over
         self.failures = 0
         self.try_ns = 0
         self.opened_ns = 0
@@ -292,7 +293,7 @@ class LiveSource:
         return int(self._config.silent_ms * 1e6)
 
     def _serve(self, group: _Group, frames: Frames, now_ns: int, time_ns: int) -> None:
-        if group.link is None and now_ns >= group.try_ns:
+        if group.link is None and self._may_connect(group, now_ns):
             group.link = self._connect(group, now_ns)
         if group.switch is not None:
             self._compare(group, frames, now_ns, time_ns)
@@ -318,13 +319,20 @@ class LiveSource:
             self._failed(group, group.next, now_ns)
             group.next = None
         is_due = now_ns >= group.roll_ns or (link is not None and link.is_restarting)
-        if link is not None and link.is_open and group.next is None and is_due and now_ns >= group.try_ns:
+        if link is not None and link.is_open and group.next is None and is_due and self._may_connect(group, now_ns):
             group.next = self._connect(group, now_ns)
             group.next.is_watched = True
-        if group.next is not None and group.next.is_open and link is not None:
+        if group.next is not None and not group.next.is_connecting and link is not None:
+            # It has just asked: what it will bring, the old one has not brought yet.
             link.is_watched = True
             group.switch, group.switch_ns = Switch(), now_ns
             self.live.words[r.ATTENTION] = 1  # the old one is looked at from the next message on
+
+    def _may_connect(self, group: _Group, now_ns: int) -> bool:
+        """Tell whether it is time for a group to connect, and nothing that others did in the meantime forbids it."""
+        if now_ns >= group.try_ns:
+            group.try_ns = self._pace.allowed_ns(now_ns)
+        return now_ns >= group.try_ns
 
     def _connect(self, group: _Group, now_ns: int) -> Link:
         self._pace.attempt(now_ns)
@@ -349,9 +357,11 @@ class LiveSource:
         closed = link.closed
         assert closed is not None
         held = group.opened_ns and now_ns - group.opened_ns > HELD_NS
-        group.try_ns = self._pace.next_ns(now_ns, 0 if held else group.failures)
         if closed.retry_after_s:
-            group.try_ns = max(group.try_ns, now_ns + closed.retry_after_s * S_NS + MARGIN_NS)
+            wait_ns = closed.retry_after_s * S_NS + MARGIN_NS
+            self._pace.stay_away(now_ns + wait_ns)
+            store_word(self._shown, AWAY_UNTIL_NS, time.time_ns() + wait_ns)
+        group.try_ns = self._pace.next_ns(now_ns, 0 if held else group.failures)
         group.failures = 1 if held else group.failures + 1
 
     def _lost(self, group: _Group, link: Link, frames: Frames, now_ns: int, time_ns: int) -> None:
@@ -373,9 +383,11 @@ class LiveSource:
             if group.link.is_open:
                 self._opened(group, now_ns)
 
-    def _say_lost(self, group: _Group, frames: Frames, now_ns: int, time_ns: int) -> None:
-        """Say of each instrument of a group that something is missing from here on."""
-        self._late += [(frame, TEXT) for frame in group.losses]
+    def _say_lost(
+        self, group: _Group, frames: Frames, now_ns: int, time_ns: int, symbols: set[str] | None = None
+    ) -> None:
+        """Say of each instrument of a group, or of `symbols`, that something is missing from here on."""
+        self._late += [(frame, TEXT) for symbol, frame in group.losses.items() if symbols is None or symbol in symbols]
         self._enter_late(frames, now_ns, time_ns)
 
     # ── switching ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -397,10 +409,14 @@ class LiveSource:
         if old.closed is not None or new.closed is not None:
             self._give_up(group, frames, now_ns, time_ns)
             return
+        if not new.is_open:
+            group.switch_ns = now_ns
+            return
         is_late = now_ns > group.switch_ns + SWITCH_NS
         if is_late or (switch.is_due() and now_ns > group.switch_ns + SETTLE_NS):
             if is_late:
-                self._say_lost(group, frames, now_ns, time_ns)
+                missing = {stream.partition("@")[0].lower() for stream in switch.missing()}
+                self._say_lost(group, frames, now_ns, time_ns, missing)
             self._change(group, switch, frames, now_ns, time_ns)
             self._log.info("market data switched to a new connection", overlapping=not is_late)
 
@@ -430,8 +446,9 @@ class LiveSource:
         self._watch(group, frames, now_ns, time_ns)
 
     def _collect(self, link: Link, wanted: Any, frames: Frames, now_ns: int, time_ns: int) -> None:
-        """Serve a connection, and pass on what of its messages is wanted."""
-        scratch = self._scratch
+        """Serve a connection, and pass on what of its messages is wanted: of them no more than there is room for."""
+        room = len(frames.index) - int(frames.words[COUNT])
+        scratch = self._scratch._replace(index=self._scratch.index[:room])
         scratch.words[COUNT] = 0
         link.serve(scratch, now_ns, time_ns)
         for frame in scratch.index[: int(scratch.words[COUNT])]:

@@ -1,8 +1,9 @@
 """Switching from one connection to another that carries the same streams, without a gap and without a repetition.
 
-While both are open everything the old one brings is passed on, and what the new one brings is kept. Once the new one
-reaches back to what the old one has brought, in every stream that said anything, the new one takes over: of what it
-brings, what the old one had brought already is left out, until it has caught up.
+From before the new one asks for its streams everything the old one brings is noted and passed on, and what the new one
+brings is kept: so all of it comes over the old one too, sooner or later, and a stream that is quiet holds nothing up.
+Once the new one reaches back to what the old one has brought, in every stream it has said anything in, it takes over:
+of what it brings, what the old one had brought already is left out, until it has caught up.
 
 Ids: a depth event's `U` … `u`, a trade's `t`, an aggregate trade's `a`, a bookTicker's `u`, a partial book's
 `lastUpdateId`; in SBE the same of each template, and the first and last of an event's trades.
@@ -61,7 +62,10 @@ def _binary_ids(payload: bytes) -> Ids | None:
 
 
 class Switch:
-    """The state of one switch: give it every message of both connections, in the order they came."""
+    """The state of one switch: give it every message of both connections, in the order they came.
+
+    The old one's, as of a moment before the new one has asked for anything.
+    """
 
     def __init__(self) -> None:
         self.state = OLD
@@ -92,11 +96,17 @@ class Switch:
 
     def is_due(self) -> bool:
         """Tell whether the new connection reaches back to the old one in every stream it has said anything in."""
-        if self._old and not self._reach:
-            return False
-        return all(
-            stream in self._old and ids.first <= self._old[stream] + ids.slack for stream, ids in self._reach.items()
-        )
+        return not self.missing()
+
+    def missing(self) -> list[str]:
+        """List the streams in which it does not: all that the old one has spoken in if the new one has said nothing."""
+        if not self._reach:
+            return list(self._old)
+        return [
+            stream
+            for stream, ids in self._reach.items()
+            if stream not in self._old or ids.first > self._old[stream] + ids.slack
+        ]
 
     def is_proven(self) -> bool:
         """Tell whether that was seen in at least one stream, and is not only the silence of all."""

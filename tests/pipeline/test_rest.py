@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 import uuid
 
 import numpy as np
@@ -14,6 +15,7 @@ from shrivenq.pipeline import rest
 from shrivenq.pipeline.rest import Requests, RestError, Side, exchange_info
 from shrivenq.shm import byte_ring, segment
 from shrivenq.stages import control
+from shrivenq.stages.live import source as live_source
 from shrivenq.stages.live.source import Config
 from tests.hostile_json import mutations
 from tests.pipeline.pipeline_rig import tables
@@ -49,6 +51,9 @@ class Venue:
         if "/depth" in target:
             return 200, {}, DEPTH
         if "/exchangeInfo" in target:
+            listed = [one["symbol"] for one in self.info["symbols"]]
+            if not all(one in listed for one in re.findall(r"%22(\w+)%22", target)):
+                return 400, {}, b'{"code":-1121,"msg":"Invalid symbol."}'
             return 200, {}, json.dumps(self.info).encode()
         return 200, {}, json.dumps({"serverTime": self.now_ns // 1000 + 5000}).encode()
 
@@ -60,12 +65,12 @@ class World:
         self.venue, self.log, self.now_s = Venue(), Log(), 0.0
         self.segment = byte_ring.create(f"{segment.PREFIX}test-rest-{uuid.uuid4().hex[:12]}", 1 << 16)
         self.reader = byte_ring.consumer(self.segment)
-        self.resync, self.streaming, self.words, self.hold = (np.zeros(512, np.int64) for _ in range(4))
+        self.resync, self.streaming, self.live, self.words, self.hold = (np.zeros(512, np.int64) for _ in range(5))
         self.streaming[:2] = 1
         self.requests = Requests(self.venue, clock=lambda: self.venue.now_ns)
         self.side = Side(
             Config(**config), tables(), self.requests, byte_ring.producer(self.segment), self.resync, self.streaming,
-            self.words, self.hold, self.log, random.Random(1), lambda: self.now_s,
+            self.live, self.words, self.hold, self.log, random.Random(1), lambda: self.now_s,
         )  # fmt: skip
 
     def run(self, seconds):
@@ -163,6 +168,13 @@ def test_the_venue_is_left_alone_when_it_says_so(world, status, header, seconds)
     assert len(world.run(8)) == 1
 
 
+def test_what_the_venue_has_said_to_market_data_counts_too(world):
+    world.live[live_source.AWAY_UNTIL_NS] = world.venue.now_ns + 7 * S
+    world.run(6.9)
+    assert not world.venue.asked
+    assert len(world.run(1)) == 2
+
+
 def test_the_weight_limit_is_kept(world):
     world.venue.info["rateLimits"] = [
         {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": 1000}
@@ -216,10 +228,31 @@ def test_a_symbol_that_halts_holds_until_it_trades_again(world):
     assert not world.hold[control.HOLD]
 
 
+def test_a_symbol_that_is_listed_no_more_holds_and_the_others_are_watched_as_ever(world):
+    world.run(1)
+    world.venue.info["symbols"].pop(0)
+    world.run(70)
+    assert world.hold[control.HOLD] == control.NOT_TRADING
+    world.venue.info["symbols"][0]["status"] = "HALT"
+    world.venue.asked.clear()
+    world.run(66)
+    held = [fields["what"] for event, fields in world.log.lines if event.startswith("held")]
+    gone = "BTCUSDT: the venue has no such symbol"
+    assert held == [gone, "ETHUSDT: status HALT, orders only in TRADING", gone]
+    assert len(world.asked("exchangeInfo")) == 2, "the others with one request, as ever, and it with another"
+    world.venue.info = info()
+    world.run(70)
+    assert not world.hold[control.HOLD]
+    world.venue.asked.clear()
+    world.run(66)
+    assert len(world.asked("exchangeInfo")) == 1
+
+
 def test_what_a_process_before_has_held_and_was_told_holds_for_the_next(world):
     world.hold[control.HOLD] = control.NOT_TRADING | control.RECONCILING
     world.words[rest.BLOCKED_UNTIL_NS] = world.venue.now_ns + 5 * S
-    side, fields = world.side, ("config", "tables", "requests", "ring", "resync", "streaming", "words", "hold", "log")
+    side = world.side
+    fields = ("config", "tables", "requests", "ring", "resync", "streaming", "live", "words", "hold", "log")
     world.requests = side.requests = Requests(world.venue, clock=lambda: world.venue.now_ns)
     world.side = Side(*(getattr(side, name) for name in fields), random.Random(1), lambda: world.now_s)
     world.run(4.9)

@@ -207,6 +207,33 @@ def test_an_answer_that_is_none_is_one_line(answer):
 
 
 @pytest.mark.parametrize(
+    "begin", [b"HTTP/1.1 200 ", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"]
+)
+def test_an_answer_that_comes_a_byte_at_a_time_is_given_up_on(monkeypatch, begin):
+    monkeypatch.setattr(rest, "TIMEOUT_S", 0.3)
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            with contextlib.suppress(OSError), listener.accept()[0] as one:
+                one.recv(1 << 16)
+                one.sendall(begin)
+                for _ in range(100):
+                    one.sendall(b"x")
+                    if over.wait(0.05):
+                        break
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        client = HttpClient(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(RestError, match=r": no answer in 0.3 s$"):
+            client.get("/")
+        client.close()
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(
     ("wrong", "said"), [({"address": "127.0.0.2"}, "IP address mismatch"), ({"days": -1}, "certificate has expired")]
 )
 def test_a_wrong_certificate_is_one_line(tmp_path, wrong, said):

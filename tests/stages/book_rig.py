@@ -162,6 +162,7 @@ def top_ten(message):
 def check_depth(twin, depth, touch, event, where):
     """Compare what the stage published after a depth event with the twin."""
     assert bool(depth["flags"] & m.VALID) == bool(touch["flags"] & m.VALID) == twin.live, where
+    assert bool(depth["flags"] & m.BLIND) == bool(touch["flags"] & m.BLIND) == (twin.live and twin.look()), where
     assert top_ten(depth) == [twin.bids.top(10), twin.asks.top(10)], where
     bid, ask = twin.bids.best(), twin.asks.best()
     assert (touch["bid_price"], touch["bid_quantity"]) == bid, where

@@ -75,7 +75,11 @@ class Trade:
 
 @dataclass
 class NaiveBook:
-    """Protocol sheet, section 5, word for word. After each call `live` and the two sides are what a book must say."""
+    """Protocol sheet, section 5, word for word. After each call `live` and the two sides are what a book must say.
+
+    `known` is the range of its snapshot; near its end another one is wanted (`wants_more`), and what is applied from
+    then on is kept in `waiting` as well.
+    """
 
     futures: bool
     live: bool = False
@@ -86,12 +90,25 @@ class NaiveBook:
     requests: int = 0
     waiting: list = field(default_factory=list)
     replayed: list = field(default_factory=list)  # (u, best bid, best ask) after each event applied at a snapshot
+    wants_more: bool = False
+    renewals: int = 0
+    late: int = 0  # snapshots older than a live book that were of use
 
     def __post_init__(self):
         self.clear()
 
+    def look(self):
+        """Tell, after a depth event, whether the touch has left the range; ask for a snapshot before it does."""
+        (low, high), bid, ask = self.known, self.bids.best()[0], self.asks.best()[0]
+        start_bid, start_ask = self.start
+        if bid < low + max(0, start_bid - low) // 4 or ask > high - (high - start_ask) // 4:
+            self.renewals += not self.wants_more
+            self.wants_more = True
+        return bid < low or ask > high
+
     def clear(self):
         self.bids, self.asks = Side(bids=True), Side(bids=False)
+        self.wants_more = False
 
     def invalidate(self):
         self.live = False
@@ -130,6 +147,8 @@ class NaiveBook:
             if verdict == "ignore":
                 return False
             if verdict == "apply":
+                if self.wants_more:
+                    self.waiting.append(diff)
                 self.apply(diff)
                 return True
             self.gaps += 1
@@ -141,10 +160,17 @@ class NaiveBook:
 
     def snapshot(self, snapshot):
         if self.live and snapshot.last < self.last:
-            return False
+            then = NaiveBook(self.futures, last=snapshot.last, fresh=True)
+            if not self.waiting or then.verdict(self.waiting[0]) == "gap":
+                self.renewals += self.wants_more
+                return False
+            self.late += 1
         self.clear()
         self.put(snapshot.levels)
         self.last, self.fresh, self.live = snapshot.last, True, True
+        prices = [[price for of, price, _ in snapshot.levels if of == side] for side in (0, 1)]
+        self.known = min(prices[0], default=0), max(prices[1], default=0)
+        self.start = self.bids.best()[0], self.asks.best()[0]
         self.uncross()
         while self.live and self.waiting:
             diff = self.waiting[0]

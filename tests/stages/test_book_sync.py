@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from shrivenq.stages import book, book_sync, order_book
@@ -192,3 +194,115 @@ def test_a_resync_while_events_pour_in(late):
     assert books[0]["flags"] & m.VALID
     bids = [(80 + number - 13, number) for number in range(13 + late, held, -1)]
     assert (int(books[0]["update_id"]), top_ten(books[0])) == (13 + late, [[(100, 1), *bids], [(101, 1)]])
+
+
+# ── the range of a snapshot ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Market:
+    """The venue's whole book, as a dict a side, with all it has been; it wanders far beyond any snapshot's levels."""
+
+    def __init__(self, rng):
+        self.rng, self.middle, self.last = rng, 1_000, 10
+        self.sides = [{1_000 - away: 1 for away in range(1, 100)}, {1_000 + away: 1 for away in range(1, 100)}]
+        self.past = {10: [dict(side) for side in self.sides]}
+
+    def step(self):
+        """Change the book; return the diff that says so."""
+        self.middle += self.rng.choice((-2, -1, 1, 2)) + (1 if self.last % 400 < 200 else -1)
+        said = []
+        for _ in range(self.rng.randrange(1, 5)):
+            away = self.rng.randrange(1, 100)
+            side = self.rng.randrange(2)
+            said.append((side, self.middle + (away if side else -away), self.rng.randrange(3)))
+        said += [(0, price, 0) for price in self.sides[0] if price >= self.middle]
+        said += [(1, price, 0) for price in self.sides[1] if price <= self.middle]
+        said += [(0, self.middle - 1, 1), (1, self.middle + 1, 1)]
+        for side, price, quantity in said:
+            self.sides[side][price] = quantity
+        self.sides = [{price: quantity for price, quantity in side.items() if quantity} for side in self.sides]
+        first, self.last = self.last + 1, self.last + self.rng.randrange(1, 4)
+        self.past |= {last: [dict(side) for side in self.sides] for last in range(first, self.last + 1)}
+        return Diff(first, self.last, -1, said)
+
+    def snapshot(self, last, depth=20):
+        bids, asks = self.past[last]
+        best = [(0, price, bids[price]) for price in sorted(bids)[-depth:]]
+        return Snapshot(last, best + [(1, price, asks[price]) for price in sorted(asks)[:depth]])
+
+
+def check_range(rig, market, where):
+    """Compare every level of the range that is known with the venue's book."""
+    state, books = rig.state(), rig.context.books
+    for side, prices in enumerate((range(int(state["known_low"]), market.middle), market.sides[1])):
+        for price in prices:
+            if side == 0 or price <= state["known_high"]:
+                found = order_book.quantity_at(books, 0, side, price)
+                assert found == market.sides[side].get(price, 0), f"{where}: {price}"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_book_near_the_end_of_its_snapshot_gets_another_and_is_never_wrong(seed):
+    """Each answer is older than the book by the time it comes, some too old to be of use; none costs a valid book."""
+    rng = random.Random(seed)
+    rig, market = make_rig(instruments_of("spot")), Market(rng)
+    send(rig, ticks_of(market.snapshot(10)))
+    served, asked_at, due, blind = 0, 0, 0, 0
+    for number in range(400):
+        where = f"seed {seed}, event {number}"
+        events = [market.step()]
+        if int(rig.context.resync[0]) != served and not due:
+            asked_at, due = market.last - rng.choice((0, 0, 12)), number + rng.randrange(1, 30)
+            asked_at = max(10, asked_at)
+        if due and number >= due:
+            served, due = int(rig.context.resync[0]), 0
+            events.append(market.snapshot(asked_at))
+        for event in events:
+            books, _, _ = send(rig, ticks_of(event))
+            assert all(book["flags"] & m.VALID for book in books), where
+            check_range(rig, market, where)
+        blind += bool(books[-1]["flags"] & m.BLIND) if len(books) else 0
+    state = rig.state()
+    assert state["resyncs"] == 0
+    assert state["snapshots"] > 5
+    assert state["buffer_count"] == 0 or state["asked"] == 1
+    assert blind < 200, "depth comes back"
+
+
+def test_a_snapshot_that_is_too_old_is_asked_for_again():
+    rig = live_rig()
+    send(rig, ticks_of(Diff(11, 15, -1, [(0, 100, 0), (0, 90, 1)])))
+    assert rig.context.resync[0] == 1
+    for number in range(2, 5):
+        send(rig, ticks_of(Diff(14 + number, 14 + number, -1, [])))
+        send(rig, ticks_of(Snapshot(14, levels())))
+        assert rig.context.resync[0] == number
+    # A level set and one deleted since, and one that nobody knew.
+    send(rig, ticks_of(Diff(19, 19, -1, [(0, 89, 2), (0, 80, 0)])))
+    books, _, _ = send(rig, ticks_of(Snapshot(16, [(0, 90, 1), (0, 80, 3), (0, 70, 4), (1, 101, 1)])))
+    assert books[0]["flags"] & (m.VALID | m.BLIND) == m.VALID
+    assert (int(books[0]["update_id"]), top_ten(books[0])) == (19, [[(90, 1), (89, 2), (70, 4)], [(101, 1)]])
+    assert (rig.state()["resyncs"], rig.context.resync[0]) == (0, 4)
+
+
+def test_another_snapshot_is_asked_for_before_the_touch_is_at_the_end_of_this_one():
+    rig = make_rig(instruments_of("spot"))
+    send(rig, ticks_of(Snapshot(10, [(0, price, 1) for price in range(60, 101)] + [(1, 101, 1), (1, 181, 1)])))
+    send(rig, ticks_of(Diff(11, 11, -1, [(0, price, 0) for price in range(71, 101)])))
+    assert rig.context.resync[0] == 0, "a quarter of the way is left"
+    books, _, _ = send(rig, ticks_of(Diff(12, 12, -1, [(0, 70, 0)])))
+    assert books[0]["flags"] & (m.VALID | m.BLIND) == m.VALID
+    assert rig.context.resync[0] == 1
+
+
+def test_an_event_that_breaks_off_while_it_is_kept_is_kept_whole():
+    """What was kept of it goes on top of the snapshot that mends the book."""
+    rig = live_rig(book.Config(window_ticks=64, far_levels=4, buffer_ticks=64))
+    send(rig, ticks_of(Diff(11, 11, -1, [(0, 100, 0), (0, 90, 1)])))
+    many = [(1, 1_000 * away, 1) for away in range(1, 8)]
+    books, _, _ = send(rig, ticks_of(Diff(12, 12, -1, [*many, *((1, price, 0) for _, price, _ in many), (0, 91, 5)])))
+    assert not books[0]["flags"] & m.VALID
+    assert rig.state()["buffer_count"] == 16
+    books, _, _ = send(rig, ticks_of(Snapshot(12, levels(bid=91, quantity=5))))
+    assert books[0]["flags"] & m.VALID
+    assert rig.state()["buffer_count"] == 0

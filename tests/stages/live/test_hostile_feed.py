@@ -8,6 +8,7 @@ import random
 import socket
 import ssl
 import threading
+import time
 
 import pytest
 from websockets.datastructures import Headers
@@ -17,6 +18,7 @@ from websockets.http11 import Response
 from shrivenq.stages.frames import BINARY, TEXT
 from shrivenq.stages.live import link as live_link
 from shrivenq.stages.live import receive as r
+from shrivenq.stages.live import source as live_source
 from shrivenq.stages.live.transport import Transport
 from tests.stages.live import authority
 from tests.stages.live.live_rig import Driver, Server, trade
@@ -182,6 +184,18 @@ def test_a_ban_is_obeyed(stack):
     assert front.accepted == 2
 
 
+def test_a_ban_is_obeyed_by_the_other_connections_too(stack):
+    server, front, port = serve(stack, b"HTTP/1.1 418 no\r\nRetry-After: 99\r\ncontent-length: 0\r\n\r\n", PASS)
+    driver = drive(stack, port, symbols=["AUSDT", "BUSDT"], streams_per_connection=1)
+    driver.until(lambda: server.sessions and reasons(driver), "one open, one banned")
+    server.sessions[0].connection.socket.shutdown(socket.SHUT_RDWR)
+    driver.until(lambda: len(reasons(driver)) == 2, "the other lost")
+    waits = [fields["again_in_ms"] for event, fields in driver.lines if event == "market data disconnected"]
+    assert min(waits) > 50_000
+    assert front.accepted == 2
+    assert driver.source._shown[live_source.AWAY_UNTIL_NS] > time.time_ns() + 50 * 10**9
+
+
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
 def test_a_silent_handshake_is_given_up_on_and_stalls_nobody(stack, tmp_path, scheme):
     path, context = authority.make(tmp_path)
@@ -189,7 +203,9 @@ def test_a_silent_handshake_is_given_up_on_and_stalls_nobody(stack, tmp_path, sc
     options = {"authority": str(path)} if scheme == "wss" else {}
     driver = drive(stack, port, scheme, symbols=["AUSDT", "BUSDT"], streams_per_connection=1, **options)
     groups = driver.source._groups
-    driver.until(lambda: any(one.is_open for one in groups) and front.accepted == 2, "one open, one silent")
+    driver.until(
+        lambda: any(one.is_open for one in groups) and server.sessions and front.accepted == 2, "one open, one silent"
+    )
     (silent,) = [one.link for one in groups if not one.is_open]
     for number in range(20):
         server.sessions[0].send(trade(number, "ausdt"))

@@ -23,12 +23,26 @@ def test_each_failure_makes_the_wait_longer_up_to_a_limit(failures):
 
 
 @pytest.mark.parametrize(("attempts", "window_ns"), [(ATTEMPTS_MAX, WINDOW_NS), (8, 30 * 10**9)])
-def test_the_venues_limit_of_attempts_holds_whatever_fails(attempts, window_ns):
-    pace, now, made = Pace(random.Random(1), attempts, window_ns), 0, []
-    for _ in range(3 * attempts):
-        now = max(now + 1, pace.next_ns(now, 0) if len(made) % 2 else now)
-        now = max(now, pace._allowed_ns(now))
-        pace.attempt(now)
-        made.append(now)
+@pytest.mark.parametrize("together", [1, 7, 180])
+def test_the_venues_limit_of_attempts_holds_whatever_fails(attempts, window_ns, together):
+    """So many connections fail at one moment, again and again, each as soon as it may."""
+    pace, made = Pace(random.Random(1), attempts, window_ns), []
+    due = dict.fromkeys(range(together), 0)
+    while len(made) < 3 * attempts:
+        one = min(due, key=due.get)
+        now = due[one]
+        due[one] = pace.allowed_ns(now)
+        if due[one] == now:
+            pace.attempt(now)
+            made.append(now)
+            due[one] = pace.next_ns(now, 0)
     for at in made:
         assert sum(at - window_ns < one <= at for one in made) <= attempts
+
+
+def test_who_is_told_to_stay_away_stays_away_and_so_do_all_others():
+    pace = Pace(random.Random(1))
+    pace.stay_away(50 * FIRST_NS)
+    pace.stay_away(40 * FIRST_NS)
+    assert pace.allowed_ns(0) == pace.next_ns(0, 0) == 50 * FIRST_NS
+    assert pace.allowed_ns(60 * FIRST_NS) == 60 * FIRST_NS

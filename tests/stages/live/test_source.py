@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
+from functools import partial
 from itertools import pairwise
 
 import pytest
 
 from shrivenq.stages import stage
+from shrivenq.stages.live import connection
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import source as live_source
+from shrivenq.stages.live.pace import WINDOW_NS, Pace
 from shrivenq.stages.live.source import Config, LiveSource, check
 from tests.stages.live.live_rig import Driver, Server, trade
 
@@ -64,6 +68,13 @@ def test_messages_come_whole_and_in_order_with_pings_and_fragments_between(serve
             pong = session.connection.ping(b"%03d" % number + b"p" * 122)
     driver.until(lambda: len(driver.taken) >= 60 and pong.is_set(), "sixty trades and the pong")
     assert driver.taken == wanted
+    assert driver.live.rows["frames"].sum() == 60
+    began_ns = time.monotonic_ns()
+    session.send([text[:40], text[40:]])
+    driver.until(lambda: len(driver.taken) > 60, "it")
+    (link,) = driver.source._groups[0].links()
+    now_ns = time.monotonic_ns()
+    assert link.data_age_ns(now_ns) < now_ns - began_ns, "or the connection would be cut as silent"
 
 
 def test_many_streams_are_spread_over_connections_and_asked_for_in_messages(server, drive):
@@ -116,6 +127,52 @@ def test_a_server_that_is_not_there_is_tried_again_and_again(server, drive):
     assert str(port) in said(driver, "market data disconnected")[1]["reason"]
 
 
+def test_what_finds_no_room_while_connections_are_compared_waits(server, drive, monkeypatch):
+    """Bursts on two groups that switch, each larger than the index: nothing is lost, and the index is kept to."""
+    monkeypatch.setattr(r, "INDEX_COUNT", 8)
+    monkeypatch.setattr(live_source, "SETTLE_NS", 1 << 60)
+    monkeypatch.setattr(live_source, "SWITCH_NS", 1 << 60)
+    driver = drive(symbols=["AUSDT", "BUSDT"], streams_per_connection=1)
+    opened(driver, server, 2)
+    sent = dict.fromkeys(("ausdt", "busdt"), 0)
+
+    def burst():
+        for symbol in sent:
+            wanted = [trade(number, symbol) for number in range(sent[symbol], sent[symbol] + 30)]
+            sent[symbol] += 30
+            for session in list(server.sessions):
+                if session.streams == [f"{symbol}@trade"]:
+                    for one in wanted:
+                        session.send(one)
+
+    def taken(symbol):
+        return [one for one in driver.taken if one is not None and symbol.encode() in one]
+
+    for session in list(server.sessions):
+        session.send('{"e":"serverShutdown","E":1}')
+    driver.until(lambda: all(group.switch is not None for group in driver.source._groups), "two comparisons")
+    for settle_ns in (1 << 60, 0, 0):
+        burst()
+        driver.until(lambda: len(driver.taken) >= sum(sent.values()), "all trades")
+        monkeypatch.setattr(live_source, "SETTLE_NS", settle_ns)
+    assert {symbol: taken(symbol) for symbol in sent} == {
+        symbol: [trade(number, symbol) for number in range(count)] for symbol, count in sent.items()
+    }
+    assert [one["overlapping"] for one in said(driver, "market data switched to a new connection")] == [True, True]
+
+
+def test_all_connections_together_keep_to_the_venues_limit_of_attempts(server, drive, monkeypatch):
+    monkeypatch.setattr(live_source, "Pace", partial(Pace, attempts_max=5))
+    driver = drive(symbols=["AUSDT", "BUSDT", "CUSDT"], streams_per_connection=1)
+    server.close()
+    groups = driver.source._groups
+    driver.until(
+        lambda: all(group.link is None and group.try_ns > time.monotonic_ns() + WINDOW_NS // 2 for group in groups),
+        "nobody tries any more",
+    )
+    assert len(said(driver, "market data disconnected")) == driver.source._attempts == 5
+
+
 @pytest.mark.parametrize("why", ["age", "restart"])
 def test_a_new_connection_takes_over_without_a_gap_and_without_a_repetition(server, drive, why):
     driver = drive(roll_h=0.8 / 3600 if why == "age" else 23)
@@ -138,6 +195,54 @@ def test_a_new_connection_takes_over_without_a_gap_and_without_a_repetition(serv
     driver.until(lambda: trade(number - 1) in driver.taken, "the last trade")
     assert driver.taken == [trade(one) for one in range(number)]
     assert said(driver, "market data switched to a new connection")[0]["overlapping"]
+
+
+def switching(driver, server, monkeypatch):
+    """Have one connection follow another, and hold back the answer to what it asks for; return both sessions."""
+    monkeypatch.setattr(connection, "PATH_BYTES", 0)
+    monkeypatch.setattr(live_source, "SETTLE_NS", 0)
+    first = opened(driver, server)
+    server.answer = False
+    first.send('{"e":"serverShutdown","E":1}')
+    driver.until(lambda: len(server.sessions) == 2 and server.sessions[1].requests, "a request for streams")
+    return first, server.sessions[1]
+
+
+def grant(session):
+    session.send(json.dumps({"result": None, "id": session.requests[0][1]["id"]}))
+
+
+def test_a_stream_that_falls_silent_while_the_new_connection_opens_holds_nothing_up(server, drive, monkeypatch):
+    """Its last message came over the old one before the new one was open, and comes over that one afterwards."""
+    monkeypatch.setattr(live_source, "SWITCH_NS", 1 << 60)
+    driver = drive()
+    (group,) = driver.source._groups
+    first, second = switching(driver, server, monkeypatch)
+    first.send(trade(5))
+    driver.until(lambda: trade(5) in driver.taken, "the last trade for now")
+    grant(second)
+    driver.until(lambda: group.next is None or group.next.is_open, "the new connection open")
+    second.send(trade(5))
+    driver.until(lambda: said(driver, "market data switched to a new connection"), "the switch")
+    second.send(trade(6))
+    driver.until(lambda: trade(6) in driver.taken, "the next trade")
+    assert driver.taken == [trade(5), trade(6)]
+
+
+def test_only_the_streams_that_do_not_overlap_are_lost(server, drive, monkeypatch):
+    driver = drive(symbols=["AUSDT", "BUSDT"])
+    first, second = switching(driver, server, monkeypatch)
+    monkeypatch.setattr(live_source, "SWITCH_NS", 0)
+    lost = []
+    driver.take_raw = lambda payload: lost.append(payload) if b"@lost" in payload else None
+    first.send(trade(5, "ausdt"))
+    driver.until(lambda: trade(5, "ausdt") in driver.taken, "a trade over the old one")
+    second.send(trade(5, "ausdt"))
+    second.send(trade(9, "busdt"))
+    grant(second)
+    driver.until(lambda: trade(9, "busdt") in driver.taken, "the switch")
+    assert lost == [b'{"stream":"busdt@lost","data":{}}']
+    assert driver.taken == [trade(5, "ausdt"), None, trade(9, "busdt")]
 
 
 def test_a_switch_whose_old_connection_ends_too_early_goes_on_with_the_new_one(server, drive, monkeypatch):
