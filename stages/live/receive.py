@@ -101,7 +101,6 @@ CLOCK_OFFSET_NS = 8  # CLOCK_REALTIME − CLOCK_MONOTONIC
 CLOCK_ERROR_NS = 9  # that offset is this exact
 CLOCK_LOOK_NS = 10  # when it is sampled next
 RESTED = 11  # snapshots taken from the REST process
-SNAPSHOTS_LOST = 12  # of those, too large
 WORDS = 16
 
 # `msghdr`, `iovec` and the control buffer, as words of one array (x86-64 and AArch64 Linux).
@@ -126,12 +125,14 @@ class Receiver(NamedTuple):
 def make_receiver(count: int, rest: byte_ring.Consumer | None = None) -> tuple[Receiver, Frames]:
     """Make room for `count` connections; with none, what a stage without live market data has in its place."""
     frames = make_frames((count + 1) * STRIPE_BYTES + PADDING if count else PADDING, INDEX_COUNT if count else 1)
+    rest = nobody() if rest is None else rest
+    assert byte_ring.length_max(len(rest.data)) <= STRIPE_BYTES  # whatever it brings fits, when nothing else is there
     live = Receiver(
         rows=np.zeros(count, CONNECTION),
         words=np.zeros(WORDS, np.int64),
         message=np.zeros(32, np.int64),
         stamps=np.zeros(len(frames.index), STAMP),
-        rest=nobody() if rest is None else rest,
+        rest=rest,
     )
     live.rows["begin"] = live.rows["parsed"] = live.rows["filled"] = np.arange(count) * STRIPE_BYTES
     live.rows["limit"] = live.rows["begin"] + STRIPE_BYTES
@@ -327,11 +328,7 @@ def _take_rest(live: Any, frames: Frames, time_ns: int, now: int) -> None:
         length = byte_ring.length_of(rest, at)
         begin = words[SIDE_USED]
         if begin + length > words[SIDE_LIMIT]:
-            if begin != words[SIDE_BEGIN]:
-                return  # the next time, when the side stripe is empty
-            words[SNAPSHOTS_LOST] += 1
-            byte_ring.consume(rest)
-            continue
+            return  # the next time, when the side stripe is empty
         for i in range(length):
             frames.data[begin + i] = rest.data[at + i]
         byte_ring.consume(rest)

@@ -11,6 +11,7 @@ import numpy as np
 
 from shrivenq.pipeline.instruments import Tables
 from shrivenq.pipeline.rest import HttpClient, Requests, Side
+from shrivenq.pipeline.topology import REST_BYTES
 from shrivenq.shm import byte_ring, segment
 from shrivenq.stages import book, market_data, order_book
 from shrivenq.stages import messages as m
@@ -28,7 +29,8 @@ class Stack:
     def __init__(self, venue, shared=None, symbols=(b"BTCUSDT",), **options):
         shared = shared or {}
         name = f"{segment.PREFIX}test-live-{uuid.uuid4().hex[:12]}"
-        self.segments = [byte_ring.create(f"{name}-{part}", 1 << 24) for part in ("rest", "raw")]
+        sizes = {"rest": REST_BYTES, "raw": 1 << 24}
+        self.segments = [byte_ring.create(f"{name}-{part}", size) for part, size in sizes.items()]
         rest, raw = self.segments
         self.shown, self.streaming = np.zeros(512, np.int64), np.zeros(512, np.int64)
         options = {"stream_url": venue.ws, "rest_url": venue.rest, "snapshot_levels": 1000} | options
@@ -48,8 +50,8 @@ class Stack:
         self.requests = Requests(self.client)
         self.side = Side(
             config, Tables(self.rig.instruments, np.zeros(1, m.CURRENCY)), self.requests,
-            byte_ring.producer(rest), self.rig.resync, self.streaming, np.zeros(16, np.int64), np.zeros(16, np.int64),
-            Log(), random.Random(1),
+            byte_ring.producer(rest), self.rig.resync, self.streaming, self.shown, np.zeros(16, np.int64),
+            np.zeros(16, np.int64), Log(), random.Random(1),
         )  # fmt: skip
         self.book = book_rig.make_rig(
             self.rig.instruments, book.Config(window_ticks=65_536, far_levels=8192, buffer_ticks=16_384), virtual=0,

@@ -29,7 +29,9 @@ def mistakes(tmp_path, text):
 
 SHIPPED_NAMES = [
     "default",
+    "live_production",
     "live_simulator",
+    "live_testnet",
     "production",
     "replay_cm",
     "replay_spot",
@@ -76,9 +78,7 @@ def test_the_defaults_shown_in_the_default_are_the_defaults():
 
 def test_a_configuration_is_found_by_name_or_path(tmp_path):
     assert find("default") == find("default.toml") == find(str(SHIPPED / "default.toml"))
-    with pytest.raises(
-        ConfigError, match="no such file, and no shipped configuration: default, exchange, live_simulator, production"
-    ):
+    with pytest.raises(ConfigError, match="no such file, and no shipped configuration: default, exchange, live_produc"):
         find(str(tmp_path / "nothing.toml"))
 
 

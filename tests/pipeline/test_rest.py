@@ -155,6 +155,14 @@ def test_a_failure_is_told_and_tried_again(world):
     assert world.words[rest.FAILURES] == 2
 
 
+def test_a_snapshot_too_large_is_told_and_tried_again(world):
+    world.run(1)
+    world.venue.answers = [(200, {}, DEPTH + b" " * (1 << 16) + b"0")]
+    world.resync[0] += 1
+    assert [payload for _, payload in world.run(3)] == [frame(b"btcusdt")]
+    assert [event for event, _ in world.log.lines if event == "snapshot too large"] == ["snapshot too large"]
+
+
 @pytest.mark.parametrize(("status", "header", "seconds"), [(429, {"retry-after": "7"}, 7), (418, {}, rest.RETRY_S)])
 def test_the_venue_is_left_alone_when_it_says_so(world, status, header, seconds):
     world.run(1)
