@@ -40,6 +40,7 @@ HELD = 24  # hold bits acted on: read once a step
 LEVEL_READ = 25  # both as they were read, and whether that differs from what was acted on before
 HELD_READ = 26
 CHANGED = 27
+SWEPT_NS = 28  # when a kill last cancelled an order
 WORDS = 32
 
 
