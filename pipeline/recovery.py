@@ -98,8 +98,10 @@ class _Descriptions:
             found = _renumbered(rows["instrument"][here], instruments, self._here[0])
             lost = found < 0
             if "fee_currency" in rows.dtype.names:
-                money = _renumbered(rows["fee_currency"][here], currencies, self._here[1])
-                lost |= (money < 0) & (rows["kind"][here] == m.FILL)
+                paid_in = rows["fee_currency"][here]
+                money = _renumbered(paid_in, currencies, self._here[1])
+                # Negative: no table had it when the fee was paid, and none need have it now.
+                lost |= (money < 0) & (paid_in >= 0) & (rows["kind"][here] == m.FILL)
             if lost.any():
                 at = int(rows["instrument"][here][lost.argmax()])
                 named = instruments[at] if 0 <= at < len(instruments) else f"row {at}"

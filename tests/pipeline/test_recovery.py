@@ -181,6 +181,15 @@ def test_other_decimals_are_another_instrument():
         recover(contents(records(BOTH, fill_rows([(0, m.BUY, 1, 1, 0, 0)]))), changed)
 
 
+def test_a_fee_in_a_currency_that_no_table_has_is_no_reason_not_to_start():
+    fills = fill_rows([(0, m.BUY, 100, 100, 5, -1)])
+    assert recover(contents(records(BOTH, fills)), BOTH).fills["fee_currency"].tolist() == [-1]
+    # One that the table of then had is wanted.
+    without = BOTH._replace(currencies=BOTH.currencies[:2])
+    with pytest.raises(RecoveryError, match="BTCUSDT:2:8"):
+        recover(contents(records(BOTH, fill_rows([(0, m.BUY, 100, 100, 5, 2)]))), without)
+
+
 def test_fills_before_any_description_are_refused():
     fills = [one for one in records(BOTH, fill_rows([(0, m.BUY, 1, 1, 0, 0)])) if one[0] != journal.NOTE]
     with pytest.raises(RecoveryError, match="fills in "):
