@@ -2,8 +2,9 @@
 
 Each order is looked at once more, journaled, encoded as the venue's own text (the moment it is *ready*) and handed on
 only after the kill and hold words have been read again. Each report advances the order it is about by the table in
-`orders`; fills are told apart by (instrument, trade id) and counted once; reports are journaled whole before risk sees
-them. An order whose answer is overdue becomes unknown: it keeps its slot and exposure, and the venue is asked until it
+`orders`; fills are told apart by (instrument, trade id) and counted once, however late they are told again: the last
+ones are remembered, and up to which trade the account was looked at. Reports are journaled whole before risk sees them.
+An order whose answer is overdue becomes unknown: it keeps its slot and exposure, and the venue is asked until it
 answers.
 Nothing is ever sent twice.
 
@@ -44,8 +45,8 @@ __all__ = ["STAGE", "Config", "Gateway", "Limits", "build", "run", "step"]
 
 BATCH = 64
 """Orders, and reports, taken in one step."""
-FILLS_REMEMBERED = 1 << 12
-"""Fills by which a repeated one is recognised."""
+FILLS_REMEMBERED = 1 << 13
+"""Fills by which a repeated one is recognised; a live venue has them all looked at before they are so many."""
 
 DUPLICATE, NO_SLOT, MALFORMED = m.REASON["duplicate"], m.REASON["no_slot"], m.REASON["malformed"]
 SECOND_LINE, KILLED, JOURNAL, LOST = m.REASON["second_line"], m.REASON["killed"], m.REASON["journal"], m.REASON["lost"]
@@ -276,6 +277,7 @@ def _note_sent(context: Any, now: int) -> None:
     if kind in (m.NEW, m.REPLACE):
         slot = order[0]["slot"]
         id_map.put(context.ids, order[0]["order_id"], 0, slot)
+        slots[slot]["first_trade"] = context.anchors[order[0]["instrument"]] + 1
         o.advance(slots, slot, o.SEND, context.illegal)
         await_answer(context, slot, now)
         context.window[words[g.WINDOW_COUNT] % context.window.shape[0]] = now
@@ -449,6 +451,7 @@ def build(setup: Setup) -> Gateway:
         slots=slots.slots,
         ids=id_map.make_map(2 * len(slots.slots)),
         fills=id_map.make_recent(FILLS_REMEMBERED),
+        anchors=np.full(len(setup.instruments), o.NO_TRADE, np.int64),
         illegal=o.make_illegal(),
         watch=np.zeros(len(slots.slots), g.WATCH),
         window=np.zeros(config.orders_max, np.int64),

@@ -98,11 +98,30 @@ def _happen(context: Any, slot: int, event: int) -> bool:
 
 
 @inlined
+def _on_looked(context: Any) -> None:
+    """Note up to which trade all of an instrument were told: those behind it alone have to be remembered."""
+    i, trade_id = context.report[0]["instrument"], context.report[0]["trade_id"]
+    if 0 <= i < context.anchors.shape[0]:
+        context.anchors[i] = max(context.anchors[i], trade_id)
+
+
+@inlined
+def _is_looked_at(context: Any, slot: int) -> bool:
+    """Tell whether a fill is among those that were looked at. One older than its order is of a venue begun anew."""
+    i, trade_id = context.report[0]["instrument"], context.report[0]["trade_id"]
+    if slot >= 0 and trade_id < context.slots[slot]["first_trade"]:
+        control.raise_kill(context.kill, control.HALT)
+        return False
+    return bool(0 <= i < context.anchors.shape[0] and trade_id <= context.anchors[i])
+
+
+@inlined
 def _on_fill(context: Any, slot: int) -> bool:
     """Count a fill, once. It moves the position whatever state its order is in, so risk sees every new one."""
     report, slots, words = context.report, context.slots, context.words
     side = slots[slot]["side"] if slot >= 0 else report[0]["side"]
-    if not id_map.remember(context.fills, report[0]["instrument"], o.trade_key(report[0]["trade_id"], side)):
+    i, key = report[0]["instrument"], o.trade_key(report[0]["trade_id"], side)
+    if _is_looked_at(context, slot) or not id_map.remember(context.fills, i, key):
         words[REPEATED_FILLS] += 1
         return False
     if slot < 0:
@@ -259,6 +278,8 @@ def handle(context: Any) -> bool:
             return _on_amended(context, slot)
     if kind == m.FILL:
         return _on_fill(context, slot)
+    if kind == m.LOOKED:
+        _on_looked(context)
     if kind == m.ABSENT:
         if slot >= 0 and context.slots[slot]["venue_order_id"] != 0:
             control.raise_kill(context.kill, control.HALT)  # the venue has lost what it had accepted: it is another

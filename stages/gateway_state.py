@@ -82,6 +82,7 @@ class Gateway(NamedTuple):
     slots: Any  # ORDER_SLOT, the pool's
     ids: IdMap  # order id → slot
     fills: Recent  # (instrument, trade id)
+    anchors: Any  # int64, by instrument: all fills up to this trade were told, `orders.NO_TRADE` for none
     illegal: Any  # int64[state, event]
     watch: Any  # WATCH, one per slot
     window: Any  # int64: times of the last orders sent
