@@ -219,11 +219,15 @@ def _on_refused(context: Any) -> bool:
 
 @kernel
 def _on_replaced(context: Any) -> bool:
-    """Close the target and open its successor."""
+    """Close the target and open its successor; where fills of the target were not told, only the latter."""
     report = context.report
     target = id_map.find(context.ids, report[0]["target_id"], 0)
     venue_order_id, flags = report[0]["venue_order_id"], report[0]["flags"]
-    _happen(context, target, o.REPLACE)
+    if target >= 0 and report[0]["filled"] > context.slots[target]["filled"]:
+        _doubt(context, target)
+        report[0]["kind"] = m.ACCEPTED
+    else:
+        _happen(context, target, o.REPLACE)
     report[0]["venue_order_id"] = venue_order_id
     report[0]["flags"] = flags
     return _happen(context, id_map.find(context.ids, report[0]["order_id"], 0), o.ACCEPT)

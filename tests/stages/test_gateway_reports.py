@@ -137,6 +137,26 @@ def test_replace(rig):
     assert rig.taken() == 1
 
 
+def test_a_replaced_order_is_not_over_before_its_last_fill(rig):
+    order = rig.send()
+    rig.answer(A, order, venue_order_id=3)
+    successor = rig.send(m.REPLACE, target_id=order, price=990, quantity=6)
+    rig.said()
+    rig.answer(RP, successor, order, venue_order_id=4, filled=7)
+    assert rig.said() == [(A, successor)]
+    assert (rig.state(order), rig.state(successor), rig.taken()) == ("cancel_sent", "accepted", 2)
+    assert rig.pool.slots["venue_order_id"][rig.pool.slots["order_id"] == successor].tolist() == [4]
+    rig.answer(F, order, last_quantity=7, last_price=1000)
+    assert rig.said() == [(F, order)]
+    # Nobody says again that it is gone: it is asked about.
+    rig.sent()
+    rig.later(1001)
+    rig.step()
+    assert rig.sent() == [(m.QUERY, order, order)]
+    rig.answer(C, order, order, filled=7)
+    assert (rig.state(order), rig.taken()) == ("cancelled", 1)
+
+
 def test_replace_that_finds_nothing(rig):
     order = rig.send()
     rig.answer(A, order, venue_order_id=3)
