@@ -24,7 +24,7 @@ from shrivenq.stages.gateway_state import (
 from shrivenq.stages.stage import stamp
 
 REPORT_WORDS = m.REPORT.itemsize // 8
-SELF_TRADE, UNKNOWN_ORDER = m.REASON["self_trade"], m.REASON["unknown_order"]
+SELF_TRADE, UNKNOWN_ORDER, VENUE_ERROR = m.REASON["self_trade"], m.REASON["unknown_order"], m.REASON["venue_error"]
 
 
 @inlined
@@ -234,6 +234,18 @@ def _on_replaced(context: Any) -> bool:
 
 
 @inlined
+def _on_unknown(context: Any, slot: int) -> bool:
+    """Pass on that nobody knows where an order stands; the venue may say so before its answer is overdue."""
+    report, slots = context.report, context.slots
+    if report[0]["reason"] == VENUE_ERROR and slots[slot]["state"] in (o.SENT, o.CANCEL_SENT):
+        o.advance(slots, slot, o.SILENCE, context.illegal)
+    if slots[slot]["state"] != o.UNKNOWN:
+        return False
+    _describe(context, slot)
+    return True
+
+
+@inlined
 def _denied_slot(context: Any) -> int:
     """Find the slot of an order we denied: the one it named, since its id may be another's; -1 for a CANCEL."""
     report, slots = context.report, context.slots
@@ -291,10 +303,7 @@ def handle(context: Any) -> bool:
     event = _event_of(kind)
     if event >= 0:
         return _happen(context, slot, event)
-    if kind == m.UNKNOWN and slot >= 0 and context.slots[slot]["state"] == o.UNKNOWN:
-        _describe(context, slot)
-        return True
-    return False
+    return _on_unknown(context, slot) if kind == m.UNKNOWN and slot >= 0 else False
 
 
 @inlined

@@ -347,7 +347,7 @@ def repeated_execution(rows: Any, i: int) -> int:
 
 @kernel
 def reject_streak(rejects: int, most: int) -> int:
-    """Refuse after too many rejections by the venue without an acceptance, until armed again."""
+    """Refuse after too many rejections and unknown outcomes without an acceptance, until armed again."""
     return REJECT_STREAK if rejects >= most else PASS
 
 

@@ -167,7 +167,7 @@ class Twin:
             order["leaves"] -= cut
         if kind in (m.ACCEPTED, m.FILL, m.REPLACED):
             self.rejects = 0
-        if kind == m.REJECTED:
+        if kind in (m.REJECTED, m.UNKNOWN):
             self.rejects += 1
             if self.rejects >= self.config.reject_streak_max:
                 self.machine = max(self.machine, 1)

@@ -359,6 +359,20 @@ def test_unknown_resolved(rig, answer, state):
     assert rig.taken() == 0
 
 
+def test_what_the_venue_cannot_tell_is_unknown_at_once_and_asked_about_in_time(rig):
+    order = rig.send()
+    rig.sent()
+    rig.answer(m.UNKNOWN, order, reason=m.REASON["venue_error"])
+    assert (rig.said(), rig.sent(), rig.state(order)) == ([(m.UNKNOWN, order)], [], "unknown")
+    rig.later(1001)
+    rig.step()
+    assert (rig.said(), rig.sent()) == ([], [(m.QUERY, order, order)])
+    rig.answer(A, order, venue_order_id=8)
+    rig.said()
+    rig.answer(m.UNKNOWN, order, reason=m.REASON["venue_error"])  # an old answer: it is known by now
+    assert (rig.said(), rig.state(order)) == ([], "accepted")
+
+
 def test_a_full_report_ring_stops_the_reading_and_loses_nothing():
     rig = GatewayRig(report_count=2)
     orders = [rig.send() for _ in range(5)]
