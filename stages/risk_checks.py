@@ -326,9 +326,10 @@ def intent_age(rows: Any, i: int, time_ns: int, now_ns: int) -> int:
 
 @inlined
 def daily_loss(rows: Any, totals: Any, positions: Any, i: int, currency: int) -> int:
-    """Refuse to go on once the day's loss in the settlement currency has reached its limit."""
-    if positions.rows[i]["unconverted"] != 0:
-        return NO_CONVERSION
+    """Refuse to go on once the day's loss in the settlement currency has reached its limit, or may have.
+
+    What is known of it counts although fees of unknown worth come on top.
+    """
     now = profit(positions, currency)
     start = totals[currency]["day_start"]
     if now == OVERFLOW or start == OVERFLOW:  # noqa: PLR1714 - a kernel: no set
@@ -336,7 +337,9 @@ def daily_loss(rows: Any, totals: Any, positions: Any, i: int, currency: int) ->
     loss = add(start, -now)
     if loss == OVERFLOW:
         return OVERFLOWED
-    return DAILY_LOSS if loss >= rows[i]["daily_loss_max"] else PASS
+    if loss >= rows[i]["daily_loss_max"]:
+        return DAILY_LOSS
+    return NO_CONVERSION if positions.rows[i]["unconverted"] != 0 else PASS
 
 
 @kernel
