@@ -13,6 +13,7 @@ from shrivenq.stages.gateway_state import (
     FORWARD,
     FROM_RISK,
     FROM_VENUE,
+    LOOK_SLOT,
     OVERFILLS,
     PENDING,
     RELEASE,
@@ -78,6 +79,12 @@ def _doubt(context: Any, slot: int) -> None:
         await_answer(context, slot, context.report[0]["time_ns"])
 
 
+@inlined
+def rests(slots: Any, slot: int) -> bool:
+    """Tell whether an order is known to be open at the venue."""
+    return bool(slots[slot]["venue_order_id"] != 0 and slots[slot]["state"] in (o.ACCEPTED, o.PARTLY_FILLED))
+
+
 @kernel
 def _happen(context: Any, slot: int, event: int) -> bool:
     """Let an event of `report` happen to the order in `slot`; False if it has none, or it may not."""
@@ -86,6 +93,8 @@ def _happen(context: Any, slot: int, event: int) -> bool:
         return False
     slots, report = context.slots, context.report
     if event == o.ACCEPT:
+        if slot == context.words[LOOK_SLOT] and rests(slots, slot):
+            return False  # as we knew
         slots[slot]["venue_order_id"] = report[0]["venue_order_id"]
     if event in (o.CANCEL, o.EXPIRE) and report[0]["filled"] > slots[slot]["filled"]:
         _doubt(context, slot)
