@@ -15,7 +15,7 @@ import structlog
 from harness import BenchmarkError, wide_open
 
 from shrivenq.pipeline import config as configuration
-from shrivenq.pipeline import processes, state, topology
+from shrivenq.pipeline import inspection, processes, state, topology
 from shrivenq.pipeline.kill import control_segments
 from shrivenq.pipeline.supervisor import Supervisor
 from shrivenq.shm import segment
@@ -91,10 +91,10 @@ class Live:
         if self.config.placement not in _warm:
             supervisor.warm_up()  # here, so that every run forked from here has it
             _warm.add(self.config.placement)
-        state.write_armed(self.config.name, "a benchmark")
         self.process = processes.start("supervisor", supervisor.run)
         try:
             self._until(self._is_free, "not reconciled")
+            inspection.arm(self.config.name, "a benchmark")
             self.venue.let_market_in()
             self._until(self._has_book, "no book")
         except BaseException:

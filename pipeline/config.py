@@ -306,7 +306,12 @@ def _check_venue(one: Document) -> list[str]:
         errors.append(f'market_data.source: found "{one.market_data.source}", allowed: "binance" in mode live')
     if one.live_venue is None:
         return [*errors, "live_venue: missing, allowed: a table"]
-    urls = {"live_venue.url": one.live_venue.url, "market_data.binance.stream_url": one.market_data.binance.stream_url}
+    feed = one.market_data.binance
+    urls = {
+        "live_venue.url": one.live_venue.url,
+        "market_data.binance.stream_url": feed.stream_url,
+        "market_data.binance.rest_url": feed.rest_url,  # `kill` cancels there
+    }
     if one.live_venue.order_entry == "fix" or one.live_venue.fix_url:
         errors += _check_fix(one.live_venue)
         urls["live_venue.fix_url"] = one.live_venue.fix_url

@@ -98,8 +98,10 @@ class _Descriptions:
             found = _renumbered(rows["instrument"][here], instruments, self._here[0])
             lost = found < 0
             if "fee_currency" in rows.dtype.names:
-                money = _renumbered(rows["fee_currency"][here], currencies, self._here[1])
-                lost |= (money < 0) & (rows["kind"][here] == m.FILL)
+                paid_in = rows["fee_currency"][here]
+                money = _renumbered(paid_in, currencies, self._here[1])
+                # Negative: no table had it when the fee was paid, and none need have it now.
+                lost |= (money < 0) & (paid_in >= 0) & (rows["kind"][here] == m.FILL)
             if lost.any():
                 at = int(rows["instrument"][here][lost.argmax()])
                 named = instruments[at] if 0 <= at < len(instruments) else f"row {at}"
@@ -170,20 +172,20 @@ def _apply(books: Any, instruments: Any, currencies: Any, fills: Any) -> None:
         )  # fmt: skip
 
 
-def _remember_trades(venue: Any, recovered: Recovered) -> None:
-    """Tell the live venue up to which trade each instrument was looked at, and which were told behind that."""
+def _remember_trades(anchors: Any, known: Any, recovered: Recovered) -> Any:
+    """Say up to which trade each instrument was looked at, and remember those told behind that; return them."""
     for one in recovered.looked:
-        venue.anchors[one["instrument"]] = max(venue.anchors[one["instrument"]], one["trade_id"])
-    fills = recovered.fills[recovered.fills["trade_id"] > venue.anchors[recovered.fills["instrument"]]]
+        anchors[one["instrument"]] = max(anchors[one["instrument"]], one["trade_id"])
+    fills = recovered.fills[recovered.fills["trade_id"] > anchors[recovered.fills["instrument"]]]
     for one in fills[-KNOWN:]:
-        id_map.remember(venue.known, one["instrument"], orders.trade_key(one["trade_id"], one["side"]))
-    np.add.at(venue.told, fills["instrument"], 1)
+        id_map.remember(known, one["instrument"], orders.trade_key(one["trade_id"], one["side"]))
+    return fills
 
 
 def restore(contexts: Mapping[str, Any], recovered: Recovered) -> None:
     """Give risk its positions, and a strategy's `position` field, if its STATE has one, the same.
 
-    The live venue learns from which trade on it has to ask, and about which orders.
+    The live venue learns from which trade on it has to ask, and about which orders; the gateway, which fills were told.
 
     `contexts` are those of the stages built here, by name.
     """
@@ -194,9 +196,13 @@ def restore(contexts: Mapping[str, Any], recovered: Recovered) -> None:
             _apply(risk.positions, risk.instruments, risk.currencies, fills)
         for i in range(len(risk.instruments)):
             board.write(risk.board, i, risk.positions.rows[i : i + 1])
+    if "gateway" in contexts and len(recovered.looked):  # a paper venue numbers its trades anew
+        _remember_trades(contexts["gateway"].anchors, contexts["gateway"].fills, recovered)
     if "live_venue" in contexts:
-        _remember_trades(contexts["live_venue"], recovered)
-        contexts["live_venue"].unsettled[: len(recovered.unsettled)] = recovered.unsettled
+        venue = contexts["live_venue"]
+        behind = _remember_trades(venue.anchors, venue.known, recovered)
+        np.add.at(venue.told, behind["instrument"], 1)
+        venue.unsettled[: len(recovered.unsettled)] = recovered.unsettled
     if "signal" in contexts:
         state = contexts["signal"].state
         if "position" in (state.dtype.names or ()):

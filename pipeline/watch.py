@@ -1,4 +1,4 @@
-"""The watch over living stages: silence, a feed that stands still, a strategy that does not read, a kill of their own.
+"""The watch over living stages: silence, a feed that stands still, a deaf strategy, a kill of their own, foreign fees.
 
 Death is not its business: a pidfd tells that at once. Silence is not death. It holds new orders after one time and ends
 the stage after a longer one, and is not told from our own while we were not scheduled ourselves.
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 CYCLE_S = 0.02
 """Between two looks of the supervisor."""
 CYCLE_NS = 20_000_000
+FEES_NS = 1_000_000_000
+"""Between two looks at fees."""
 NS_PER_MS = 1_000_000
 
 
@@ -34,6 +36,8 @@ class Watch:
         self._frames, self._fed_ns = 0, 0  # market data's count when it last moved, and when that was
         self._ending: list[str] = []  # told already: it takes a while until they are gone
         self._killed = control.ARMED  # by the stages, as far as it was noted
+        self._fees_ns = 0
+        self._charged: set[int] = set()  # instruments whose foreign fees were told
 
     def begin(self, now_ns: int) -> None:
         """Begin: the stages have been let go. None has turned, and nothing has been fed, before that."""
@@ -46,6 +50,7 @@ class Watch:
         hold = assembly.control("hold")
         self._feed(assembly, hold, now_ns)
         self._kill(assembly)
+        self._fees(assembly, now_ns)
         ending = [] if late_ns > 0 else self._silent(assembly, hold, now_ns)
         if load_word(hold, control.HOLD) & control.STRATEGY_DEAF:
             self._log.error("the strategy does not read its reports: stopped")
@@ -97,6 +102,20 @@ class Watch:
                     state.write_killed(assembly.name, control.LEVELS[level], "the pipeline itself: its log says why")
             self._log.error("killed by a stage", level=control.LEVELS[level])
         self._killed = _level(words, control.MACHINE)
+
+    def _fees(self, assembly: Assembly, now_ns: int) -> None:
+        """Say once of an instrument that its fees are in a currency of unknown worth: risk opens nothing there."""
+        if now_ns - self._fees_ns < FEES_NS:
+            return
+        self._fees_ns = now_ns
+        for row in assembly.positions()["unconverted"].nonzero()[0].tolist():
+            if row not in self._charged:
+                self._charged.add(row)
+                self._log.error(
+                    "fees in a currency of unknown worth: no new orders but reductions",
+                    symbol=assembly.instruments[row]["symbol"].decode(),
+                    fix="have the venue take fees in the currencies traded (Binance: do not pay with BNB)",
+                )
 
 
 def _level(words: Any, word: int) -> int:

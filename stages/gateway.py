@@ -2,8 +2,9 @@
 
 Each order is looked at once more, journaled, encoded as the venue's own text (the moment it is *ready*) and handed on
 only after the kill and hold words have been read again. Each report advances the order it is about by the table in
-`orders`; fills are told apart by (instrument, trade id) and counted once; reports are journaled whole before risk sees
-them. An order whose answer is overdue becomes unknown: it keeps its slot and exposure, and the venue is asked until it
+`orders`; fills are told apart by (instrument, trade id) and counted once, however late they are told again: the last
+ones are remembered, and up to which trade the account was looked at. Reports are journaled whole before risk sees them.
+An order whose answer is overdue becomes unknown: it keeps its slot and exposure, and the venue is asked until it
 answers.
 Nothing is ever sent twice.
 
@@ -24,7 +25,7 @@ from shrivenq.stages import control, hops, id_map, journal
 from shrivenq.stages import gateway_state as g
 from shrivenq.stages import messages as m
 from shrivenq.stages import orders as o
-from shrivenq.stages.gateway_reports import flush, settle_report
+from shrivenq.stages.gateway_reports import flush, rests, settle_report
 from shrivenq.stages.gateway_state import Config, Gateway, Limits, await_answer, limit_table, unwatch
 from shrivenq.stages.stage import (
     FAULT_SEQUENCE,
@@ -44,8 +45,13 @@ __all__ = ["STAGE", "Config", "Gateway", "Limits", "build", "run", "step"]
 
 BATCH = 64
 """Orders, and reports, taken in one step."""
-FILLS_REMEMBERED = 1 << 12
-"""Fills by which a repeated one is recognised."""
+FILLS_REMEMBERED = 1 << 13
+"""Fills by which a repeated one is recognised; a live venue has them all looked at before they are so many."""
+
+LOOK_NS = 5_000_000_000
+"""Between two questions about orders that rest: one each time, …"""
+REST_NS = 60_000_000_000
+"""… none younger than this."""
 
 DUPLICATE, NO_SLOT, MALFORMED = m.REASON["duplicate"], m.REASON["no_slot"], m.REASON["malformed"]
 SECOND_LINE, KILLED, JOURNAL, LOST = m.REASON["second_line"], m.REASON["killed"], m.REASON["journal"], m.REASON["lost"]
@@ -119,8 +125,7 @@ def _name(context: Any, slot: int, now: int, kind: int) -> None:
 
 @kernel
 def _ask(context: Any, slot: int, now: int) -> None:
-    """Ask the venue what became of the order in `slot`, and await the answer."""
-    await_answer(context, slot, now)
+    """Ask the venue what became of the order in `slot`."""
     _name(context, slot, now, m.QUERY)
     encode(context.order, 0, context.instruments, context.run, now // 1_000_000, context.text)
     context.words[g.QUERIES] += 1
@@ -147,10 +152,23 @@ def overdue(context: Any, loop: Any, now: int) -> bool:
         if not o.advance(context.slots, slot, o.SILENCE, context.illegal):
             unwatch(context, slot)
             continue
+        await_answer(context, slot, now)
         _ask(context, slot, now)
         if known and not _say(context, loop, m.UNKNOWN, 0, 0):
             return False
     return True
+
+
+@kernel
+def look(context: Any, now: int) -> None:
+    """Ask about an order that rests, one after the other: its end may never have been told."""
+    words, slots = context.words, context.slots
+    words[g.LOOK_NS] = now + LOOK_NS
+    for _ in range(slots.shape[0]):
+        slot = words[g.LOOK_SLOT] = (words[g.LOOK_SLOT] + 1) % slots.shape[0]
+        if rests(slots, slot) and now - slots[slot]["time_ns"] >= REST_NS and ring.claim(context.to_venue, 1):
+            _ask(context, slot, now)
+            return
 
 
 @kernel
@@ -173,6 +191,7 @@ def recover(context: Any, loop: Any, now: int) -> int:
         else:
             slots[slot]["state"] = o.UNKNOWN
             slots[slot]["filled"] = 0
+            await_answer(context, slot, now)
             _ask(context, slot, now)
             said = _say(context, loop, m.UNKNOWN, 0, 0)
         if not said:
@@ -276,6 +295,7 @@ def _note_sent(context: Any, now: int) -> None:
     if kind in (m.NEW, m.REPLACE):
         slot = order[0]["slot"]
         id_map.put(context.ids, order[0]["order_id"], 0, slot)
+        slots[slot]["first_trade"] = context.anchors[order[0]["instrument"]] + 1
         o.advance(slots, slot, o.SEND, context.illegal)
         await_answer(context, slot, now)
         context.window[words[g.WINDOW_COUNT] % context.window.shape[0]] = now
@@ -413,6 +433,8 @@ def step(context: Any, loop: Any) -> int:
             work += recover(context, loop, now)
         if context.words[g.PENDING] != 0 or (is_overdue(context, now) and not overdue(context, loop, now)):
             return work
+        if now >= context.words[g.LOOK_NS]:
+            look(context, now)
     work += _take_reports(context, loop)
     if context.words[g.PENDING] == 0:
         work += _take_orders(context, loop)
@@ -437,7 +459,7 @@ def build(setup: Setup) -> Gateway:
     words = np.zeros(g.WORDS, np.int64)
     words[g.UNKNOWN_NS] = config.unknown_after_ms * 1_000_000
     words[g.WINDOW_NS] = config.window_ms * 1_000_000
-    words[g.WATCH_FIRST] = words[g.WATCH_LAST] = -1
+    words[g.WATCH_FIRST] = words[g.WATCH_LAST] = words[g.LOOK_SLOT] = -1
     order, report = np.zeros(1, m.ORDER), np.zeros(1, m.REPORT)
     return Gateway(
         orders=setup.consumers["order"],
@@ -449,6 +471,7 @@ def build(setup: Setup) -> Gateway:
         slots=slots.slots,
         ids=id_map.make_map(2 * len(slots.slots)),
         fills=id_map.make_recent(FILLS_REMEMBERED),
+        anchors=np.full(len(setup.instruments), o.NO_TRADE, np.int64),
         illegal=o.make_illegal(),
         watch=np.zeros(len(slots.slots), g.WATCH),
         window=np.zeros(config.orders_max, np.int64),

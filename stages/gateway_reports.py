@@ -13,6 +13,7 @@ from shrivenq.stages.gateway_state import (
     FORWARD,
     FROM_RISK,
     FROM_VENUE,
+    LOOK_SLOT,
     OVERFILLS,
     PENDING,
     RELEASE,
@@ -24,7 +25,7 @@ from shrivenq.stages.gateway_state import (
 from shrivenq.stages.stage import stamp
 
 REPORT_WORDS = m.REPORT.itemsize // 8
-SELF_TRADE, UNKNOWN_ORDER = m.REASON["self_trade"], m.REASON["unknown_order"]
+SELF_TRADE, UNKNOWN_ORDER, VENUE_ERROR = m.REASON["self_trade"], m.REASON["unknown_order"], m.REASON["venue_error"]
 
 
 @inlined
@@ -78,6 +79,12 @@ def _doubt(context: Any, slot: int) -> None:
         await_answer(context, slot, context.report[0]["time_ns"])
 
 
+@inlined
+def rests(slots: Any, slot: int) -> bool:
+    """Tell whether an order is known to be open at the venue."""
+    return bool(slots[slot]["venue_order_id"] != 0 and slots[slot]["state"] in (o.ACCEPTED, o.PARTLY_FILLED))
+
+
 @kernel
 def _happen(context: Any, slot: int, event: int) -> bool:
     """Let an event of `report` happen to the order in `slot`; False if it has none, or it may not."""
@@ -86,6 +93,8 @@ def _happen(context: Any, slot: int, event: int) -> bool:
         return False
     slots, report = context.slots, context.report
     if event == o.ACCEPT:
+        if slot == context.words[LOOK_SLOT] and rests(slots, slot):
+            return False  # as we knew
         slots[slot]["venue_order_id"] = report[0]["venue_order_id"]
     if event in (o.CANCEL, o.EXPIRE) and report[0]["filled"] > slots[slot]["filled"]:
         _doubt(context, slot)
@@ -98,11 +107,30 @@ def _happen(context: Any, slot: int, event: int) -> bool:
 
 
 @inlined
+def _on_looked(context: Any) -> None:
+    """Note up to which trade all of an instrument were told: those behind it alone have to be remembered."""
+    i, trade_id = context.report[0]["instrument"], context.report[0]["trade_id"]
+    if 0 <= i < context.anchors.shape[0]:
+        context.anchors[i] = max(context.anchors[i], trade_id)
+
+
+@inlined
+def _is_looked_at(context: Any, slot: int) -> bool:
+    """Tell whether a fill is among those that were looked at. One older than its order is of a venue begun anew."""
+    i, trade_id = context.report[0]["instrument"], context.report[0]["trade_id"]
+    if slot >= 0 and trade_id < context.slots[slot]["first_trade"]:
+        control.raise_kill(context.kill, control.HALT)
+        return False
+    return bool(0 <= i < context.anchors.shape[0] and trade_id <= context.anchors[i])
+
+
+@inlined
 def _on_fill(context: Any, slot: int) -> bool:
     """Count a fill, once. It moves the position whatever state its order is in, so risk sees every new one."""
     report, slots, words = context.report, context.slots, context.words
     side = slots[slot]["side"] if slot >= 0 else report[0]["side"]
-    if not id_map.remember(context.fills, report[0]["instrument"], o.trade_key(report[0]["trade_id"], side)):
+    i, key = report[0]["instrument"], o.trade_key(report[0]["trade_id"], side)
+    if _is_looked_at(context, slot) or not id_map.remember(context.fills, i, key):
         words[REPEATED_FILLS] += 1
         return False
     if slot < 0:
@@ -200,14 +228,30 @@ def _on_refused(context: Any) -> bool:
 
 @kernel
 def _on_replaced(context: Any) -> bool:
-    """Close the target and open its successor."""
+    """Close the target and open its successor; where fills of the target were not told, only the latter."""
     report = context.report
     target = id_map.find(context.ids, report[0]["target_id"], 0)
     venue_order_id, flags = report[0]["venue_order_id"], report[0]["flags"]
-    _happen(context, target, o.REPLACE)
+    if target >= 0 and report[0]["filled"] > context.slots[target]["filled"]:
+        _doubt(context, target)
+        report[0]["kind"] = m.ACCEPTED
+    else:
+        _happen(context, target, o.REPLACE)
     report[0]["venue_order_id"] = venue_order_id
     report[0]["flags"] = flags
     return _happen(context, id_map.find(context.ids, report[0]["order_id"], 0), o.ACCEPT)
+
+
+@inlined
+def _on_unknown(context: Any, slot: int) -> bool:
+    """Pass on that nobody knows where an order stands; the venue may say so before its answer is overdue."""
+    report, slots = context.report, context.slots
+    if report[0]["reason"] == VENUE_ERROR and slots[slot]["state"] in (o.SENT, o.CANCEL_SENT):
+        o.advance(slots, slot, o.SILENCE, context.illegal)
+    if slots[slot]["state"] != o.UNKNOWN:
+        return False
+    _describe(context, slot)
+    return True
 
 
 @inlined
@@ -259,6 +303,8 @@ def handle(context: Any) -> bool:
             return _on_amended(context, slot)
     if kind == m.FILL:
         return _on_fill(context, slot)
+    if kind == m.LOOKED:
+        _on_looked(context)
     if kind == m.ABSENT:
         if slot >= 0 and context.slots[slot]["venue_order_id"] != 0:
             control.raise_kill(context.kill, control.HALT)  # the venue has lost what it had accepted: it is another
@@ -266,10 +312,7 @@ def handle(context: Any) -> bool:
     event = _event_of(kind)
     if event >= 0:
         return _happen(context, slot, event)
-    if kind == m.UNKNOWN and slot >= 0 and context.slots[slot]["state"] == o.UNKNOWN:
-        _describe(context, slot)
-        return True
-    return False
+    return _on_unknown(context, slot) if kind == m.UNKNOWN and slot >= 0 else False
 
 
 @inlined

@@ -59,6 +59,7 @@ OVERFILLS = 14  # fills beyond an order's quantity
 QUERIES = 15
 UNJOURNALED_CANCELS = 16
 HELD = 17  # 1 while new orders are held because the journal is full
+LOOK_NS, LOOK_SLOT = 18, 19  # when to ask about an order that rests, and which was asked about last
 WORDS = 32
 
 FROM_VENUE, FROM_RISK = 1, 2
@@ -82,6 +83,7 @@ class Gateway(NamedTuple):
     slots: Any  # ORDER_SLOT, the pool's
     ids: IdMap  # order id → slot
     fills: Recent  # (instrument, trade id)
+    anchors: Any  # int64, by instrument: all fills up to this trade were told, `orders.NO_TRADE` for none
     illegal: Any  # int64[state, event]
     watch: Any  # WATCH, one per slot
     window: Any  # int64: times of the last orders sent

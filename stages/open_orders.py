@@ -32,7 +32,7 @@ OPEN_FIELDS = (
     ("previous", "<i4", 68, "newer one, -1 for none"),
     ("currency", "<i4", 72, "settlement currency"),
     ("side", "i1", 76, "BUY or SELL"),
-    ("spared", "i1", 77, "1 if a kill has cancelled it already, or let it in"),
+    ("spared", "i1", 77, "by a kill: CANCELLED already, or LET_IN; 0 for neither"),
 )
 OPEN = np.dtype(
     {
@@ -44,6 +44,7 @@ OPEN = np.dtype(
     }
 )
 NONE = -1
+CANCELLED, LET_IN = 1, 2
 
 
 @by_reference

@@ -97,6 +97,7 @@ ORDER_SLOT = np.dtype(
             "time_ns",  # of its ORDER, ns since 1970
             "cancel_id",  # the last request on its way to cancel, replace or amend it, 0 for none
             "amended",  # the quantity that request asks for, if it is an amendment, 0 for none
+            "first_trade",  # trades of the account below this one are older than the order
             "instrument",
             "flags",  # of its ORDER
             "side",
@@ -104,14 +105,18 @@ ORDER_SLOT = np.dtype(
             "time_in_force",
             "state",
         ],
-        "formats": ["<i8"] * 20 + ["<i4", "<i2", "i1", "i1", "i1", "i1"],
-        "offsets": [*range(0, 160, 8), 160, 164, 166, 167, 168, 169],
+        "formats": ["<i8"] * 21 + ["<i4", "<i2", "i1", "i1", "i1", "i1"],
+        "offsets": [*range(0, 168, 8), 168, 172, 174, 175, 176, 177],
         "itemsize": 192,
         "aligned": True,
     }
 )
 assert ORDER_SLOT.isalignedstruct
 assert ORDER_SLOT.itemsize % 64 == 0
+
+
+NO_TRADE = -1
+"""Less than any trade's id."""
 
 
 def make_illegal() -> Any:
@@ -154,6 +159,7 @@ def begin(slots: Any, index: int, orders: Any, row: int) -> None:
     slots[index]["time_ns"] = orders[row]["time_ns"]
     slots[index]["cancel_id"] = 0
     slots[index]["amended"] = 0
+    slots[index]["first_trade"] = 0
     slots[index]["instrument"] = orders[row]["instrument"]
     slots[index]["flags"] = orders[row]["flags"]
     slots[index]["side"] = orders[row]["side"]

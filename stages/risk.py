@@ -7,8 +7,9 @@ taken for rubbish until it is checked, and its flags are never looked at.
 
 A step takes touches first (all there were when the intents were counted), then reports, then intents, and publishes
 once per ring before it releases what it read. It reads clock, kill and hold once: with those and the counts of what it
-took, which `arrivals` notes, everything it did can be done again. Killed to `cancel`, risk cancels every open order
-once; killed to `flatten`, it also closes positions at market, while the touch is valid and fresh.
+took, which `arrivals` notes, everything it did can be done again. Killed to `cancel`, risk cancels every open order,
+and again until it has ended: a cancel may be refused, or lost. Killed to `flatten`, it also closes positions at market,
+while the touch is valid and fresh.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ __all__ = ["STAGE", "Config", "Risk", "build", "run", "step"]
 BATCH = 64
 """Reports, and intents, taken in one step at most."""
 FILLS_REMEMBERED = 4096
+AGAIN_NS = 1_000_000_000
+"""Between what a kill makes us do and doing it again, where it came to nothing."""
 FLATTEN_TRIES = 8
 """Closing orders of an instrument without a fill before a kill to `flatten` leaves it to a person."""
 LONG_AGO = -(1 << 62)
@@ -77,13 +80,25 @@ def watch_kill(context: Risk, loop: Any, stamp_ns: int) -> None:
         store_release(loop, s.KILL_SEEN, level + 1)
 
 
+@kernel
+def unspare(words: Any, order: Any, links: Any) -> None:
+    """Have every order cancelled again that a cancel has not ended."""
+    for at in range(order.shape[0]):
+        if links[at] == slab.TAKEN and order[at]["spared"] == open_orders.CANCELLED:
+            order[at]["spared"] = 0
+            words[state.SPARED] -= 1
+
+
 @inlined
 def cancel_all(context: Risk, now_ns: int, stamp_ns: int) -> int:
-    """Cancel every open order that was not cancelled by this kill already, as far as the ring has room."""
+    """Cancel every open order that this kill has not just cancelled, as far as the ring has room."""
     order, links, words = context.open.slab.slots, context.open.slab.links, context.words
     sent = 0
     if words[state.SPARED] == context.open.ids.size[0]:
-        return 0
+        if words[state.SPARED] == 0 or now_ns - words[state.SWEPT_NS] < AGAIN_NS:
+            return 0
+        unspare(words, order, links)
+        words[state.SWEPT_NS] = now_ns
     for target in range(slab.high_water(context.open.slab)):
         if links[target] != slab.TAKEN or order[target]["spared"] != 0:
             continue
@@ -93,7 +108,8 @@ def cancel_all(context: Risk, now_ns: int, stamp_ns: int) -> int:
         at = write_order(context.order, m.CANCEL, m.FORCED, i, forced_id(context.words), now_ns, stamp_ns)
         name_target(context.order.slots, at, order, target)
         note_message(context.times, context.words, now_ns)
-        order[target]["spared"] = 1
+        order[target]["spared"] = open_orders.CANCELLED
+        words[state.SWEPT_NS] = now_ns
         words[state.SPARED] += 1
         words[state.FORCED] += 1
         sent += 1
@@ -122,6 +138,8 @@ def flatten(context: Risk, i: int, now_ns: int, stamp_ns: int) -> int:
     quantity = closing_quantity(instruments, rows, context.positions, i)
     if quantity <= 0 or rows[i]["flatten_tries"] >= FLATTEN_TRIES or instruments[i]["tradable"] == 0:
         return 0
+    if rows[i]["flatten_tries"] > 0 and now_ns - rows[i]["flatten_ns"] < AGAIN_NS:
+        return 0
     if c.market_data(rows, i, now_ns) != c.PASS or not ring.claim(context.order, 1):
         return 0
     side = m.SELL if context.positions.rows[i]["position"] > 0 else m.BUY
@@ -136,6 +154,7 @@ def flatten(context: Risk, i: int, now_ns: int, stamp_ns: int) -> int:
         return 0
     note_message(context.times, context.words, now_ns)
     rows[i]["flatten_tries"] += 1
+    rows[i]["flatten_ns"] = now_ns
     context.words[state.FORCED] += 1
     return 1
 

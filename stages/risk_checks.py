@@ -55,8 +55,9 @@ ROW_FIELDS = (
     ("first_buy", "<i4", 72, "row of the newest open buy order, -1 for none"),
     ("first_sell", "<i4", 76, "row of the newest open sell order, -1 for none"),
     ("streak", "<i8", 80, "orders executed one after another on one side, negative for sells"),
-    ("recent_next", "<i8", 88, "where the next order goes in `recent`"),
-    ("flatten_tries", "<i8", 96, "closing orders since the last one that was filled"),
+    ("recent_next", "<i4", 88, "where the next order goes in `recent`"),
+    ("flatten_tries", "<i4", 92, "closing orders since the last one that was filled"),
+    ("flatten_ns", "<i8", 96, "when the last of them went out, ns since 1970"),
     ("collar", "<i8", 104, "limit: 1e-8 of the touch"),
     ("order_quantity_max", "<i8", 112, "limit: contracts"),
     ("order_value_max", "<i8", 120, "limit: settle currency"),
@@ -325,9 +326,10 @@ def intent_age(rows: Any, i: int, time_ns: int, now_ns: int) -> int:
 
 @inlined
 def daily_loss(rows: Any, totals: Any, positions: Any, i: int, currency: int) -> int:
-    """Refuse to go on once the day's loss in the settlement currency has reached its limit."""
-    if positions.rows[i]["unconverted"] != 0:
-        return NO_CONVERSION
+    """Refuse to go on once the day's loss in the settlement currency has reached its limit, or may have.
+
+    What is known of it counts although fees of unknown worth come on top.
+    """
     now = profit(positions, currency)
     start = totals[currency]["day_start"]
     if now == OVERFLOW or start == OVERFLOW:  # noqa: PLR1714 - a kernel: no set
@@ -335,7 +337,9 @@ def daily_loss(rows: Any, totals: Any, positions: Any, i: int, currency: int) ->
     loss = add(start, -now)
     if loss == OVERFLOW:
         return OVERFLOWED
-    return DAILY_LOSS if loss >= rows[i]["daily_loss_max"] else PASS
+    if loss >= rows[i]["daily_loss_max"]:
+        return DAILY_LOSS
+    return NO_CONVERSION if positions.rows[i]["unconverted"] != 0 else PASS
 
 
 @kernel
@@ -346,7 +350,7 @@ def repeated_execution(rows: Any, i: int) -> int:
 
 @kernel
 def reject_streak(rejects: int, most: int) -> int:
-    """Refuse after too many rejections by the venue without an acceptance, until armed again."""
+    """Refuse after too many rejections and unknown outcomes without an acceptance, until armed again."""
     return REJECT_STREAK if rejects >= most else PASS
 
 

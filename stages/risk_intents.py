@@ -263,7 +263,7 @@ def place(
     order[entered]["slot"] = slot
     order[entered]["generation"] = context.slots.generation[slot]
     if context.words[LEVEL] >= control.CANCEL:
-        order[entered]["spared"] = 1
+        order[entered]["spared"] = open_orders.LET_IN
         context.words[SPARED] += 1
     out[at]["side"] = side
     out[at]["order_type"] = order_type

@@ -13,6 +13,7 @@ from shrivenq.stages import risk_checks as c
 from shrivenq.stages import stage as s
 from shrivenq.stages.risk_state import (
     BAD_FILLS,
+    HELD,
     REJECTS,
     REJECTS_MAX,
     REPEATED_FILLS,
@@ -127,6 +128,12 @@ def end_order(context: Risk, at: int) -> None:
 
 
 @inlined
+def is_failure(kind: int, held: int) -> bool:
+    """Tell whether an order came to nothing that we know of. A lost connection is answered by reconciling already."""
+    return kind == m.REJECTED or (kind == m.UNKNOWN and held & control.RECONCILING == 0)
+
+
+@inlined
 def on_report(context: Risk, slot: int) -> None:
     """Follow one report, then pass it on."""
     report, words = context.report.slots, context.words
@@ -138,7 +145,7 @@ def on_report(context: Risk, slot: int) -> None:
         repeated = not book_fill(context, slot, at)
     if kind in (m.ACCEPTED, m.FILL, m.REPLACED):
         words[REJECTS] = 0
-    elif kind == m.REJECTED:
+    elif is_failure(kind, words[HELD]):
         words[REJECTS] += 1
         if c.reject_streak(words[REJECTS], words[REJECTS_MAX]) != c.PASS:
             raise_kill(context.kill, words, control.HALT)

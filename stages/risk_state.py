@@ -18,7 +18,7 @@ DAY_NS = 86_400_000_000_000
 TIME_NS = 0  # the latest time known, ns since 1970
 DAY_END_NS = 1
 LAST_ID = 2  # greatest order id decided
-REJECTS = 3  # by the venue, since the last acceptance
+REJECTS = 3  # by the venue, and outcomes it could not tell, since the last acceptance
 NEWEST = 4  # where the next message's time goes
 FORCED_NUMBER = 5
 LEVEL = 6  # kill level acted on: read once a step, raised by what risk itself sees
@@ -40,6 +40,7 @@ HELD = 24  # hold bits acted on: read once a step
 LEVEL_READ = 25  # both as they were read, and whether that differs from what was acted on before
 HELD_READ = 26
 CHANGED = 27
+SWEPT_NS = 28  # when a kill last cancelled an order
 WORDS = 32
 
 

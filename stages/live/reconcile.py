@@ -40,7 +40,7 @@ TRIES = 10
 
 
 class OpenOrder(NamedTuple):
-    """An order that is open at the venue and not this run's: `left_behind` by an earlier run, or foreign."""
+    """An open order that we think is none: foreign, or ours, `left_behind` by an earlier run or refused, but there."""
 
     symbol: str
     venue_order_id: int
@@ -223,7 +223,7 @@ class Reconciliation:
             left_behind = name in self._left_behind
             if left_behind:
                 self._note_owner(name, row, venue_order_id)
-            self._note_open(OpenOrder(self._symbols[row], venue_order_id, name, left_behind))
+            self._note_open(OpenOrder(self._symbols[row], venue_order_id, name, left_behind or own != 0))
 
     def _note_owner(self, name: str, row: int, venue_order_id: int) -> None:
         """Note what the venue calls an order of an earlier run: it is there."""

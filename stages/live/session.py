@@ -417,7 +417,7 @@ class Session:
             self._log.warning(
                 "held: open orders that are not this run's",
                 orders=[f"{one.symbol} {one.venue_order_id} {one.name}" for one in foreign],
-                fix="those of an earlier run are cancelled; others: shrivenq kill cancel, or cancel them at the venue",
+                fix="ours, left behind or refused, are cancelled; others: shrivenq kill cancel, or at the venue",
             )
         self._foreign = foreign
         words[v.FOREIGN_OPEN] = len(foreign)

@@ -116,6 +116,12 @@ def _is_repeated(context: Any, row: int) -> bool:
 
 
 @inlined
+def _is_refused(context: Any, row: int) -> bool:
+    """Tell whether a report is of an order that the venue refused before: one of the two was not true."""
+    return bool(id_map.find(context.seen.ids, context.reports[row]["order_id"], m.REJECTED) != id_map.ABSENT)
+
+
+@inlined
 def _note_trade(context: Any, loop: Any, row: int, key: int) -> None:
     """Remember a trade that is told, and have Python look at them all once they are many."""
     if id_map.remember(context.known, row, key):
@@ -128,21 +134,23 @@ def _note_trade(context: Any, loop: Any, row: int, key: int) -> None:
 def publish(context: Any, loop: Any, first: int, stop: int, always: bool) -> None:
     """Publish `reports[first:stop]`, repeated ones too if `always`; the caller has claimed room for all of them.
 
-    Of what is not about an order of ours only fills and looks at the trades are told; that such an order was accepted
-    makes Python look at the account. A fill may be of an earlier run's order while there are any: the comparison that
-    is under way knows whose it is.
+    Of what is not about an order of ours only fills and looks at the trades are told; that such an order was accepted,
+    or one of ours that was refused, makes Python look at the account. A fill may be of an earlier run's order while
+    there are any: the comparison that is under way knows whose it is.
     """
     report, out = context.reports, context.from_venue
     for row in range(first, stop):
         ours = report[row]["order_id"] != 0 or report[row]["target_id"] != 0
         i = report[row]["instrument"]
-        if not ours and report[row]["kind"] == m.ACCEPTED:
+        if report[row]["kind"] == m.ACCEPTED and (not ours or _is_refused(context, row)):
             context.words[v.STRANGE] = 1
             attend(context, loop)
         if not ours and report[row]["kind"] not in (m.FILL, m.LOOKED):
             continue
         if not ours and report[row]["kind"] == m.FILL and context.words[v.LEFT] != 0 and not always:
             continue
+        if report[row]["kind"] in (m.REJECTED, m.CANCEL_REJECTED, m.ABSENT):
+            id_map.remember(context.seen, report[row]["order_id"], m.REJECTED)
         if not always and _is_repeated(context, row):
             context.words[v.REPEATED] += 1
             continue

@@ -207,7 +207,7 @@ def _cancelled(data: Any, at: int, stop: int, answers: Answers, row: int, target
 def _result(data: Any, at: int, stop: int, answers: Answers, notes: Any, reports: Any) -> int:
     """Read what follows `"result":` of the request in `notes[0]` into `reports[0]`; return where it ends, or -1."""
     kind, row = notes[0]["what"], notes[0]["instrument"]
-    order_id, target_id = notes[0]["order_id"], notes[0]["target_id"]
+    order_id, target_id, filled = notes[0]["order_id"], notes[0]["target_id"], 0
     if kind == m.CANCEL:
         at = _cancelled(data, at, stop, answers, row, target_id, reports)
         reports[0]["order_id"] = order_id
@@ -221,6 +221,7 @@ def _result(data: Any, at: int, stop: int, answers: Answers, notes: Any, reports
         if at < 0 or not matches(data, at, ',"newOrderResponse":'):
             return -1
         at += 20
+        filled = reports[0]["filled"]  # of the order that is gone: it is not over before its fills are known
     elif kind != m.NEW:
         return -1
     venue_id, venue_ns, at = _placed(data, at, stop, answers, row, order_id)
@@ -230,7 +231,7 @@ def _result(data: Any, at: int, stop: int, answers: Answers, notes: Any, reports
         put_row(reports, 0, m.REPLACED, order_id, target_id, row, 0)
     else:
         put_row(reports, 0, m.ACCEPTED, order_id, 0, row, 0)
-    reports[0]["venue_order_id"], reports[0]["venue_ns"] = venue_id, venue_ns
+    reports[0]["venue_order_id"], reports[0]["venue_ns"], reports[0]["filled"] = venue_id, venue_ns, filled
     if kind == m.REPLACE:
         return at + 1 if data[at] == CLOSE else -1
     return at

@@ -218,9 +218,11 @@ def _on_replace(desk: Desk, request: _Request, message: dict[str, Any]) -> None:
     one_of(result, "cancelResult", ("SUCCESS",))
     one_of(result, "newOrderResult", ("SUCCESS",))
     _read_gone(desk, request, _field(result, "cancelResponse", dict, ""), request.order_id)
-    # One report closes the one and opens the other.
+    # One report closes the one and opens the other; what is filled is the one's.
     desk.rows -= 1
+    at, filled = desk.rows, int(desk.reports[desk.rows]["filled"])
     _read_placed(desk, request, _field(result, "newOrderResponse", dict, ""), m.REPLACED)
+    desk.reports[at]["filled"] = filled
 
 
 def _on_amend(desk: Desk, request: _Request, message: dict[str, Any]) -> None:

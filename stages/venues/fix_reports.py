@@ -28,7 +28,7 @@ from shrivenq.stages.venues.json_values import integer
 from shrivenq.stages.venues.refusals import is_definite, reason_of
 from shrivenq.stages.venues.text import POWERS, before, digits, load, matches, whole
 
-SOH, EQUALS = 1, 61
+SOH, EQUALS, POINT, ZERO = 1, 61, 46, 48
 MESSAGE_MAX = 8_192
 """Longest message taken."""
 INCOMPLETE, GARBLED = 0, -1
@@ -135,6 +135,32 @@ def _amount(data: Any, answers: Answers, index: int, decimals: int) -> int:
     end = answers.values[index] + answers.lengths[index]
     value, at = _decimal(data, answers.values[index], end, decimals, POWERS[decimals])
     return value if at == end else -1
+
+
+@kernel
+def _fee(data: Any, answers: Answers, decimals: int) -> int:
+    """Read a fee; what is finer than its currency is rounded, against us. -1 for one that is none."""
+    fee = _amount(data, answers, FEE, decimals)
+    if fee >= 0 or answers.lengths[FEE] < 0:
+        return fee
+    fee, places, rest = 0, -1, 0
+    begin = answers.values[FEE]
+    for at in range(begin, begin + answers.lengths[FEE]):
+        digit = int(data[at]) - ZERO
+        if places < 0 and at > begin and digit == POINT - ZERO:
+            places = 0
+        elif digit < 0 or digit > 9:
+            return -1
+        elif places == decimals:
+            rest |= digit
+        elif fee >= POWERS[17]:
+            return -1
+        else:
+            fee = 10 * fee + digit
+            places += places >= 0
+    if places < 1 or fee >= POWERS[18 - decimals + places]:
+        return -1
+    return fee * POWERS[decimals - places] + (rest != 0)
 
 
 @inlined
@@ -249,7 +275,7 @@ def _fill(data: Any, answers: Answers, row: int, final: bool, reports: Any) -> b
         if _number(data, answers, FEES) != 1 or answers.lengths[FEE_CURRENCY] < 0:
             return False
         currency = find_currency(answers.assets, data, answers.values[FEE_CURRENCY], answers.lengths[FEE_CURRENCY])
-        fee = _amount(data, answers, FEE, a.FEE_DECIMALS if currency < 0 else answers.currencies[currency]["decimals"])
+        fee = _fee(data, answers, a.FEE_DECIMALS if currency < 0 else answers.currencies[currency]["decimals"])
         if fee < 0:
             return False
     reports[0]["flags"] = (m.MAKER if aggressor == 78 else 0) | (m.FINAL if final else 0)

@@ -306,6 +306,8 @@ def test_a_live_run_needs_a_venue_of_one_environment_and_nothing_else_may_have_o
     assert "live_venue: missing" in errors(shipped.replace(table, ""))
     other = shipped.replace('url = "ws://127.0.0.1:9443"  ', 'url = "wss://ws-api.binance.com:443"')
     assert 'live_venue.url: is of production, live_venue.environment: found "simulator"' in errors(other)
+    other = shipped.replace('rest_url = "http://127.0.0.1:9443"', 'rest_url = "https://api.binance.com"')
+    assert "market_data.binance.rest_url: is of production" in errors(other)
     assert "market_data.binance.stream_url: is of simulator" in errors(
         shipped.replace('environment = "simulator"', 'environment = "testnet"')
     )

@@ -104,10 +104,12 @@ def reconciled():
 
 @pytest.mark.parametrize("placement", ["split", "fused"])
 def test_everybody_agrees_on_every_order_fill_fee_and_position(configured, exchange, placement):
+    state.write_armed(NAME, "an earlier run")
     run = Run(configured, "--placement", placement)
     try:
         run.until(reconciled)
         assert inspection.status(inspection.attach(NAME))["kill"] == "halt"  # nothing trades before a person says so
+        assert state.armed(NAME) is None
         inspection.arm(NAME, "the test")
         run.until(lambda: len(orders(exchange)) > ORDERS and len(trades(exchange)) > FILLS)
         exchange.call(lambda: [one.socket.abort() for one in list(exchange.simulator.ws_api.connections)])

@@ -17,7 +17,7 @@ from shrivenq.shm import board, byte_ring
 from shrivenq.stages import id_map, journal, journal_file, positions
 from shrivenq.stages import messages as m
 from shrivenq.stages.live.venue_state import KNOWN, NEVER_LOOKED, NO_TRADES, UNSETTLED, UNSETTLED_MAX
-from shrivenq.stages.orders import trade_key
+from shrivenq.stages.orders import NO_TRADE, trade_key
 from tests.pipeline.pipeline_rig import assembled
 
 NAME = "test-recovery"
@@ -181,6 +181,15 @@ def test_other_decimals_are_another_instrument():
         recover(contents(records(BOTH, fill_rows([(0, m.BUY, 1, 1, 0, 0)]))), changed)
 
 
+def test_a_fee_in_a_currency_that_no_table_has_is_no_reason_not_to_start():
+    fills = fill_rows([(0, m.BUY, 100, 100, 5, -1)])
+    assert recover(contents(records(BOTH, fills)), BOTH).fills["fee_currency"].tolist() == [-1]
+    # One that the table of then had is wanted.
+    without = BOTH._replace(currencies=BOTH.currencies[:2])
+    with pytest.raises(RecoveryError, match="BTCUSDT:2:8"):
+        recover(contents(records(BOTH, fill_rows([(0, m.BUY, 100, 100, 5, 2)]))), without)
+
+
 def test_fills_before_any_description_are_refused():
     fills = [one for one in records(BOTH, fill_rows([(0, m.BUY, 1, 1, 0, 0)])) if one[0] != journal.NOTE]
     with pytest.raises(RecoveryError, match="fills in "):
@@ -246,16 +255,18 @@ def looks(*last):
     return rows
 
 
-def test_a_live_venue_knows_up_to_which_trade_was_looked_and_what_was_told_behind_it():
+def test_live_it_is_known_up_to_which_trade_was_looked_and_what_was_told_behind_it():
     rows = fill_rows([(0, m.BUY, 1, 1, 0, 0), (0, m.SELL, 1, 1, 0, 0), (0, m.SELL, 1, 1, 0, 0), (1, m.BUY, 1, 1, 0, 0)])
     rows["trade_id"] = [7, 9, 7, 4]
     rows = [*looks(3, NO_TRADES), *rows, *looks(7)]
-    held = venue()
-    recovery.restore({"live_venue": held}, recover(contents(records(BOTH, rows, "live")), BOTH, "live"))
-    assert held.anchors.tolist() == [7, NO_TRADES]
+    held, gateway = venue(), SimpleNamespace(anchors=np.full(2, NO_TRADE), fills=id_map.make_recent(KNOWN))
+    found = recover(contents(records(BOTH, rows, "live")), BOTH, "live")
+    recovery.restore({"live_venue": held, "gateway": gateway}, found)
+    assert held.anchors.tolist() == gateway.anchors.tolist() == [7, NO_TRADES]
     assert held.told.tolist() == [1, 1]
     known = [(0, trade_key(9, m.SELL)), (1, trade_key(4, m.BUY)), (0, trade_key(7, m.BUY))]
-    assert [id_map.find(held.known.ids, *one) != id_map.ABSENT for one in known] == [True, True, False]
+    for memory in (held.known, gateway.fills):
+        assert [id_map.find(memory.ids, *one) != id_map.ABSENT for one in known] == [True, True, False]
 
 
 def test_a_fill_that_was_told_twice_counts_once():

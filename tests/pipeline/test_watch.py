@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from shrivenq.pipeline import state
 from shrivenq.pipeline.config import SupervisorTimes
 from shrivenq.pipeline.watch import CYCLE_NS, Watch
+from shrivenq.shm import board
 from shrivenq.shm.atomics import load_word, or_word
-from shrivenq.stages import control, stage
+from shrivenq.stages import control, positions, stage
 from tests.pipeline.pipeline_rig import assembled
 from tests.stages.market_rig import Log
 
@@ -103,6 +105,17 @@ def test_a_feed_that_stands_still_holds_until_it_moves(world):
 def test_a_strategy_that_is_deaf_ends(world):
     or_word(world.assembly.control("hold"), control.HOLD, control.STRATEGY_DEAF)
     assert world.run(20) == ["signal"]
+
+
+def test_fees_of_unknown_worth_are_told_once(world):
+    row = np.zeros(1, positions.POSITION)
+    writer = board.writer(world.assembly.segments["positions"])
+    for row["unconverted"] in (0, 1, 2):
+        board.write(writer, 0, row)
+        world.run(1_000)
+    assert [(event, fields["symbol"]) for event, fields in world.log.lines] == [
+        ("fees in a currency of unknown worth: no new orders but reductions", "BTCUSDT")
+    ]
 
 
 def test_a_kill_that_a_stage_raised_is_written_down_once(world):

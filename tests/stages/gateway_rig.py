@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from shrivenq.shm import byte_ring, pool, ring
@@ -52,6 +54,7 @@ class GatewayRig:
             )
         )
         self.now = 1_000_000_000
+        self.loop[stage.OFFSET_NS] = 0 if virtual else self.now - time.monotonic_ns()
         self.number = 1 << 40
         self.trade_id = 0
 

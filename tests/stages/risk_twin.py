@@ -6,6 +6,7 @@ from fractions import Fraction
 from math import ceil, floor
 
 from shrivenq.stages import messages as m
+from shrivenq.stages import risk
 
 DAY_NS = 86_400 * 10**9
 SMALL = 2**62
@@ -40,7 +41,7 @@ class Twin:
         self.rejects = 0
         self.operator = self.machine = self.hold = 0
         self.level = 0
-        self.spared = set()
+        self.spared, self.let_in, self.swept = set(), set(), 0
 
     # ── values ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -166,7 +167,7 @@ class Twin:
             order["leaves"] -= cut
         if kind in (m.ACCEPTED, m.FILL, m.REPLACED):
             self.rejects = 0
-        if kind == m.REJECTED:
+        if kind in (m.REJECTED, m.UNKNOWN):
             self.rejects += 1
             if self.rejects >= self.config.reject_streak_max:
                 self.machine = max(self.machine, 1)
@@ -176,13 +177,14 @@ class Twin:
             gone = report["target_id"]
         self.open.pop(gone, None)
         self.spared.discard(gone)
+        self.let_in.discard(gone)
 
     def watch_kill(self):
         level = max(self.operator, self.machine)
         if level == 0 and self.level != 0:
             self.streak = [0] * len(self.table)
             self.rejects = 0
-            self.spared = set()
+            self.spared, self.let_in = set(), set()
         self.level = level
 
     # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────
@@ -366,7 +368,7 @@ class Twin:
         price = intent["price"] or intent["stop_price"]
         self.recent[intent["instrument"]].append(((price, intent["side"] * intent["quantity"]), now))
         if self.level >= 2:
-            self.spared.add(intent["order_id"])
+            self.let_in.add(intent["order_id"])
 
     # ── what a kill makes it do ──────────────────────────────────────────────────────────────────────────────────
 
@@ -374,8 +376,12 @@ class Twin:
         """Ids of the orders to cancel now."""
         if self.level < 2:
             return set()
-        cancels = set(self.open) - self.spared
-        self.spared |= cancels
+        cancels = set(self.open) - self.let_in - self.spared
+        if not cancels and self.now - self.swept >= risk.AGAIN_NS:
+            cancels = self.spared
+        if cancels:
+            self.swept = self.now
+        self.spared = self.spared | cancels
         self.times += [self.now] * len(cancels)
         self.times = self.times[-self.config.message_rate_max :]
         return cancels

@@ -215,6 +215,32 @@ def test_no_answer_is_unknown_until_the_venue_tells(rig):
     assert rig.sent() == []
 
 
+def test_orders_that_rest_are_asked_about_one_after_the_other(rig):
+    orders = [rig.send() for _ in range(2)]
+    for order in orders:
+        rig.answer(A, order, venue_order_id=order & 7)
+    rig.later(gateway.REST_NS // 10**6 - 5_000)
+    rig.step()
+    assert rig.sent() == [(m.NEW, order, 0) for order in orders]
+    rig.said()
+    rig.later(5_000)
+    asked = []
+    for _ in range(3):
+        rig.later(gateway.LOOK_NS // 10**6)
+        rig.step()
+        rig.step()
+        asked += rig.sent()
+    assert asked == [(m.QUERY, order, order) for order in (*orders, orders[0])]
+    # It rests: risk knows. It is gone: nobody had said so.
+    rig.answer(A, orders[0], venue_order_id=orders[0] & 7)
+    rig.answer(m.CANCELLED, orders[1], orders[1])
+    assert rig.said() == [(m.CANCELLED, orders[1])]
+    assert rig.state(orders[0]) == "accepted"
+    rig.later(10_000)
+    rig.step()
+    assert rig.said() == []  # a question about what rests makes nothing unknown
+
+
 def test_a_cancel_without_answer_is_unknown_too(rig):
     order = rig.send()
     rig.answer(A, order, venue_order_id=8)

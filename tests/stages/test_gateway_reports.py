@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shrivenq.stages import gateway_state, journal
+from shrivenq.stages import control, gateway, gateway_state, journal
 from shrivenq.stages import messages as m
 from shrivenq.stages import orders as o
 from tests.stages.gateway_rig import GatewayRig
@@ -85,6 +85,35 @@ def test_repeated_fills_count_once(rig):
     assert rig.pool.slots["filled"][0] == 6
 
 
+def test_a_fill_told_again_after_any_number_of_others_counts_once():
+    """Asked for the fills of an order, the venue tells all of them; the account was looked at in between."""
+    rig = GatewayRig(journal_bytes=1 << 20)
+    order = rig.send(quantity=10)
+    rig.answer(m.ACCEPTED, order, venue_order_id=1)
+    rig.answer(m.FILL, order, trade_id=1, last_quantity=4, last_price=1000)
+    rig.answer(m.LOOKED, 0, trade_id=1)
+    for trade_id in range(2, 2 + gateway.FILLS_REMEMBERED):
+        rig.answer(m.FILL, 0, trade_id=trade_id, last_quantity=1, last_price=1000, side=m.BUY)
+        rig.said()
+        rig.journaled()
+    for trade_id, quantity in ((1, 4), (10**6, 5)):
+        rig.answer(m.FILL, order, trade_id=trade_id, last_quantity=quantity, last_price=1000)
+    assert rig.said() == [(m.FILL, order)]
+    assert rig.pool.slots["filled"][rig.pool.slots["order_id"] == order].tolist() == [9]
+    assert control.kill_level(rig.kill) == control.ARMED
+
+
+def test_a_fill_that_is_older_than_its_order_counts_and_kills(rig):
+    """Trades are numbered anew: the venue is another, and what was looked at says nothing about its trades."""
+    rig.answer(m.LOOKED, 0, trade_id=1_000)
+    order = rig.send(quantity=10)
+    rig.answer(m.ACCEPTED, order, venue_order_id=1)
+    for _ in range(2):
+        rig.answer(m.FILL, order, trade_id=3, last_quantity=4, last_price=1000)
+    assert rig.said() == [(m.ACCEPTED, order), (m.FILL, order)]
+    assert control.kill_level(rig.kill) == control.HALT
+
+
 def test_a_fill_of_an_order_that_is_over_still_moves_the_position(rig):
     order = rig.send()
     rig.answer(C, order, order)
@@ -106,6 +135,26 @@ def test_replace(rig):
     assert not report["flags"] & m.FINAL
     assert (rig.state(order), rig.state(successor)) == ("replaced", "accepted")
     assert rig.taken() == 1
+
+
+def test_a_replaced_order_is_not_over_before_its_last_fill(rig):
+    order = rig.send()
+    rig.answer(A, order, venue_order_id=3)
+    successor = rig.send(m.REPLACE, target_id=order, price=990, quantity=6)
+    rig.said()
+    rig.answer(RP, successor, order, venue_order_id=4, filled=7)
+    assert rig.said() == [(A, successor)]
+    assert (rig.state(order), rig.state(successor), rig.taken()) == ("cancel_sent", "accepted", 2)
+    assert rig.pool.slots["venue_order_id"][rig.pool.slots["order_id"] == successor].tolist() == [4]
+    rig.answer(F, order, last_quantity=7, last_price=1000)
+    assert rig.said() == [(F, order)]
+    # Nobody says again that it is gone: it is asked about.
+    rig.sent()
+    rig.later(1001)
+    rig.step()
+    assert rig.sent() == [(m.QUERY, order, order)]
+    rig.answer(C, order, order, filled=7)
+    assert (rig.state(order), rig.taken()) == ("cancelled", 1)
 
 
 def test_replace_that_finds_nothing(rig):
@@ -308,6 +357,20 @@ def test_unknown_resolved(rig, answer, state):
     assert report["kind"] == (RJ if answer == m.ABSENT else answer)
     assert report["flags"] & m.FINAL
     assert rig.taken() == 0
+
+
+def test_what_the_venue_cannot_tell_is_unknown_at_once_and_asked_about_in_time(rig):
+    order = rig.send()
+    rig.sent()
+    rig.answer(m.UNKNOWN, order, reason=m.REASON["venue_error"])
+    assert (rig.said(), rig.sent(), rig.state(order)) == ([(m.UNKNOWN, order)], [], "unknown")
+    rig.later(1001)
+    rig.step()
+    assert (rig.said(), rig.sent()) == ([], [(m.QUERY, order, order)])
+    rig.answer(A, order, venue_order_id=8)
+    rig.said()
+    rig.answer(m.UNKNOWN, order, reason=m.REASON["venue_error"])  # an old answer: it is known by now
+    assert (rig.said(), rig.state(order)) == ([], "accepted")
 
 
 def test_a_full_report_ring_stops_the_reading_and_loses_nothing():

@@ -8,6 +8,7 @@ import pytest
 
 from shrivenq.pipeline.exchange.faults import Rule, Script
 from shrivenq.pipeline.exchange.types import NewOrder
+from shrivenq.pipeline.exchange.venue import Answer
 from shrivenq.stages import control
 from shrivenq.stages import messages as m
 from shrivenq.stages.live import receive, session
@@ -350,6 +351,24 @@ def test_a_foreign_order_holds_as_soon_as_it_is_placed(make, exchange):
     exchange.clear()
     rig.session._look_ns = 1
     rig.ready()
+
+
+def test_an_order_that_lives_although_it_was_refused_is_cancelled(rig, exchange, monkeypatch):
+    venue = exchange.rig.venue
+    serve, refusal = venue.serve, Answer(400, {"code": -2010, "msg": "Account has insufficient balance."})
+
+    def refuse(request):
+        answer = serve(request)
+        return refusal if request.name == "order.place" else answer
+
+    monkeypatch.setattr(venue, "serve", refuse)
+    exchange.faults({"on": "event", "action": "late", "ms": 100, "times": 3})
+    order = rig.send()
+    rig.wait(m.REJECTED, order)
+    rig.until(lambda: control.held(rig.hold) == control.RECONCILING, "the hold")
+    rig.ready()
+    assert "held: open orders that are not this run's" in rig.log.events()
+    assert exchange.open_orders() == []
 
 
 def left_behind(rig, number, time_ns=0):

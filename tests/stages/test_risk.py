@@ -14,7 +14,7 @@ import pytest
 
 from shrivenq.shm import pool, ring
 from shrivenq.shm.kernel import COMPILED
-from shrivenq.stages import control, risk, stage
+from shrivenq.stages import control, risk, risk_state, stage
 from shrivenq.stages import messages as m
 from tests.stages.risk_desk import MS, OTHER, PERPETUAL, SPOT, Desk, armed_desk, hold_position, make_config
 from tests.stages.risk_twin import STOPS, Twin
@@ -334,7 +334,7 @@ def test_a_wrong_sequence_stops_the_stage():
         assert desk.loop[stage.FAULT] == stage.FAULT_SEQUENCE
 
 
-def test_a_kill_to_cancel_cancels_everything_once():
+def test_a_kill_to_cancel_cancels_everything():
     desk = armed_desk()
     orders = [desk.ask(quantity=100_000 * n) for n in (1, 2, 3)]
     desk.kill[control.OPERATOR] = 4 << control.GENERATION_SHIFT | control.CANCEL
@@ -355,6 +355,35 @@ def test_a_kill_to_cancel_cancels_everything_once():
     desk.kill[control.OPERATOR] = 5 << control.GENERATION_SHIFT | control.CANCEL
     desk.step()
     assert len(desk.read("order")) == 2
+
+
+def test_a_kill_cancels_until_an_order_has_ended():
+    desk = armed_desk()
+    ended, kept = desk.ask(quantity=100_000), desk.ask(quantity=200_000)
+    desk.kill[control.OPERATOR] = 4 << control.GENERATION_SHIFT | control.CANCEL
+    desk.step()
+    cancels = {int(one["target_id"]): one for one in desk.read("order")}
+    desk.report(ended, m.CANCELLED, target_id=ended["order_id"], flags=m.FINAL)
+    target = int(kept["order_id"])
+    for _ in range(3):
+        desk.report(cancels[target], m.CANCEL_REJECTED, target_id=target, reason=m.REASON["disconnected"])
+        desk.now += risk.AGAIN_NS - 1
+        desk.touch()
+        desk.step()
+        assert desk.read("order") == []
+        desk.now += 1
+        desk.touch()
+        desk.step()
+        (again,) = desk.read("order")
+        assert (again["kind"], again["target_id"], again["flags"]) == (m.CANCEL, target, m.FORCED)
+        assert again["order_id"] != cancels[target]["order_id"]
+        cancels[target] = again
+    desk.report(kept, m.CANCELLED, target_id=target, flags=m.FINAL)
+    desk.now += 2 * risk.AGAIN_NS
+    desk.touch()
+    desk.step()
+    assert desk.read("order") == []
+    assert desk.context.words[risk_state.SPARED] == 0
 
 
 @pytest.mark.parametrize("side", [m.BUY, m.SELL])
@@ -391,7 +420,11 @@ def test_flatten_gives_up_on_a_venue_that_refuses():
     tries = 0
     while orders := desk.read("order"):
         tries += 1
-        desk.report(orders[0], m.EXPIRED, flags=m.FINAL)
+        desk.report(orders[0], m.REJECTED, flags=m.FINAL, reason=m.REASON["disconnected"])
+        assert desk.read("order") == []  # not at once: a connection takes a moment to come back
+        desk.now += risk.AGAIN_NS
+        desk.touch()
+        desk.step()
     assert tries == risk.FLATTEN_TRIES
 
 

@@ -353,8 +353,12 @@ def test_daily_loss(rows, totals, positions):
     assert name(c.daily_loss(rows, totals, positions, SPOT, USD)) == "overflow"
     account[USD]["charges"], totals[USD]["day_start"] = 0, OVERFLOW
     assert name(c.daily_loss(rows, totals, positions, SPOT, USD)) == "overflow"
+    totals[USD]["day_start"] = -45
+    assert name(c.daily_loss(rows, totals, positions, SPOT, USD)) == "none"
     positions.rows[SPOT]["unconverted"] = 1
     assert name(c.daily_loss(rows, totals, positions, SPOT, USD)) == "no_conversion"
+    totals[USD]["day_start"] = 55
+    assert name(c.daily_loss(rows, totals, positions, SPOT, USD)) == "daily_loss"  # and risk kills
 
 
 def test_streaks(rows):

@@ -96,6 +96,18 @@ def test_a_streak_of_rejections_halts():
     assert desk.kill[control.MACHINE] & control.LEVEL_MASK == control.HALT
 
 
+def test_a_streak_of_unknown_outcomes_halts_but_not_where_a_connection_was_lost():
+    for hold, level in ((control.RECONCILING, control.ARMED), (0, control.HALT)):
+        desk = armed_desk()
+        orders = [desk.ask(quantity=100_000 * (n + 1)) for n in range(5)]
+        desk.hold[control.HOLD] = hold
+        for order in orders[:4]:
+            desk.report(order, m.UNKNOWN, reason=m.REASON["venue_error"])
+        assert control.kill_level(desk.kill) == control.ARMED
+        desk.report(orders[4], m.UNKNOWN)
+        assert control.kill_level(desk.kill) == level
+
+
 def test_positions_are_published():
     desk = armed_desk()
     order = desk.ask()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -152,6 +153,16 @@ def amount(fields, tag, decimals):
     return int(value)
 
 
+def rounded_up(fields, tag, decimals):
+    text = fields.get(tag, "")
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text, re.ASCII):
+        raise Nonsense
+    value = math.ceil(Decimal(text).scaleb(decimals))
+    if value >= 10**18:
+        raise Nonsense
+    return value
+
+
 def own(fields, tag):
     found = re.fullmatch(r"a1b2c3d4-(0|[1-9][0-9]{0,12})-(0|[1-9][0-9]{0,12})", fields.get(tag, ""), re.ASCII)
     if not found or int(found[1]) >= 1 << 23 or int(found[2]) >= 1 << 40 or len(fields[tag]) > 36:
@@ -246,7 +257,7 @@ def slow_fill(fields, row, found):
         if fields[136] != "1" or 138 not in fields:
             raise Nonsense
         currency = CODES.index(fields[138]) if fields[138] in CODES else -1
-        fee = amount(fields, 137, a.FEE_DECIMALS if currency < 0 else int(CURRENCIES[currency]["decimals"]))
+        fee = rounded_up(fields, 137, a.FEE_DECIMALS if currency < 0 else int(CURRENCIES[currency]["decimals"]))
     flags = found["flags"] | (m.MAKER if fields[1057] == "N" else 0)
     return {
         "last_price": last, "last_quantity": quantity, "trade_id": trade, "fee": fee, "fee_currency": currency,

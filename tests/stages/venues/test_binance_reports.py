@@ -117,6 +117,11 @@ def test_microseconds_are_recognised():
         assert agree(answer(m.NEW, result={**frames.placed(), "transactTime": time})) is None
 
 
+def test_a_replacement_tells_what_is_filled_of_the_order_that_is_gone():
+    (row,), _ = agree(FRAMES["replaced"])
+    assert (row["kind"], row["filled"]) == (m.REPLACED, 100_000)
+
+
 def test_limits_are_noted():
     _, notes = fast(FRAMES["placed"])
     assert list(notes["kind"]) == [a.ANSWER, a.RATE, a.RATE, a.RATE]

@@ -171,6 +171,16 @@ def test_a_fill():
 
 
 @pytest.mark.parametrize(
+    ("text", "fee"), [("0.00000001", 1), ("0.000000010", 1), ("0.000000011", 2), ("1.0000000000001", 100_000_001)]
+)
+def test_a_fee_finer_than_its_currency_is_rounded_against_us(text, fee):
+    for code in ("ETH", "BNB"):
+        assert row_of(message(*execution(**{**TRADE, "_137": text, "_138": code})))["fee"] == fee
+    for rubbish in (f"-{text}", f"{text}x", text.replace(".", ".."), f"{'9' * 19}.000000001"):
+        assert agree(message(*execution(**{**TRADE, "_137": rubbish}))) is None
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"_150": "G"},
