@@ -42,14 +42,19 @@ def attend(context: Any, loop: Any) -> None:
 
 @inlined
 def stopped(context: Any, slot: int) -> int:
-    """Read the kill and hold words; the reason for which an order may not be sent now, 0 for none."""
+    """Read the kill and hold words; the reason for which an order may not be sent now, 0 for none.
+
+    Until both sides agree not even a reduction passes: the position it was judged by may lack fills.
+    """
     order = context.to_venue.slots
-    kind = order[slot]["kind"]
-    if kind not in (m.NEW, m.REPLACE) or order[slot]["flags"] & (m.REDUCING | m.FORCED) != 0:
+    if order[slot]["kind"] not in (m.NEW, m.REPLACE):
         return 0
-    if control.kill_level(context.kill) != control.ARMED:
+    causes = control.held(context.hold)
+    if order[slot]["flags"] & (m.REDUCING | m.FORCED) != 0:
+        causes &= control.RECONCILING
+    elif control.kill_level(context.kill) != control.ARMED:
         return KILLED
-    return HELD if control.held(context.hold) != 0 else 0
+    return HELD if causes != 0 else 0
 
 
 @inlined

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from math import ceil, floor
 
+from shrivenq.stages import control
 from shrivenq.stages import messages as m
 
 DAY_NS = 86_400 * 10**9
@@ -194,7 +195,10 @@ class Twin:
 
     def form(self, intent, reducing):
         i, kind = intent["instrument"], intent["kind"]
-        if not reducing:
+        if reducing:
+            if self.hold & control.RECONCILING:
+                return "held"
+        else:
             if max(self.operator, self.machine):
                 return "not_armed"
             if self.hold:

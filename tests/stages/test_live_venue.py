@@ -328,6 +328,22 @@ def test_halt_and_hold_are_read_again_before_each_order(rig):
     rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=resting))
 
 
+@pytest.mark.parametrize("flags", [m.REDUCING, m.FORCED | m.REDUCING])
+def test_until_both_sides_agree_not_even_a_reduction_is_sent(rig, exchange, flags):
+    resting = rig.send(price=50_00)
+    rig.wait(m.ACCEPTED, resting)
+    exchange.faults({"on": "response", "name": "account.status", "action": "late", "ms": 500, "times": 1})
+    exchange.cut()
+    rig.until(lambda: rig.session.state == session.RECONCILING, "the comparison")
+    refused = rig.send(side=m.SELL, price=1000_00, flags=flags)
+    assert rig.reason(rig.wait(m.REJECTED, refused)) == "held"
+    rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=resting))
+    assert rig.session.state == session.RECONCILING
+    rig.ready()
+    control.hold(rig.hold, control.STAGE_DOWN)
+    rig.wait(m.ACCEPTED, rig.send(side=m.SELL, price=1000_00, flags=flags))
+
+
 def test_foreign_orders_hold_until_they_are_gone(exchange):
     exchange.place(exchange.trader, "BUY", 20_00, ONE, client_id="by-hand")
     rig = OrdersRig(exchange.url, exchange.tables)
