@@ -94,7 +94,8 @@ def read_limits(rate_limits: Any) -> list[tuple[int, int, int, int]]:
     if type(rate_limits) is not list or any(type(one) is not dict for one in rate_limits):
         raise ValueError(f"rateLimits: {str(rate_limits)[:80]}: a list of objects expected")
     for one in rate_limits:
-        kind, interval_ns = a.LIMITS.get(one.get("rateLimitType", "")), a.INTERVALS_NS.get(one.get("interval", ""))
+        named = [str(one.get(key)) for key in ("rateLimitType", "interval")]  # whatever it is, it can be looked up
+        kind, interval_ns = a.LIMITS.get(named[0]), a.INTERVALS_NS.get(named[1])
         number, limit, count = one.get("intervalNum"), one.get("limit"), one.get("count", 0)
         if kind is None or interval_ns is None or not all(type(value) is int for value in (number, limit, count)):
             raise ValueError(f"rateLimits: {str(one)[:80]}: a known limit and interval expected")
@@ -138,7 +139,7 @@ def _roll(rows: Any, at: int, now_ns: int) -> None:
 def _age(rows: Any, words: Any, now_ns: int) -> None:
     """Count as used what is so long on its way that its answer is lost."""
     since_ns = now_ns - words[LOOKED_NS]
-    if since_ns < AGE_NS:
+    if 0 <= since_ns < AGE_NS:
         return
     words[LOOKED_NS] = now_ns
     everything = since_ns >= 2 * AGE_NS

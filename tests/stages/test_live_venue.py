@@ -8,10 +8,11 @@ import pytest
 
 from shrivenq.pipeline.exchange.faults import Rule, Script
 from shrivenq.pipeline.exchange.types import NewOrder
-from shrivenq.stages import control
+from shrivenq.stages import control, gateway_state, token_bucket
 from shrivenq.stages import messages as m
-from shrivenq.stages.live import receive, session
+from shrivenq.stages.live import foreign, receive, session
 from shrivenq.stages.live import venue_state as v
+from shrivenq.stages.venues import answers
 from shrivenq.stages.venues.binance_orders import ABSENCE_MS
 from tests.pipeline.exchange.exchange_rig import running
 from tests.stages.live.orders_rig import OrdersRig, rigs, tables_of
@@ -54,14 +55,17 @@ class Exchange:
     def open_orders(self):
         return self.rig.call(lambda: self.rig.venue.engine.open_orders(self.trader))
 
-    def clear(self):
+    def clear_orders(self):
         def act():
             for account in (self.trader, self.other):
                 self.rig.venue.engine.cancel_all(account, "BTCUSDT", self.rig.venue.now_us())
             self.rig.venue.drain()
 
-        self.faults()
         self.rig.call(act)
+
+    def clear(self):
+        self.faults()
+        self.clear_orders()
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +160,7 @@ def test_an_order_that_never_arrived_is_absent_only_when_it_can_no_longer_arrive
     rig.for_a_while(300)
     assert rig.state(order) == "unknown"
     assert (m.REJECTED, order) not in rig.said()
-    slot = rig.session._orders.find(order)
-    rig.pool.slots["time_ns"][slot] -= 14_000_000_000  # so long ago that the venue would have refused it as too late
+    rig.age(order, 14)  # so long ago that the venue would have refused it as too late
     assert rig.reason(rig.wait(m.REJECTED, order)) == "unknown_order"
     assert rig.taken() == 0
 
@@ -259,6 +262,141 @@ def test_an_answer_that_is_lost_while_comparing_is_waited_for_no_longer_because_
     assert rig.state(unknown) == "unknown"
 
 
+@pytest.fixture
+def asked(exchange, monkeypatch):
+    """What the venue is asked, by name."""
+    serve, names = exchange.rig.venue.serve, []
+    monkeypatch.setattr(exchange.rig.venue, "serve", lambda request: names.append(request.name) or serve(request))
+    return names
+
+
+def test_an_error_about_an_order_is_no_agreement(make, exchange):
+    rig = make()
+    order = rig.send(price=50_00)
+    rig.wait(m.ACCEPTED, order)
+    exchange.faults({"on": "request", "name": "order.status", "action": "error_not_placed", "times": 3})
+    exchange.cut()
+    exchange.clear_orders()
+    rig.until(lambda: rig.session.state == session.RECONCILING, "the comparison")
+    rig.ready()
+    assert exchange.rig.simulator.faults.triggers[0].acted == 3
+    assert (m.CANCELLED, order) in [(int(one["kind"]), int(one["target_id"])) for one in rig.told]
+    assert rig.taken() == 0
+
+
+def test_an_open_order_that_the_venue_does_not_list_holds_until_it_does(make, exchange, monkeypatch):
+    rig = make()
+    rig.wait(m.ACCEPTED, rig.send(price=50_00))
+    serve, lists = exchange.rig.venue.serve, []
+
+    def lags(request):
+        answer = serve(request)
+        if request.name == "openOrders.status":
+            lists.append(len(answer.body))
+            return answer._replace(body=[]) if sum(lists) == 1 else answer
+        return answer
+
+    monkeypatch.setattr(exchange.rig.venue, "serve", lags)
+    exchange.cut()
+    rig.until(lambda: "held: the venue's list of open orders lags" in rig.log.events(), "the hold")
+    assert control.held(rig.hold) == control.RECONCILING
+    rig.ready()
+    assert sum(lists) == 2
+
+
+def test_the_first_orders_are_within_the_account_s_limits(rig):
+    buckets = rig.venue.buckets
+    rows = buckets.rows[: buckets.words[token_bucket.COUNT]]
+    assert {int(one["interval_ns"]) for one in rows[rows["kind"] == answers.ORDERS]} == {10 * 10**9, 86_400 * 10**9}
+
+
+def test_while_the_venue_wants_no_requests_none_is_sent_and_nobody_connects_anew(make, exchange, asked):
+    rig = make()
+    order = rig.send(price=50_00)
+    rig.wait(m.ACCEPTED, order)
+    exchange.faults({"on": "request", "name": "order.place", "action": "too_many", "ms": 60_000, "times": 1})
+    rig.wait(m.REJECTED, rig.send(price=49_00))
+    assert "the venue takes no requests but cancels" in rig.log.events()
+    asked.clear()
+    rig.session._trades.look_ns = 0
+    rig.venue.words[v.STRANGE] = 1  # somebody's order: all is to be compared
+    rig.venue.live.words[receive.ATTENTION] = 1
+    rig.until(lambda: "requests wait for the venue's limits" in rig.log.events(), "the wait")
+    rig.for_a_while(100)
+    assert asked == []
+    assert (rig.session.state, control.held(rig.hold)) == (session.RECONCILING, control.RECONCILING)
+    rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=order))
+    assert asked == ["order.cancel"]
+    rig.venue.buckets.words[token_bucket.THROTTLED_NS] = 0  # as in a minute
+    rig.ready()
+    assert "venue disconnected" not in rig.log.events()
+
+
+def test_a_connection_that_is_lost_while_the_venue_wants_no_requests_is_made_anew_only_then(make, exchange):
+    rig = make()
+    exchange.faults({"on": "request", "name": "order.place", "action": "too_many", "ms": 60_000, "times": 1})
+    rig.wait(m.REJECTED, rig.send(price=49_00))
+    exchange.cut()
+    rig.until(lambda: "venue disconnected" in rig.log.events(), "the cut")
+    assert dict(rig.log.lines)["venue disconnected"]["again_in_ms"] > 50_000
+
+
+def test_a_request_of_the_session_that_the_venue_refuses_for_its_limits_waits(rig, exchange):
+    exchange.faults({"on": "request", "name": "account.status", "action": "too_many", "ms": 300, "times": 1})
+    rig.venue.words[v.STRANGE] = 1
+    rig.venue.live.words[receive.ATTENTION] = 1
+    rig.until(lambda: "requests wait for the venue's limits" in rig.log.events(), "the wait")
+    rig.ready()
+    assert "venue disconnected" not in rig.log.events()
+
+
+def test_requests_bear_the_venue_s_time_and_a_refusal_measures_it_anew(make, exchange):
+    rig = make()
+    exchange.rig.call(lambda: setattr(exchange.rig.venue, "clock_offset_us", 3_500_000))
+    try:
+        refused = rig.send(price=50_00)
+        assert rig.reason(rig.wait(m.REJECTED, refused)) == "clock"
+        rig.until(lambda: "the venue refuses our time: held, and measured again" in rig.log.events(), "the line")
+        rig.ready()
+        assert 3_400 < rig.session._clock.said()["venue_clock_ahead_ms"] < 3_600
+        order = rig.send(price=50_00)
+        rig.wait(m.ACCEPTED, order)
+        rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=order))
+        assert "venue disconnected" not in rig.log.events()
+    finally:
+        exchange.rig.call(lambda: setattr(exchange.rig.venue, "clock_offset_us", 0))
+
+
+def test_a_clock_of_ours_that_is_wrong_holds(exchange):
+    exchange.rig.call(lambda: setattr(exchange.rig.venue, "clock_offset_us", -3_600_000_000))
+    rig = OrdersRig(exchange.url, exchange.tables)
+    try:
+        rig.until(lambda: "held: our clock is wrong" in rig.log.events(), "the hold")
+        assert control.held(rig.hold) == control.RECONCILING
+        exchange.rig.call(lambda: setattr(exchange.rig.venue, "clock_offset_us", 0))
+        rig.session._look_ns = 1
+        rig.venue.live.words[receive.ATTENTION] = 1
+        rig.ready()
+    finally:
+        exchange.rig.call(lambda: setattr(exchange.rig.venue, "clock_offset_us", 0))
+        rig.close()
+
+
+def test_questions_about_an_order_become_rarer(make, exchange, asked):
+    rig = make(unknown_after_ms=20)
+    exchange.faults({"on": "request", "name": "order.place", "action": "error_not_placed", "times": 1})
+    order = rig.send()
+    rig.wait(m.UNKNOWN, order)
+    queries = rig.gateway.words[gateway_state.QUERIES]
+    rig.until(lambda: rig.gateway.words[gateway_state.QUERIES] > queries + 8, "questions")
+    assert asked.count("order.status") < 3
+    for pause in (500, 1_000, 2_000, 4_000, 8_000, 8_000):
+        before = asked.count("order.status")
+        rig.venue.sent["ask_ns"] -= rig.venue.sent["pause_ns"]  # as time would
+        rig.until(lambda before=before: asked.count("order.status") > before, "a question")
+        assert int(rig.venue.sent["pause_ns"].max()) == pause * 10**6
+
+
 def test_over_the_venue_s_limit_nothing_but_a_cancel_is_sent(rig, exchange):
     resting = rig.send(price=50_00)
     rig.wait(m.ACCEPTED, resting)
@@ -279,6 +417,8 @@ def test_a_ban_is_waited_for(tmp_path):
         refused = rig.send()
         assert rig.reason(rig.wait(m.REJECTED, refused)) == "banned"
         rig.until(lambda: "venue disconnected" in rig.log.events(), "the cut")
+        assert "until" in dict(rig.log.lines)["live orders unreachable"]
+        assert control.held(rig.hold) == control.RECONCILING
         assert dict(rig.log.lines)["venue disconnected"]["again_in_ms"] > 60_000  # a second more: clocks differ
         rig.session._try_ns = 0  # somebody who does not wait is told to
         rig.venue.buckets.words[:] = 0
@@ -295,7 +435,7 @@ def test_a_venue_that_died_and_came_back_with_nothing_is_traded_with_no_more(tmp
         order = rig.send(price=50_00)
         rig.wait(m.ACCEPTED, order)
         exchange.cut()
-    rig.pool.slots["time_ns"][rig.pool.slots["order_id"] == order] -= 14_000_000_000  # it cannot be on its way any more
+    rig.age(order, 14)  # it cannot be on its way any more
     with running(tmp_path, port=found.port):
         rig.until(lambda: control.kill_level(rig.kill) == control.HALT, "the kill")
         assert "killed: the venue does not know an order that it had accepted" in rig.log.events()
@@ -335,13 +475,13 @@ def test_until_both_sides_agree_not_even_a_reduction_is_sent(rig, exchange, flag
     exchange.faults({"on": "response", "name": "account.status", "action": "late", "ms": 500, "times": 1})
     exchange.cut()
     rig.until(lambda: rig.session.state == session.RECONCILING, "the comparison")
-    refused = rig.send(side=m.SELL, price=1000_00, flags=flags)
+    refused = rig.send(price=49_00, flags=flags)
     assert rig.reason(rig.wait(m.REJECTED, refused)) == "held"
     rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=resting))
     assert rig.session.state == session.RECONCILING
     rig.ready()
     control.hold(rig.hold, control.STAGE_DOWN)
-    rig.wait(m.ACCEPTED, rig.send(side=m.SELL, price=1000_00, flags=flags))
+    rig.wait(m.ACCEPTED, rig.send(price=49_00, flags=flags))
 
 
 def test_foreign_orders_hold_until_they_are_gone(exchange):
@@ -398,7 +538,7 @@ def test_orders_that_an_earlier_run_left_behind_are_cancelled_and_over(exchange)
 @pytest.mark.parametrize("heard_of", [True, False])
 def test_a_fill_of_an_order_of_an_earlier_run_is_that_order_s_whenever_it_comes(exchange, monkeypatch, heard_of):
     """It comes as an event of nobody's while the comparison is under way, too."""
-    monkeypatch.setattr(session, "LOOK_AGAIN_NS", 10_000_000)
+    monkeypatch.setattr(foreign, "LOOK_AGAIN_NS", 10_000_000)
     rig = OrdersRig(exchange.url, exchange.tables)
     try:
         rig.venue.anchors[:] = v.NO_TRADES
@@ -407,7 +547,7 @@ def test_a_fill_of_an_order_of_an_earlier_run_is_that_order_s_whenever_it_comes(
         placed = exchange.place(exchange.trader, "BUY", 70_00, ONE // 4, client_id=name)
         if heard_of:
             rig.venue.unsettled["venue_order_id"][0] = placed.order.order_id
-        monkeypatch.setattr(rig.session, "_cancel_foreign", lambda: None)
+        monkeypatch.setattr(rig.session._foreign, "cancel", lambda: None)
         rig.until(lambda: "held: open orders that are not this run's" in rig.log.events(), "the comparison")
         exchange.place(exchange.other, "SELL", 70_00, ONE // 4)
         rig.ready()
@@ -420,7 +560,7 @@ def test_a_fill_of_an_order_of_an_earlier_run_is_that_order_s_whenever_it_comes(
 
 
 def test_an_order_of_an_earlier_run_that_was_on_its_way_is_waited_for(exchange, monkeypatch):
-    monkeypatch.setattr(session, "LOOK_AGAIN_NS", 10_000_000)
+    monkeypatch.setattr(foreign, "LOOK_AGAIN_NS", 10_000_000)
     rig = OrdersRig(exchange.url, exchange.tables)
     try:
         name = left_behind(rig, 79, time.time_ns())
@@ -435,7 +575,7 @@ def test_an_order_of_an_earlier_run_that_was_on_its_way_is_waited_for(exchange, 
 
 
 def test_an_order_of_an_earlier_run_that_never_arrives_is_over_in_the_end(exchange, monkeypatch):
-    monkeypatch.setattr(session, "LOOK_AGAIN_NS", 10_000_000)
+    monkeypatch.setattr(foreign, "LOOK_AGAIN_NS", 10_000_000)
     rig = OrdersRig(exchange.url, exchange.tables)
     try:
         left_behind(rig, 80, time.time_ns())

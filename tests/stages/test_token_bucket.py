@@ -265,7 +265,7 @@ def test_reading_what_the_venue_says_of_its_limits():
     found = [(a.WEIGHT, 60 * S, 6000, 0), (a.ORDERS, 10 * S, 100, 7), (a.RAW, 300 * S, 300000, 0)]
     assert t.read_limits(limits) == found
     changes = [{"interval": "WEEK"}, {"rateLimitType": "X"}, {"limit": "5"}, {"intervalNum": 0}, {"limit": None}]
-    for change in [*changes, {"count": -1}, {"limit": 10**30}]:
+    for change in [*changes, {"count": -1}, {"limit": 10**30}, {"interval": []}]:
         with pytest.raises(ValueError, match="rateLimits: "):
             t.read_limits([{**limits[0], **change}])
     for nonsense in (None, {}, [1]):
