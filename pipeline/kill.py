@@ -170,12 +170,14 @@ def main(arguments: list[str]) -> int:
     controls: list[Control] = []
     confirmed: list[dict[str, object]] = []
     problems: list[str] = []
+    follows = True
     for segment in control_segments(name):
         try:
             controls.append(Control(segment))
             since_ns = time.monotonic_ns()
             controls[-1].raise_to(level)
             confirmed += _confirm(controls[-1], level, since_ns)
+            follows = follows and controls[-1].follows_its_account
         except (OSError, ValueError, KeyError, posix_ipc.Error) as error:
             problems.append(f"{segment}: {error}")
     known = state.NAME.fullmatch(name) is not None and state.folder(name).is_dir()
@@ -197,8 +199,8 @@ def main(arguments: list[str]) -> int:
             print(f"{name}: not running; will start killed ({LEVELS[level]}) until it is armed")
         _say(name, level, confirmed)
     if known and LEVELS[level] != "halt":
-        lives = bool(confirmed) and all(one["confirmed"] for one in confirmed)
-        found = _at_the_venue(name, lives=lives and all(control.follows_its_account for control in controls))
+        lives = bool(confirmed) and not problems and all(one["confirmed"] for one in confirmed)
+        found = _at_the_venue(name, lives=lives and follows)
         confirmed += found
         if not as_json:
             _say(name, level, found)

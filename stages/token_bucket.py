@@ -31,7 +31,7 @@ THROTTLED = 2  # 429: until the venue's time has come
 BANNED = 3  # 418
 
 BUCKETS_MAX = 16
-NUMBER_MAX = 10**9
+NUMBER_MAX = 10**15
 SHARE_PERCENT = 70
 RESERVE_PERCENT = 20
 """Of our share, kept for cancels."""

@@ -90,6 +90,8 @@ class Asking:
 
     def ask(self, name: str, method: str, params: dict[str, Any], *, after_ns: int = 0) -> None:
         """Ask, now or as soon as may be; the answer bears the name."""
+        if method == "time":
+            self._clock.asked()
 
         def send() -> None:
             if method == "time":

@@ -175,7 +175,7 @@ class Session:
             link.close(f"nothing received for {SILENT_NS // S_NS} s")
         elif now_ns >= self._roll_ns or link.is_restarting:
             link.close("the connection is renewed")
-        elif self._look_ns and self.state == RECONCILING:
+        elif self.state == RECONCILING:
             self._look_again(now_ns)
         elif (self._again and self.state == WAITING) or (
             self.state == TRADING and (self._context.words[v.STRANGE] or not self._trades.look(now_ns))
@@ -230,8 +230,7 @@ class Session:
         self._standings.clear()
         self._foreign.clear()
         self._reconciliation = self._link = None
-        self._look_ns = 0
-        self._opened_ns = 0
+        self._look_ns = self._opened_ns = 0
         self._again = self._opening.is_refused = False
         self.state = DOWN
 
@@ -291,14 +290,13 @@ class Session:
 
     def _on_note(self, note: Any) -> None:
         """Take what a note says of the session; limits and balances were taken already."""
-        assert self._link is not None
         kind = note["kind"]
         if kind == a.REVOKED:
-            self._link.close("the venue has logged the session off")
+            self._close("the venue has logged the session off")
         elif kind == a.STREAM_ENDED:
-            self._link.close("the venue has ended the account's events")
+            self._close("the venue has ended the account's events")
         elif kind == a.SHUTDOWN:
-            self._link.is_restarting = True
+            self._roll_ns = 0  # it is about to cut the connection
         elif kind == a.THROTTLED:
             self._asking.say_limited()
         elif kind == a.BANNED:
@@ -354,9 +352,10 @@ class Session:
             self._look_at(name, message)
             return
         if name.startswith("cancel "):
-            if message["status"] == 200:
-                self._look_ns = 1  # see what is open now
+            self._look_ns = 1 if message["status"] == 200 else self._look_ns  # see what is open now
             return
+        if name == "time" and message["status"] != 200 and self.state == TRADING:
+            return  # it is measured again
         reconciliation = self._reconciliation
         if message["status"] != 200:
             error = message.get("error")
@@ -492,7 +491,8 @@ class Session:
     def _look_again(self, now_ns: int) -> None:
         """Cancel, if a person has asked for it, and look again, at once if an order has come that is not ours."""
         self._foreign.look()
-        if self._reconciliation is None and (now_ns >= self._look_ns or self._context.words[v.STRANGE]):
+        is_due = now_ns >= self._look_ns or self._context.words[v.STRANGE]
+        if self._look_ns and self._reconciliation is None and is_due:
             self._reconcile()
 
 

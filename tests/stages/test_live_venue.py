@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from shrivenq.pipeline.exchange.faults import Rule, Script
 from shrivenq.pipeline.exchange.types import NewOrder
-from shrivenq.stages import control, gateway_state, token_bucket
+from shrivenq.stages import control, gateway_state
 from shrivenq.stages import messages as m
-from shrivenq.stages.live import foreign, receive, session
+from shrivenq.stages.live import receive, session
 from shrivenq.stages.live import venue_state as v
-from shrivenq.stages.venues import answers
-from shrivenq.stages.venues.binance_orders import ABSENCE_MS
 from tests.pipeline.exchange.exchange_rig import running
 from tests.stages.live.orders_rig import OrdersRig, rigs, tables_of
 from tests.stages.venue_rig import push
@@ -304,84 +300,6 @@ def test_an_open_order_that_the_venue_does_not_list_holds_until_it_does(make, ex
     assert sum(lists) == 2
 
 
-def test_the_first_orders_are_within_the_account_s_limits(rig):
-    buckets = rig.venue.buckets
-    rows = buckets.rows[: buckets.words[token_bucket.COUNT]]
-    assert {int(one["interval_ns"]) for one in rows[rows["kind"] == answers.ORDERS]} == {10 * 10**9, 86_400 * 10**9}
-
-
-def test_while_the_venue_wants_no_requests_none_is_sent_and_nobody_connects_anew(make, exchange, asked):
-    rig = make()
-    order = rig.send(price=50_00)
-    rig.wait(m.ACCEPTED, order)
-    exchange.faults({"on": "request", "name": "order.place", "action": "too_many", "ms": 60_000, "times": 1})
-    rig.wait(m.REJECTED, rig.send(price=49_00))
-    assert "the venue takes no requests but cancels" in rig.log.events()
-    asked.clear()
-    rig.session._trades.look_ns = 0
-    rig.venue.words[v.STRANGE] = 1  # somebody's order: all is to be compared
-    rig.venue.live.words[receive.ATTENTION] = 1
-    rig.until(lambda: "requests wait for the venue's limits" in rig.log.events(), "the wait")
-    rig.for_a_while(100)
-    assert asked == []
-    assert (rig.session.state, control.held(rig.hold)) == (session.RECONCILING, control.RECONCILING)
-    rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=order))
-    assert asked == ["order.cancel"]
-    rig.venue.buckets.words[token_bucket.THROTTLED_NS] = 0  # as in a minute
-    rig.ready()
-    assert "venue disconnected" not in rig.log.events()
-
-
-def test_a_connection_that_is_lost_while_the_venue_wants_no_requests_is_made_anew_only_then(make, exchange):
-    rig = make()
-    exchange.faults({"on": "request", "name": "order.place", "action": "too_many", "ms": 60_000, "times": 1})
-    rig.wait(m.REJECTED, rig.send(price=49_00))
-    exchange.cut()
-    rig.until(lambda: "venue disconnected" in rig.log.events(), "the cut")
-    assert dict(rig.log.lines)["venue disconnected"]["again_in_ms"] > 50_000
-
-
-def test_a_request_of_the_session_that_the_venue_refuses_for_its_limits_waits(rig, exchange):
-    exchange.faults({"on": "request", "name": "account.status", "action": "too_many", "ms": 300, "times": 1})
-    rig.venue.words[v.STRANGE] = 1
-    rig.venue.live.words[receive.ATTENTION] = 1
-    rig.until(lambda: "requests wait for the venue's limits" in rig.log.events(), "the wait")
-    rig.ready()
-    assert "venue disconnected" not in rig.log.events()
-
-
-def test_requests_bear_the_venue_s_time_and_a_refusal_measures_it_anew(make, exchange):
-    rig = make()
-    exchange.rig.call(lambda: setattr(exchange.rig.venue, "clock_offset_us", 3_500_000))
-    try:
-        refused = rig.send(price=50_00)
-        assert rig.reason(rig.wait(m.REJECTED, refused)) == "clock"
-        rig.until(lambda: "the venue refuses our time: held, and measured again" in rig.log.events(), "the line")
-        rig.ready()
-        assert 3_400 < rig.session._clock.said()["venue_clock_ahead_ms"] < 3_600
-        order = rig.send(price=50_00)
-        rig.wait(m.ACCEPTED, order)
-        rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=order))
-        assert "venue disconnected" not in rig.log.events()
-    finally:
-        exchange.rig.call(lambda: setattr(exchange.rig.venue, "clock_offset_us", 0))
-
-
-def test_a_clock_of_ours_that_is_wrong_holds(exchange):
-    exchange.rig.call(lambda: setattr(exchange.rig.venue, "clock_offset_us", -3_600_000_000))
-    rig = OrdersRig(exchange.url, exchange.tables)
-    try:
-        rig.until(lambda: "held: our clock is wrong" in rig.log.events(), "the hold")
-        assert control.held(rig.hold) == control.RECONCILING
-        exchange.rig.call(lambda: setattr(exchange.rig.venue, "clock_offset_us", 0))
-        rig.session._look_ns = 1
-        rig.venue.live.words[receive.ATTENTION] = 1
-        rig.ready()
-    finally:
-        exchange.rig.call(lambda: setattr(exchange.rig.venue, "clock_offset_us", 0))
-        rig.close()
-
-
 def test_questions_about_an_order_become_rarer(make, exchange, asked):
     rig = make(unknown_after_ms=20)
     exchange.faults({"on": "request", "name": "order.place", "action": "error_not_placed", "times": 1})
@@ -482,109 +400,6 @@ def test_until_both_sides_agree_not_even_a_reduction_is_sent(rig, exchange, flag
     rig.ready()
     control.hold(rig.hold, control.STAGE_DOWN)
     rig.wait(m.ACCEPTED, rig.send(price=49_00, flags=flags))
-
-
-def test_foreign_orders_hold_until_they_are_gone(exchange):
-    exchange.place(exchange.trader, "BUY", 20_00, ONE, client_id="by-hand")
-    rig = OrdersRig(exchange.url, exchange.tables)
-    try:
-        rig.until(lambda: "held: open orders that are not this run's" in rig.log.events(), "the warning")
-        rig.for_a_while()
-        assert control.held(rig.hold) == control.RECONCILING
-        assert len(exchange.open_orders()) == 1
-        control.raise_kill(rig.kill, control.CANCEL)
-        rig.ready()
-        assert exchange.open_orders() == []
-    finally:
-        rig.close()
-
-
-def test_a_foreign_order_holds_as_soon_as_it_is_placed(make, exchange):
-    rig = make()
-    exchange.place(exchange.trader, "BUY", 20_00, ONE, client_id="by-hand")
-    rig.until(lambda: control.held(rig.hold) == control.RECONCILING, "the hold")
-    exchange.clear()
-    rig.session._look_ns = 1
-    rig.ready()
-
-
-def left_behind(rig, number, time_ns=0):
-    """Have the journal hold an order of an earlier run that has no end; give its name."""
-    name, order_id = f"0123abcd-1-5-{number}", 5 << m.EPOCH_SHIFT | number
-    at = int((rig.venue.unsettled["order_id"] != 0).sum())
-    rig.venue.unsettled[at] = (name.encode(), order_id, 0, 0, time_ns)
-    return name
-
-
-def test_orders_that_an_earlier_run_left_behind_are_cancelled_and_over(exchange):
-    rig = OrdersRig(exchange.url, exchange.tables)
-    try:
-        exchange.place(exchange.trader, "BUY", 20_00, ONE, client_id=left_behind(rig, 77))
-        exchange.place(exchange.other, "SELL", 70_00, ONE // 4)
-        rig.venue.anchors[:] = v.NO_TRADES
-        exchange.place(exchange.trader, "BUY", 70_00, ONE // 4, client_id=left_behind(rig, 78))
-        rig.ready()
-        assert exchange.open_orders() == []
-        assert not rig.venue.unsettled["order_id"].any()
-        said = [(int(one["kind"]), int(one["order_id"]) & 0xFF) for one in rig.journaled()]
-        assert said.count((m.OVER, 77)) == said.count((m.OVER, 78)) == 1
-        fills = [one["last_quantity"] for one in rig.told if one["kind"] == m.FILL and one["side"] == m.BUY]
-        assert fills[-1] == ONE // 4
-    finally:
-        rig.close()
-        exchange.clear()
-
-
-@pytest.mark.parametrize("heard_of", [True, False])
-def test_a_fill_of_an_order_of_an_earlier_run_is_that_order_s_whenever_it_comes(exchange, monkeypatch, heard_of):
-    """It comes as an event of nobody's while the comparison is under way, too."""
-    monkeypatch.setattr(foreign, "LOOK_AGAIN_NS", 10_000_000)
-    rig = OrdersRig(exchange.url, exchange.tables)
-    try:
-        rig.venue.anchors[:] = v.NO_TRADES
-        number = 81 + heard_of
-        name = left_behind(rig, number)
-        placed = exchange.place(exchange.trader, "BUY", 70_00, ONE // 4, client_id=name)
-        if heard_of:
-            rig.venue.unsettled["venue_order_id"][0] = placed.order.order_id
-        monkeypatch.setattr(rig.session._foreign, "cancel", lambda: None)
-        rig.until(lambda: "held: open orders that are not this run's" in rig.log.events(), "the comparison")
-        exchange.place(exchange.other, "SELL", 70_00, ONE // 4)
-        rig.ready()
-        fills = [one for one in rig.told if one["kind"] == m.FILL and one["last_price"] == 70_00]
-        assert [(int(one["order_id"]) & 0xFF, int(one["last_quantity"])) for one in fills][-1:] == [(number, ONE // 4)]
-        assert not [one for one in fills if one["venue_order_id"] == placed.order.order_id and one["order_id"] == 0]
-    finally:
-        rig.close()
-        exchange.clear()
-
-
-def test_an_order_of_an_earlier_run_that_was_on_its_way_is_waited_for(exchange, monkeypatch):
-    monkeypatch.setattr(foreign, "LOOK_AGAIN_NS", 10_000_000)
-    rig = OrdersRig(exchange.url, exchange.tables)
-    try:
-        name = left_behind(rig, 79, time.time_ns())
-        rig.until(lambda: "held: orders of an earlier run may yet arrive at the venue" in rig.log.events(), "the wait")
-        assert control.held(rig.hold) == control.RECONCILING
-        exchange.place(exchange.trader, "BUY", 20_00, ONE, client_id=name)
-        rig.ready()
-        assert exchange.open_orders() == []
-        assert not rig.venue.unsettled["order_id"].any()
-    finally:
-        rig.close()
-
-
-def test_an_order_of_an_earlier_run_that_never_arrives_is_over_in_the_end(exchange, monkeypatch):
-    monkeypatch.setattr(foreign, "LOOK_AGAIN_NS", 10_000_000)
-    rig = OrdersRig(exchange.url, exchange.tables)
-    try:
-        left_behind(rig, 80, time.time_ns())
-        rig.until(lambda: "held: orders of an earlier run may yet arrive at the venue" in rig.log.events(), "the wait")
-        rig.venue.unsettled["time_ns"][0] -= ABSENCE_MS * 1_000_000  # as time would
-        rig.ready()
-        assert not rig.venue.unsettled["order_id"].any()
-    finally:
-        rig.close()
 
 
 def test_a_fill_that_nobody_told_is_found_while_orders_pass(make, exchange):

@@ -1,4 +1,4 @@
-"""The session's own requests, without a session: what goes at once, what waits, what is asked again."""
+"""The session's own requests: what goes at once, what waits, what is asked again; with and without a session."""
 
 from __future__ import annotations
 
@@ -8,15 +8,44 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from shrivenq.stages import control, token_bucket
 from shrivenq.stages import messages as m
-from shrivenq.stages import token_bucket
-from shrivenq.stages.live import asking
+from shrivenq.stages.live import asking, receive, session
 from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.live.asking import Asking, pause_ns
 from shrivenq.stages.live.venue_clock import VenueClock
 from shrivenq.stages.venues import answers as a
-from shrivenq.stages.venues.binance_slow import Refused
-from tests.stages.live.orders_rig import Log
+from tests.pipeline.exchange.exchange_rig import running
+from tests.stages.live.orders_rig import Log, rigs
+from tests.stages.test_live_venue import Exchange
+
+LIMITS = {"orders_10s": 10_000, "connections": 10_000, "request_weight": 1_000_000}
+
+
+@pytest.fixture(scope="module")
+def exchange(tmp_path_factory):
+    with running(tmp_path_factory.mktemp("exchange"), limits=LIMITS) as rig:
+        yield Exchange(rig)
+
+
+@pytest.fixture
+def make(exchange):
+    with rigs(exchange) as make:
+        yield make
+
+
+@pytest.fixture
+def rig(make):
+    return make()
+
+
+@pytest.fixture
+def asked(exchange, monkeypatch):
+    """What the venue is asked, by name."""
+    serve, names = exchange.rig.venue.serve, []
+    monkeypatch.setattr(exchange.rig.venue, "serve", lambda request: names.append(request.name) or serve(request))
+    return names
+
 
 MINUTE = 60 * 10**9
 
@@ -109,7 +138,41 @@ def test_a_ban_is_told_with_its_end(desk):
     assert desk.log.lines[0][1]["until"] == "2023-11-14T22:13:20+00:00"
 
 
-@pytest.mark.parametrize("result", [None, [], {}, {"serverTime": "1"}, {"serverTime": 0}, {"serverTime": 10**17}])
-def test_a_time_that_is_none_is_refused(desk, result):
-    with pytest.raises(Refused):
-        desk.clock.take(result)
+def test_while_the_venue_wants_no_requests_none_is_sent_and_nobody_connects_anew(make, exchange, asked):
+    rig = make()
+    order = rig.send(price=50_00)
+    rig.wait(m.ACCEPTED, order)
+    exchange.faults({"on": "request", "name": "order.place", "action": "too_many", "ms": 60_000, "times": 1})
+    rig.wait(m.REJECTED, rig.send(price=49_00))
+    assert "the venue takes no requests but cancels" in rig.log.events()
+    asked.clear()
+    rig.session._trades.look_ns = 0
+    rig.venue.words[v.STRANGE] = 1  # somebody's order: all is to be compared
+    rig.venue.live.words[receive.ATTENTION] = 1
+    rig.until(lambda: "requests wait for the venue's limits" in rig.log.events(), "the wait")
+    rig.for_a_while(100)
+    assert asked == []
+    assert (rig.session.state, control.held(rig.hold)) == (session.RECONCILING, control.RECONCILING)
+    rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=order))
+    assert asked == ["order.cancel"]
+    rig.venue.buckets.words[token_bucket.THROTTLED_NS] = 0  # as in a minute
+    rig.ready()
+    assert "venue disconnected" not in rig.log.events()
+
+
+def test_a_connection_that_is_lost_while_the_venue_wants_no_requests_is_made_anew_only_then(make, exchange):
+    rig = make()
+    exchange.faults({"on": "request", "name": "order.place", "action": "too_many", "ms": 60_000, "times": 1})
+    rig.wait(m.REJECTED, rig.send(price=49_00))
+    exchange.cut()
+    rig.until(lambda: "venue disconnected" in rig.log.events(), "the cut")
+    assert dict(rig.log.lines)["venue disconnected"]["again_in_ms"] > 50_000
+
+
+def test_a_request_of_the_session_that_the_venue_refuses_for_its_limits_waits(rig, exchange):
+    exchange.faults({"on": "request", "name": "account.status", "action": "too_many", "ms": 300, "times": 1})
+    rig.venue.words[v.STRANGE] = 1
+    rig.venue.live.words[receive.ATTENTION] = 1
+    rig.until(lambda: "requests wait for the venue's limits" in rig.log.events(), "the wait")
+    rig.ready()
+    assert "venue disconnected" not in rig.log.events()

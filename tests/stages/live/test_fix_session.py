@@ -12,7 +12,6 @@ from shrivenq.stages import messages as m
 from shrivenq.stages.live import fix_session as fs
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import session as s
-from shrivenq.stages.live import venue_io
 from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.venues import answers as a
 from shrivenq.stages.venues import fix
@@ -184,17 +183,6 @@ def test_a_limit_that_the_venue_says_is_exceeded_stops_new_orders(up):
     rig.send(m.CANCEL, target_id=order)
     rig.until(lambda: peer.client.of("F"), "the cancel")
     assert len(peer.client.of("D")) == 1
-
-
-@pytest.mark.parametrize("kind", [a.THROTTLED, a.BANNED])
-def test_who_is_limited_or_banned_elsewhere_places_no_orders_and_cancels(up, kind):
-    rig, peer = up
-    a.put_note(rig.venue.notes, 0, kind, 0, -1)
-    venue_io.hear(rig.venue, rig.loop, 1)
-    assert rig.reason(rig.wait(m.REJECTED, rig.send(price=50_00))) == "venue_rate"
-    rig.send(m.CANCEL, target_id=rig.number)
-    rig.until(lambda: peer.client.of("F"), "the cancel")
-    assert not peer.client.of("D")
 
 
 def test_silence_is_counted_by_a_clock_that_nobody_sets(make):
