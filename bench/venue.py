@@ -300,6 +300,10 @@ class Venue:
             result = {"balances": [{"asset": one, **plenty} for one in ("BTC", "USDT")]}
         elif method == "userDataStream.subscribe":
             result = {"subscriptionId": 0}
+        elif method == "time":
+            result = {"serverTime": time.time_ns() // 1_000_000}
+        elif method == "account.rateLimits.orders":
+            result = [one | {"count": 0} for one in LIMITS if one["rateLimitType"] == "ORDERS"]
         limits = [one | {"count": 1} for one in LIMITS]
         answer = {"id": request["id"], "status": 200, "result": result, "rateLimits": limits}
         channel.protocol.send_text(json.dumps(answer, separators=(",", ":")).encode())

@@ -26,6 +26,7 @@ HEADER_SIZE = 4 * PAGE
 
 # Offsets that `stages.control` and `stages.stage` define; a test holds them equal.
 OPERATOR = 0
+HOLD, RECONCILING = 0, 16
 GO, STOP = 0, 8
 NOW_NS, PID, KILL_SEEN, KILL_SEEN_NS = 0, 11 * 8, 13 * 8, 14 * 8
 WORDS_SIZE = 80
@@ -65,6 +66,11 @@ class Control:
     def stage(self, stage: str, offset: int) -> int:
         """Read a word of a stage's page."""
         return self.word(self.offsets[f"loop.{stage}"] + offset)
+
+    @property
+    def follows_its_account(self) -> bool:
+        """Tell whether the pipeline has a session with its venue, and has compared."""
+        return not self.word(self.offsets["hold"] + HOLD) & RECONCILING
 
     def raise_to(self, level: int) -> bool:
         """Raise the operator's word; False if it was at least that high."""
@@ -164,12 +170,14 @@ def main(arguments: list[str]) -> int:
     controls: list[Control] = []
     confirmed: list[dict[str, object]] = []
     problems: list[str] = []
+    follows = True
     for segment in control_segments(name):
         try:
             controls.append(Control(segment))
             since_ns = time.monotonic_ns()
             controls[-1].raise_to(level)
             confirmed += _confirm(controls[-1], level, since_ns)
+            follows = follows and controls[-1].follows_its_account
         except (OSError, ValueError, KeyError, posix_ipc.Error) as error:
             problems.append(f"{segment}: {error}")
     known = state.NAME.fullmatch(name) is not None and state.folder(name).is_dir()
@@ -186,33 +194,37 @@ def main(arguments: list[str]) -> int:
             confirmed += _confirm(control, level, time.monotonic_ns())
     except (OSError, state.StateError) as error:
         problems.append(f"armed file not changed: {error}")
-    running = bool(confirmed)
+    if not as_json:
+        if not confirmed:
+            print(f"{name}: not running; will start killed ({LEVELS[level]}) until it is armed")
+        _say(name, level, confirmed)
     if known and LEVELS[level] != "halt":
-        confirmed += _at_the_venue(name, confirmed)
-    return _report(name, level, confirmed, problems, as_json, running=running)
+        lives = bool(confirmed) and not problems and all(one["confirmed"] for one in confirmed)
+        found = _at_the_venue(name, lives=lives and follows)
+        confirmed += found
+        if not as_json:
+            _say(name, level, found)
+    complete = not problems and all(one["confirmed"] for one in confirmed)
+    if as_json:
+        print(json.dumps({"name": name, "level": LEVELS[level], "confirmed": confirmed, "problems": problems}))
+    else:
+        for problem in problems:
+            print(f"shrivenq kill: {problem}", file=sys.stderr)
+    return 0 if complete else 3
 
 
-def _at_the_venue(name: str, confirmed: list[dict[str, object]]) -> list[dict[str, object]]:
-    """See to it that a live pipeline has no order open; its gateway gets a moment first, if it has confirmed."""
+def _at_the_venue(name: str, *, lives: bool) -> list[dict[str, object]]:
+    """See to it that a live pipeline has no order open; one that lives gets a moment to do it first."""
     if not (state.folder(name) / "venue.json").exists():
         return []
     # The word is set: from here on it may load what it needs.
     from shrivenq.pipeline import venue_cancel  # noqa: PLC0415
 
-    lives = any(one["by"] == "gateway" and one["confirmed"] for one in confirmed)
-    return venue_cancel.clear(name, patience_s=venue_cancel.PATIENCE_S if lives else 0.0)
+    return venue_cancel.clear(name, lives=lives, say=lambda text: print(f"{name}: {text}", file=sys.stderr, flush=True))
 
 
-def _report(
-    name: str, level: int, confirmed: list[dict[str, object]], problems: list[str], as_json: bool, *, running: bool
-) -> int:
+def _say(name: str, level: int, confirmed: list[dict[str, object]]) -> None:
     """Say what is confirmed, by whom, in how many µs, and what is not."""
-    complete = not problems and all(one["confirmed"] for one in confirmed)
-    if as_json:
-        print(json.dumps({"name": name, "level": LEVELS[level], "confirmed": confirmed, "problems": problems}))
-        return 0 if complete else 3
-    if not running:
-        print(f"{name}: not running; will start killed ({LEVELS[level]}) until it is armed")
     for one in confirmed:
         if one["confirmed"]:
             print(f"{name}: {LEVELS[level]} confirmed by {one['by']} after {one['us']} µs")
@@ -223,6 +235,4 @@ def _report(
         else:
             why = one.get("problem") or f"pid {one['pid']}"
             print(f"{name}: {LEVELS[level]} NOT confirmed by {one['by']} ({why})")
-    for problem in problems:
-        print(f"shrivenq kill: {problem}", file=sys.stderr)
-    return 0 if complete else 3
+    sys.stdout.flush()

@@ -3,7 +3,8 @@
 A live pipeline leaves in its state folder where its venue is, which symbols it trades and where its key is kept (never
 the key). With that every open order of those symbols can be cancelled, and seen to be gone, by a connection of our own,
 whatever has become of the gateway. A gateway that lives gets a moment to do it first; what is left then is cancelled
-here.
+here. Where none lives an order may still be on its way to the venue: it is cancelled there again and again until
+nothing can arrive any more, and only then is an empty list believed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import http.client
 import json
 import ssl
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -21,6 +23,7 @@ from shrivenq.pipeline import keys, signing, state
 from shrivenq.pipeline.deadline import deadline
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 FILE = "venue.json"
@@ -32,7 +35,19 @@ SHOWN = 200
 PATIENCE_S = 1.0
 """How long a gateway that lives has to see its orders cancelled."""
 PAUSE_S = 0.05
-TRIES = 3
+ARRIVAL_S = 13.0
+"""What a gateway sent before it died is at the venue by then, or never (`binance_orders.ABSENCE_MS`)."""
+LOOK_S = 1.0
+"""Between two looks while something may still arrive."""
+RETRY_S = 0.1
+"""Until what went wrong is tried again, doubled each time up to `LOOK_S` …"""
+TRIES = 10
+"""… and so often in a row, before the venue is given up."""
+LONGEST_S = 180.0
+"""The venue is not waited for beyond this, from the beginning: a ban may last three days."""
+LIMITED, BANNED = 429, 418
+RETRY_AFTER_S = {LIMITED: 10.0, BANNED: 120.0}
+"""How long to stay away where the venue does not say."""
 RECEIVE_WINDOW_MS = 5_000
 TIMESTAMP = -1021
 NOTHING_TO_CANCEL = -2011
@@ -49,7 +64,14 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class VenueError(Exception):
-    """The venue did not do it, or cannot be asked; one line says why."""
+    """The venue did not do it, or cannot be asked; one line says why.
+
+    `wait_s`: how long it wants no more requests from this address; `banned`: it answers none until then.
+    """
+
+    def __init__(self, text: str, wait_s: float = 0.0, *, banned: bool = False) -> None:
+        super().__init__(text)
+        self.wait_s, self.banned = wait_s, banned
 
 
 def remember(name: str, place: Place) -> None:
@@ -89,13 +111,14 @@ class Venue:
             raise VenueError(_shown(f"{symbol}: openOrders: expected a list, found {found}"))
         return len(found)
 
-    def cancel(self, symbol: str) -> None:
-        """Cancel every open order of a symbol; that there was none is no problem."""
-        self._ask("DELETE", "/api/v3/openOrders", symbol)
+    def cancel(self, symbol: str) -> int:
+        """Cancel every open order of a symbol, and count them; that there was none is no problem."""
+        found = self._ask("DELETE", "/api/v3/openOrders", symbol)
+        return len(found) if isinstance(found, list) else 0
 
     def _ask(self, verb: str, path: str, symbol: str) -> Any:
         for _ in range(2):
-            status, found = self._send(verb, path, {"symbol": symbol, "recvWindow": RECEIVE_WINDOW_MS})
+            status, found, retry_after = self._send(verb, path, {"symbol": symbol, "recvWindow": RECEIVE_WINDOW_MS})
             if status == http.client.OK:
                 return found
             code, said = (found.get("code"), found.get("msg")) if isinstance(found, dict) else ("", found)
@@ -104,20 +127,27 @@ class Venue:
             if code != TIMESTAMP:
                 break
             self._set_clock()
-        raise VenueError(_shown(f"{symbol}: {verb} {path}: HTTP {status}: {code} {said}"))
+        wait_s = 0.0
+        if status in RETRY_AFTER_S:
+            wait_s = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else RETRY_AFTER_S[status]
+        problem = _shown(f"{symbol}: {verb} {path}: HTTP {status}: {code} {said}")
+        raise VenueError(problem, wait_s, banned=status == BANNED)
 
     def _set_clock(self) -> None:
         """Measure how far the venue's clock is off ours: it does not take our time."""
-        _, found = self._exchange("GET", "/api/v3/time", {})
+        _, found, _ = self._exchange("GET", "/api/v3/time", {})
         if isinstance(found, dict) and isinstance(found.get("serverTime"), int):
             self._offset_ms = found["serverTime"] - time.time_ns() // 1_000_000
 
-    def _send(self, verb: str, path: str, params: dict[str, str | int]) -> tuple[int, Any]:
+    def _send(self, verb: str, path: str, params: dict[str, str | int]) -> tuple[int, Any, str]:
         query = signing.rest_query(self._key, params, time.time_ns() // 1_000_000 + self._offset_ms)
         return self._exchange(verb, f"{path}?{query}", {signing.KEY_HEADER: self._key.api_key.reveal()})
 
-    def _exchange(self, verb: str, target: str, headers: dict[str, str]) -> tuple[int, Any]:
-        """Send one request over a connection of its own; HTTP status and what the body holds, its text if no JSON."""
+    def _exchange(self, verb: str, target: str, headers: dict[str, str]) -> tuple[int, Any, str]:
+        """Send one request over a connection of its own.
+
+        HTTP status, what the body holds (its text if it is no JSON), and Retry-After.
+        """
         connection = None
         try:
             with deadline(TIMEOUT_S):
@@ -136,10 +166,11 @@ class Venue:
                 connection.close()
         if len(body) > BODY_MAX:
             raise VenueError(f"{self._place.rest_url}: an answer too long, above {BODY_MAX} bytes")
+        retry_after = (answer.getheader("Retry-After") or "")[:9]
         try:
-            return answer.status, json.loads(body)
+            return answer.status, json.loads(body), retry_after
         except (ValueError, RecursionError):
-            return answer.status, body[:SHOWN].decode("utf-8", "replace")
+            return answer.status, body[:SHOWN].decode("utf-8", "replace"), retry_after
 
     def _connect(self) -> tuple[http.client.HTTPConnection, str]:
         """Make a connection, and say what paths begin with."""
@@ -159,10 +190,25 @@ def _shown(text: str) -> str:
     return "".join(one if one.isprintable() else "?" for one in text[:SHOWN])
 
 
-def clear(name: str, *, patience_s: float) -> list[dict[str, object]]:
+@dataclass
+class _Symbol:
+    """How far a symbol is: when to look at it next, errors in a row, and in the end what is reported."""
+
+    name: str
+    next_s: float
+    tried: int = 0
+    cancelled: int = 0
+    found: dict[str, object] | None = None
+
+    def give_up(self, problem: str) -> None:
+        self.found = {"by": f"venue: {self.name}", "confirmed": False, "problem": problem}
+
+
+def clear(name: str, *, lives: bool, say: Callable[[str], None]) -> list[dict[str, object]]:
     """See to it that no order of a pipeline is open; what was confirmed of each symbol, or the problem, for the report.
 
-    Nothing to report of a pipeline that was never live.
+    Nothing to report of a pipeline that was never live. `lives`: its gateway has confirmed and follows the account;
+    `say` is told what takes long.
     """
     try:
         place = recall(state.folder(name))
@@ -171,27 +217,71 @@ def clear(name: str, *, patience_s: float) -> list[dict[str, object]]:
         venue = Venue(place)
     except VenueError as error:
         return [{"by": "venue", "confirmed": False, "problem": str(error)}]
-    began = time.monotonic()
-    return [_clear(venue, symbol, began, patience_s) for symbol in place.symbols]
+    return _Clearing(venue, place.symbols, lives=lives, say=say).run()
 
 
-def _clear(venue: Venue, symbol: str, began: float, patience_s: float) -> dict[str, object]:
-    problem = ""
-    tried = cancelled = 0
-    while tried <= TRIES:
-        try:
-            count = venue.open_orders(symbol)
-            if count == 0:
-                took = (time.monotonic() - began) * 1e6
-                return {"by": f"venue: {symbol}", "confirmed": True, "us": round(took), "cancelled": cancelled}
-            problem = f"{count} orders are open"
-            if time.monotonic() - began < patience_s:
-                time.sleep(PAUSE_S)
-                continue
-            tried += 1
-            venue.cancel(symbol)
-            cancelled = max(cancelled, count)
-        except VenueError as error:
-            tried += 1
-            problem = str(error)
-    return {"by": f"venue: {symbol}", "confirmed": False, "problem": problem}
+class _Clearing:
+    """Looks at one symbol after the other, and cancels, until each is confirmed or given up."""
+
+    def __init__(self, venue: Venue, symbols: list[str], *, lives: bool, say: Callable[[str], None]) -> None:
+        self._venue, self._say = venue, say
+        self._began_s = time.monotonic()
+        self._patient_s = self._began_s + (PATIENCE_S if lives else 0.0)
+        self._arrived_s = self._began_s + (0.0 if lives else ARRIVAL_S)
+        self._symbols = [_Symbol(one, self._began_s) for one in symbols]
+        if not lives:
+            self._say(f"looking at the venue for {ARRIVAL_S:g} s: what was on its way may still arrive")
+
+    def run(self) -> list[dict[str, object]]:
+        """Do it; what was found of each symbol."""
+        while waiting := [one for one in self._symbols if one.found is None]:
+            symbol = min(waiting, key=lambda one: one.next_s)
+            time.sleep(max(0.0, symbol.next_s - time.monotonic()))
+            try:
+                self._look(symbol)
+            except VenueError as error:
+                if error.wait_s:
+                    self._stay_away(waiting, error)
+                else:
+                    self._again(symbol, str(error))
+        return [one.found for one in self._symbols if one.found is not None]
+
+    def _look(self, symbol: _Symbol) -> None:
+        looked_s = time.monotonic()
+        count = self._venue.open_orders(symbol.name)
+        if count and looked_s < self._patient_s:
+            symbol.next_s = looked_s + PAUSE_S
+            return
+        # The venue's lists may lag behind its engine, which is what cancels.
+        gone = self._venue.cancel(symbol.name) if count or self._arrived_s > self._began_s else 0
+        symbol.cancelled += gone
+        if count or gone:
+            self._again(symbol, f"{count or gone} orders are open")
+        elif looked_s < self._arrived_s:
+            symbol.tried, symbol.next_s = 0, min(looked_s + LOOK_S, self._arrived_s)
+        else:
+            us = round((time.monotonic() - self._began_s) * 1e6)
+            symbol.found = {"by": f"venue: {symbol.name}", "confirmed": True, "us": us, "cancelled": symbol.cancelled}
+
+    def _again(self, symbol: _Symbol, problem: str) -> None:
+        """Look again later, or give up what will not be well."""
+        now_s = time.monotonic()
+        if symbol.tried >= TRIES and now_s >= self._arrived_s:
+            symbol.give_up(problem)
+        symbol.next_s = now_s + min(LOOK_S, RETRY_S * 2 ** min(symbol.tried, 10))
+        symbol.tried += 1
+
+    def _stay_away(self, waiting: list[_Symbol], error: VenueError) -> None:
+        """Send nothing for as long as the venue wants that: it bans who goes on."""
+        until_s = time.monotonic() + error.wait_s
+        if error.banned:
+            self._say(
+                f"the venue has banned this address for {error.wait_s:g} s; orders stay open: "
+                "cancel them from another address, or on the venue's own pages"
+            )
+        else:
+            self._say(f"the venue takes no requests for {error.wait_s:g} s")
+        for symbol in waiting:
+            symbol.next_s = until_s
+            if until_s > self._began_s + LONGEST_S:
+                symbol.give_up(f"{error}; no requests for {error.wait_s:g} s")

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from shrivenq.shm import ring
-from shrivenq.shm.clock import realtime_ns
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import control, id_map, token_bucket
 from shrivenq.stages import messages as m
@@ -24,7 +23,17 @@ from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.live.reconcile import Orders
 from shrivenq.stages.live.session import Session
-from shrivenq.stages.live.venue_io import allowed, attend, parse, refuse, send_out, stopped
+from shrivenq.stages.live.venue_io import (
+    allowed,
+    attend,
+    is_early,
+    note_sent,
+    parse,
+    refuse,
+    send_out,
+    stopped,
+    venue_time,
+)
 from shrivenq.stages.live.venue_state import Config, LiveVenue
 from shrivenq.stages.stage import FAULT_SEQUENCE, NOW_NS, Setup, Stage, fault, return_soon, time_of, turn
 from shrivenq.stages.venues import answers as a
@@ -49,13 +58,15 @@ DISCONNECTED, MALFORMED = m.REASON["disconnected"], m.REASON["malformed"]
 @inlined
 def _send(context: Any, loop: Any, slot: int) -> int:
     """Send an order; the reason for which it was not sent, 0 if it was."""
-    order, words, now = context.to_venue.slots, context.words, time_of(loop, 0)
+    order, words, now = context.to_venue.slots, context.words, venue_time(context, loop)
     if fix_io.goes_by_fix(context, order[slot]["kind"]):
         return fix_io.send(context, loop, slot)
     if words[v.READY] == 0:
         return DISCONNECTED
+    if is_early(context, loop, slot):
+        return 0
     begin, end = encode_frame(
-        order, slot, context.instruments, context.run, realtime_ns() // 1_000_000, context.masks, context.outbox
+        order, slot, context.instruments, context.run, now // 1_000_000, context.masks, context.outbox
     )
     if end == 0:
         return MALFORMED
@@ -69,6 +80,7 @@ def _send(context: Any, loop: Any, slot: int) -> int:
     words[v.OUT_BEGIN] = begin
     words[v.OUT_END] = end
     words[v.SENT] += 1
+    note_sent(context, loop, slot)
     send_out(context, loop, WEBSOCKET, words, context.outbox)
     return 0
 
@@ -180,6 +192,7 @@ def build(setup: Setup) -> LiveVenue:
         told=np.zeros(len(setup.instruments), np.int64),
         unsettled=np.zeros(v.UNSETTLED_MAX, v.UNSETTLED),
         balances=np.zeros((len(setup.currencies), 2), np.int64),
+        sent=np.zeros(len(setup.shared["slots"]), v.SENT_ORDER),
         instruments=setup.instruments,
         run=setup.shared["run"],
         kill=setup.shared["kill"],
@@ -188,6 +201,7 @@ def build(setup: Setup) -> LiveVenue:
         words=np.zeros(v.WORDS, np.int64),
     )
     context.words[v.BY_FIX] = by_fix
+    context.words[v.BEGAN_NS] = time_of(setup.loop, 0)
     orders = Orders(setup.shared["slots"], setup.shared["generation"])
     fix = (int(setup.shared["epoch"][0]), setup.shared["fix_logon"]) if by_fix else None
     session = Session(config, context, setup.loop, orders, setup.shared["logon"], setup.log, fix=fix)

@@ -9,7 +9,7 @@ A step takes touches first (all there were when the intents were counted), then 
 once per ring before it releases what it read. It reads clock, kill and hold once: with those and the counts of what it
 took, which `arrivals` notes, everything it did can be done again. Killed to `cancel`, risk cancels every open order,
 and again until it has ended: a cancel may be refused, or lost. Killed to `flatten`, it also closes positions at market,
-while the touch is valid and fresh.
+while the touch is valid and fresh and the account is reconciled.
 """
 
 from __future__ import annotations
@@ -166,7 +166,8 @@ def enforce(context: Risk, now_ns: int, stamp_ns: int) -> int:
     sent = 0
     if level >= control.CANCEL:
         sent += cancel_all(context, now_ns, stamp_ns)
-    if level >= control.FLATTEN:
+    # A position that may lack fills is closed once the account is reconciled.
+    if level >= control.FLATTEN and context.words[state.HELD] & control.RECONCILING == 0:
         for i in range(context.rows.shape[0]):
             if context.positions.rows[i]["position"] != 0:
                 sent += flatten(context, i, now_ns, stamp_ns)

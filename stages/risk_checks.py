@@ -104,9 +104,12 @@ def reduces(rows: Any, positions: Any, i: int, side: int, quantity: int) -> bool
 
 @kernel
 def armed(level: int, held: int, reducing: bool) -> int:
-    """Refuse what is no verified reduction while killed or held: the kill level, and the hold bits, of this step."""
+    """Refuse what is no verified reduction while killed or held: the kill level, and the hold bits, of this step.
+
+    While the account is reconciled the position may lack fills: nothing is verified then.
+    """
     if reducing:
-        return PASS
+        return HELD if held & control.RECONCILING != 0 else PASS
     if level != control.ARMED:
         return NOT_ARMED
     if held != 0:

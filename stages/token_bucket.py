@@ -3,7 +3,7 @@
 The venue counts in fixed intervals of its own clock, several at once (weight a minute, orders in 10 s and a day). A
 bucket is one of them: what is used in the running interval, as the venue last reported it, and what is on its way and
 not yet counted there. A request passes if it fits every bucket to a share of the venue's limit (70 %), of which a part
-is kept for cancels.
+is kept for cancels. An answer that is long overdue does not come: its request counts as used then.
 
 After a 429 nothing passes until the time the venue named but cancels, one at a time; after a 418 nothing at all.
 
@@ -31,6 +31,7 @@ THROTTLED = 2  # 429: until the venue's time has come
 BANNED = 3  # 418
 
 BUCKETS_MAX = 16
+NUMBER_MAX = 10**15
 SHARE_PERCENT = 70
 RESERVE_PERCENT = 20
 """Of our share, kept for cancels."""
@@ -38,6 +39,9 @@ THROTTLE_NS = 60 * 10**9
 """How long a 429 lasts that does not say: the longest interval it can be about, but for the day's."""
 BAN_NS = 120 * 10**9
 """How long a 418 lasts that does not say: the venue's shortest."""
+
+AGE_NS = 5 * 10**9
+"""What was on its way at two looks so far apart is not any more."""
 
 BUCKET = np.dtype(
     [
@@ -48,6 +52,7 @@ BUCKET = np.dtype(
         ("open", "<i8"),  # of that, what is not kept for cancels
         ("used", "<i8"),  # in the running interval
         ("in_flight", "<i8"),  # sent, and not yet answered
+        ("aged", "<i8"),  # of that, what was on its way when it was last looked at
         ("interval", "<i8"),  # number of the interval `used` is of
     ],
     align=True,
@@ -59,6 +64,8 @@ THROTTLED_NS = 1  # until when, ns since 1970
 BANNED_NS = 2
 CANCELS = 3  # cancels on their way
 WAITS = 4  # requests that did not pass, ever
+AGED_CANCELS = 5  # of the cancels, those on their way when it was last looked
+LOOKED_NS = 6
 WORDS = 8
 
 
@@ -78,29 +85,37 @@ def make_buckets(limits: Iterable[tuple[int, int, int]] = ()) -> Buckets:
     return buckets
 
 
-def read_limits(rate_limits: Iterable[dict[str, Any]]) -> list[tuple[int, int, int]]:
-    """Read `rateLimits` of exchangeInfo for `make_buckets`. Raises ValueError for one that is none."""
+def read_limits(rate_limits: Any) -> list[tuple[int, int, int, int]]:
+    """Read what the venue says of its limits: (kind, interval in ns, limit, used) of each.
+
+    Raises ValueError for what is none.
+    """
     found = []
+    if type(rate_limits) is not list or any(type(one) is not dict for one in rate_limits):
+        raise ValueError(f"rateLimits: {str(rate_limits)[:80]}: a list of objects expected")
     for one in rate_limits:
-        kind, interval_ns = a.LIMITS.get(one.get("rateLimitType", "")), a.INTERVALS_NS.get(one.get("interval", ""))
-        number, limit = one.get("intervalNum"), one.get("limit")
-        if kind is None or interval_ns is None or type(number) is not int or type(limit) is not int:
+        named = [str(one.get(key)) for key in ("rateLimitType", "interval")]  # whatever it is, it can be looked up
+        kind, interval_ns = a.LIMITS.get(named[0]), a.INTERVALS_NS.get(named[1])
+        number, limit, count = one.get("intervalNum"), one.get("limit"), one.get("count", 0)
+        if kind is None or interval_ns is None or not all(type(value) is int for value in (number, limit, count)):
             raise ValueError(f"rateLimits: {str(one)[:80]}: a known limit and interval expected")
-        if number < 1 or limit < 1:
-            raise ValueError(f"rateLimits: {str(one)[:80]}: intervalNum and limit are 1 or more")
-        found.append((kind, interval_ns * number, limit))
+        if not (0 < number < NUMBER_MAX and 0 < limit < NUMBER_MAX and 0 <= count < NUMBER_MAX):
+            raise ValueError(f"rateLimits: {str(one)[:80]}: intervalNum and limit are 1 or more, count 0 or more")
+        found.append((kind, interval_ns * number, limit, count))
     return found
 
 
 @inlined
 def _cost(kind: int, request: int) -> int:
-    """Tell what a request (NEW, CANCEL …) costs at most in a bucket of this kind."""
+    """Tell what a request costs at most in a bucket of this kind: NEW, CANCEL …, of another kind minus its weight."""
     if kind == a.RAW:
         return 1
     if kind == a.ORDERS:
         return 1 if request in (m.NEW, m.REPLACE) else 0
     if kind != a.WEIGHT:
         return 0
+    if request < 0:
+        return -request
     if request in (m.AMEND, m.QUERY):
         return 4
     return 5 if request == m.TRADES else 1
@@ -120,10 +135,32 @@ def _roll(rows: Any, at: int, now_ns: int) -> None:
         rows[at]["used"] = 0
 
 
+@inlined
+def _age(rows: Any, words: Any, now_ns: int) -> None:
+    """Count as used what is so long on its way that its answer is lost."""
+    since_ns = now_ns - words[LOOKED_NS]
+    if 0 <= since_ns < AGE_NS:
+        return
+    words[LOOKED_NS] = now_ns
+    everything = since_ns >= 2 * AGE_NS
+    for at in range(words[COUNT]):
+        _roll(rows, at, now_ns)
+        lost = rows[at]["in_flight"] if everything else rows[at]["aged"]
+        rows[at]["used"] += lost
+        rows[at]["in_flight"] -= lost
+        rows[at]["aged"] = rows[at]["in_flight"]
+    words[CANCELS] -= words[CANCELS] if everything else words[AGED_CANCELS]
+    words[AGED_CANCELS] = words[CANCELS]
+
+
 @kernel
 def take(buckets: Buckets, request: int, now_ns: int) -> int:
-    """Ask to send a request (NEW, CANCEL …) at `now_ns`, the venue's time; return a verdict, and count what passes."""
+    """Ask to send a request at `now_ns`, the venue's time; return a verdict, and count what passes.
+
+    `request` is NEW, CANCEL …; minus its weight if it is of another kind.
+    """
     rows, words = buckets.rows, buckets.words
+    _age(rows, words, now_ns)
     cancel = _is_cancel(request)
     if now_ns < words[BANNED_NS]:
         words[WAITS] += 1
@@ -149,15 +186,17 @@ def take(buckets: Buckets, request: int, now_ns: int) -> int:
 
 @kernel
 def answered(buckets: Buckets, request: int, now_ns: int) -> None:
-    """Count a request as used: it was answered, or its answer is overdue."""
+    """Count a request as used: it was answered, or nobody will say when it is."""
     rows, words = buckets.rows, buckets.words
     for at in range(words[COUNT]):
         _roll(rows, at, now_ns)
         cost = min(_cost(rows[at]["kind"], request), rows[at]["in_flight"])
         rows[at]["in_flight"] -= cost
+        rows[at]["aged"] = min(rows[at]["aged"], rows[at]["in_flight"])
         rows[at]["used"] += cost
     if _is_cancel(request) and words[CANCELS] > 0:
         words[CANCELS] -= 1
+        words[AGED_CANCELS] = min(words[AGED_CANCELS], words[CANCELS])
 
 
 @kernel
@@ -176,6 +215,7 @@ def report(buckets: Buckets, kind: int, interval_ns: int, limit: int, count: int
         rows[at]["kind"] = kind
         rows[at]["interval_ns"] = interval_ns
         rows[at]["in_flight"] = 0
+        rows[at]["aged"] = 0
     rows[at]["limit"] = limit
     # Divided first: a limit of any size has a share.
     rows[at]["capacity"] = limit // 100 * SHARE_PERCENT + limit % 100 * SHARE_PERCENT // 100
@@ -183,6 +223,12 @@ def report(buckets: Buckets, kind: int, interval_ns: int, limit: int, count: int
     rows[at]["open"] = rows[at]["capacity"] - (0 if kind == a.ORDERS else kept)
     rows[at]["interval"] = now_ns // interval_ns
     rows[at]["used"] = count
+
+
+@kernel
+def throttle(buckets: Buckets, until_ns: int) -> None:
+    """Let nothing but cancels pass until then."""
+    buckets.words[THROTTLED_NS] = max(buckets.words[THROTTLED_NS], until_ns)
 
 
 @kernel
@@ -196,7 +242,7 @@ def hear(buckets: Buckets, notes: Any, count: int, now_ns: int) -> None:
         elif kind == a.RATE:
             report(buckets, notes[at]["what"], notes[at]["interval_ns"], notes[at]["limit"], notes[at]["count"], now_ns)
         elif kind == a.THROTTLED:
-            words[THROTTLED_NS] = max(words[THROTTLED_NS], until_ns if until_ns > 0 else now_ns + THROTTLE_NS)
+            throttle(buckets, until_ns if until_ns > 0 else now_ns + THROTTLE_NS)
         elif kind == a.BANNED:
             words[BANNED_NS] = max(words[BANNED_NS], until_ns if until_ns > 0 else now_ns + BAN_NS)
 
@@ -207,5 +253,5 @@ def reconnected(buckets: Buckets) -> None:
     rows, words = buckets.rows, buckets.words
     for at in range(words[COUNT]):
         rows[at]["used"] += rows[at]["in_flight"]
-        rows[at]["in_flight"] = 0
-    words[CANCELS] = 0
+        rows[at]["in_flight"] = rows[at]["aged"] = 0
+    words[CANCELS] = words[AGED_CANCELS] = 0

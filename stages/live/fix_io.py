@@ -10,20 +10,19 @@ from __future__ import annotations
 from typing import Any
 
 from shrivenq.shm import ring
-from shrivenq.shm.clock import realtime_ns
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import messages as m
 from shrivenq.stages import token_bucket
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import venue_state as v
-from shrivenq.stages.live.venue_io import allowed, attend, publish, send_out, stopped
+from shrivenq.stages.live.venue_io import allowed, attend, note_sent, publish, send_out, stopped, venue_time
 from shrivenq.stages.stage import time_of
 from shrivenq.stages.venues import answers as a
 from shrivenq.stages.venues import fix
 from shrivenq.stages.venues.fix_reports import GARBLED, INCOMPLETE, frame, scan
 
 DISCONNECTED, MALFORMED = m.REASON["disconnected"], m.REASON["malformed"]
-UNKNOWN_ORDER = m.REASON["unknown_order"]
+UNKNOWN_ORDER, VENUE_RATE, BANNED = m.REASON["unknown_order"], m.REASON["venue_rate"], m.REASON["banned"]
 
 OK = 200
 
@@ -49,7 +48,7 @@ def send(context: Any, loop: Any, slot: int) -> int:
     New orders need the account's events too, which come by the WebSocket API.
     """
     order, session, words = context.to_venue.slots, context.fix.session, context.fix.words
-    kind, now = order[slot]["kind"], time_of(loop, 0)
+    kind, now = order[slot]["kind"], venue_time(context, loop)
     if words[v.READY] == 0 or (context.words[v.READY] == 0 and kind in (m.NEW, m.REPLACE)):
         return DISCONNECTED
     reason = allowed(context.fix.buckets, kind, now)
@@ -58,7 +57,8 @@ def send(context: Any, loop: Any, slot: int) -> int:
     # No answer says what of the venue's limits is used: what is sent counts at once.
     token_bucket.answered(context.fix.buckets, kind, now)
     sent_ns = session.words[fix.SENT_NS]
-    begin, end = fix.encode(order, slot, context.instruments, context.run, session, realtime_ns(), context.fix.outbox)
+    now = time_of(loop, 0)  # silence is counted by it
+    begin, end = fix.encode(order, slot, context.instruments, context.run, session, now, context.fix.outbox)
     if end == 0:
         return MALFORMED
     reason = stopped(context, slot)
@@ -68,6 +68,7 @@ def send(context: Any, loop: Any, slot: int) -> int:
     words[v.OUT_BEGIN] = begin
     words[v.OUT_END] = end
     words[v.SENT] += 1
+    note_sent(context, loop, slot)
     send_out(context, loop, ROW, words, context.fix.outbox)
     return 0
 
@@ -109,8 +110,9 @@ def parse(context: Any, loop: Any) -> None:
             return
         rows, notes = -1, 0
         if size != GARBLED:
+            now = time_of(loop, 0)
             rows, notes = scan(
-                data, at, at + size, context.answers, context.fix.session, realtime_ns(), context.reports, context.notes
+                data, at, at + size, context.answers, context.fix.session, now, context.reports, context.notes
             )
         row["special_begin"] = at
         if rows < 0:
@@ -118,6 +120,8 @@ def parse(context: Any, loop: Any) -> None:
             row["stopped"] = r.SPECIAL
             row["special_stop"] = filled
             break
+        if rows > 0 and context.reports[0]["reason"] in (VENUE_RATE, BANNED):
+            token_bucket.throttle(context.fix.buckets, venue_time(context, loop) + token_bucket.THROTTLE_NS)
         publish(context, loop, 0, rows, False)
         words[v.SCANNED] += 1
         row["data_ns"] = row["wire_ns"]

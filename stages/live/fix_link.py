@@ -20,6 +20,7 @@ from shrivenq.stages.live import fix_io
 from shrivenq.stages.live.api import ApiLink
 from shrivenq.stages.live.connection import ANSWER_NS, CLOSED, OPEN, SUBSCRIBING, Closed, Connection, Message
 from shrivenq.stages.live.transport import TransportError
+from shrivenq.stages.stage import time_of
 from shrivenq.stages.venues import fix
 
 if TYPE_CHECKING:
@@ -72,12 +73,10 @@ def shown(message: bytes) -> str:
 class FixConnection(Connection):
     """The state machine of one FIX session: SUBSCRIBING until the venue has answered the Logon, then OPEN.
 
-    It needs the clock that SendingTime is of: silence is counted by it.
+    It needs the clock that SendingTime is of: silence is counted by it, so no step of the system's may move it.
     """
 
-    def __init__(
-        self, session: fix.Session, logon: bytes, now_ns: int, clock: Callable[[], int] = time.time_ns
-    ) -> None:
+    def __init__(self, session: fix.Session, logon: bytes, now_ns: int, clock: Callable[[], int]) -> None:
         self._session, self._clock = session, clock
         self._buffer = np.zeros(fix.MESSAGE_MAX, np.uint8)
         self._unsent = [logon]
@@ -200,7 +199,8 @@ class FixLink(ApiLink):
 
     def _open(self, now_ns: int) -> Connection:
         try:
-            return FixConnection(self._venue.fix.session, self._spell_logon(), now_ns)
+            logon = self._spell_logon()
+            return FixConnection(self._venue.fix.session, logon, now_ns, lambda: int(time_of(self._loop, 0)))
         except ValueError as error:
             raise TransportError(f"no logon: {error}") from None
 

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shrivenq.stages import control, token_bucket
-from shrivenq.stages.live import fix_io, fix_link
+from shrivenq.stages.live import fix_io, fix_link, venue_io
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import venue_state as v
+from shrivenq.stages.live.opening import KEY_AGAIN_NS, KEY_REFUSED
 from shrivenq.stages.live.pace import Pace
 from shrivenq.stages.live.transport import TransportError, make_tls_context
-from shrivenq.stages.stage import time_of
 from shrivenq.stages.venues import answers as a
 from shrivenq.stages.venues import fix
 
@@ -50,7 +50,8 @@ DOWN, LOGGING_ON, ASKING, UP, LEAVING = "down", "logging on", "asking for limits
 
 LIMIT_KINDS = {b"1": a.ORDERS, b"2": a.RAW}
 RESOLUTIONS_NS = {b"s": S_NS, b"m": 60 * S_NS, b"h": 3_600 * S_NS, b"d": 86_400 * S_NS}
-TEXT, TYPE, REFERENCE = b"58", b"35", b"45"
+TEXT, TYPE, REFERENCE, ERROR_CODE = b"58", b"35", b"45", b"25016"
+KEY_CODES = tuple(b"%d" % code for code in KEY_REFUSED)
 REFUSALS = (b"3", b"8", b"9", b"XAR", b"r")
 
 
@@ -111,6 +112,7 @@ class FixSession:
         self._try_ns = self._opened_ns = self._roll_ns = 0
         self._asked_ns = self._answered_ns = 0  # limits, CLOCK_MONOTONIC
         self._query = 0  # number of the last LimitQuery
+        self._is_refused = False  # the key was, for certain
         self.state = DOWN
         self._load()
 
@@ -211,7 +213,8 @@ class FixSession:
         name = make_name(self._context.run.tobytes(), self._epoch, self._attempts)
         fix.begin(self._fix.session, name)
         text = np.zeros(32, np.uint8)
-        sending_time = text[: fix.put_time(text, 0, time.time_ns())].tobytes().decode()
+        now_ns = venue_io.venue_time(self._context, self._loop)
+        sending_time = text[: fix.put_time(text, 0, now_ns)].tobytes().decode()
         return self._logon(name, sending_time, v.HEARTBEAT_S)
 
     def _lost(self, link: fix_link.FixLink, now_ns: int) -> None:
@@ -224,6 +227,9 @@ class FixSession:
         held = self.state == LEAVING or (bool(self._opened_ns) and now_ns - self._opened_ns > HELD_NS)
         self._try_ns = self._pace.next_ns(now_ns, 0 if held else self._failures)
         self._failures = 1 if held else self._failures + 1
+        if self._is_refused:
+            self._try_ns = max(self._try_ns, now_ns + KEY_AGAIN_NS)
+        self._is_refused = False
         self._log.warning(
             "fix disconnected", reason=link.closed.reason, state=self.state,
             again_in_ms=(self._try_ns - now_ns) // 1_000_000,
@@ -244,8 +250,9 @@ class FixSession:
     def _ask_limits(self, now_ns: int) -> None:
         assert self._link is not None
         assert self._link.connection is not None
-        token_bucket.take(self._fix.buckets, 0, time_of(self._loop, 0))
-        token_bucket.answered(self._fix.buckets, 0, time_of(self._loop, 0))
+        sent_ns = venue_io.venue_time(self._context, self._loop)
+        token_bucket.take(self._fix.buckets, 0, sent_ns)
+        token_bucket.answered(self._fix.buckets, 0, sent_ns)
         self._asked_ns, self._query = now_ns, int(self._fix.session.words[fix.NEXT_OUT])
         self._link.connection.ask_limits()
 
@@ -259,7 +266,7 @@ class FixSession:
         fields = dict(fix_link.fields_of(message))
         kind, said = fields[TYPE], fix_link.shown(fields.get(TEXT, b""))
         if self.state == LOGGING_ON and kind != b"A":
-            link.close(f"logon refused: {fix_link.shown(message)}")
+            self._refuse_logon(fields, fix_link.shown(message))
         elif kind == b"A":
             self._on_logon(message)
         elif kind == b"XLR":
@@ -276,6 +283,17 @@ class FixSession:
             event = "venue refuses" if kind in REFUSALS else "fix message passed over"
             self._log.warning(event, text=fix_link.shown(message))
         return True
+
+    def _refuse_logon(self, fields: dict[bytes, bytes], said: str) -> None:
+        """Give up a logon; a key that the venue will not have is tried again rarely."""
+        assert self._link is not None
+        self._is_refused = fields.get(ERROR_CODE, b"") in KEY_CODES
+        if self._is_refused:
+            self._log.error(
+                "held: the venue refuses the key for FIX", text=said, again_in_s=KEY_AGAIN_NS // S_NS,
+                fix="look at the key at the venue: is it there, may it use FIX, from this address? Then restart",
+            )  # fmt: skip
+        self._link.close(f"logon refused: {said}")
 
     def _on_logon(self, message: bytes) -> None:
         assert self._link is not None
@@ -306,8 +324,9 @@ class FixSession:
         except ValueError as error:
             self._link.close(str(error))
             return
+        heard_ns = venue_io.venue_time(self._context, self._loop)
         for kind, interval_ns, limit, used in limits:
-            token_bucket.report(self._fix.buckets, kind, interval_ns, limit, used, time_of(self._loop, 0))
+            token_bucket.report(self._fix.buckets, kind, interval_ns, limit, used, heard_ns)
         self._answered_ns = max(time.monotonic_ns(), self._asked_ns)
         if self.state != ASKING:
             return

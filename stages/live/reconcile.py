@@ -2,8 +2,9 @@
 
 Asked over the same session: balances, the open orders of every symbol, where every order stands that we think open,
 what became of those an earlier run sent and heard nothing of, and only then the trades (`trades`): one must not be
-anybody's whose order has yet to be told. The answers become reports like any other. What we did not know is adopted: a
-trade becomes a FILL (of order 0 if its order is not ours), an open order is told in the log.
+anybody's whose order has yet to be told. An error is no answer: every order is asked about until the venue has said
+where it stands, and one that it says is open must be on its list. The answers become reports like any other. What we
+did not know is adopted: a trade becomes a FILL (of order 0 if its order is not ours), an open order is told in the log.
 
 Orders whose end the journal of earlier runs does not hold (`LiveVenue.unsettled`) stay so until the venue holds them
 no more and cannot get them any more: open ones are cancelled, and one that was sent a moment ago and is not there is
@@ -20,6 +21,7 @@ import numpy as np
 
 from shrivenq.stages import messages as m
 from shrivenq.stages import orders as o
+from shrivenq.stages.live.asking import pause_ns
 from shrivenq.stages.live.trades import PAGE
 from shrivenq.stages.venues.binance_events_slow import Desk, integer
 from shrivenq.stages.venues.binance_orders import ABSENCE_MS
@@ -36,7 +38,7 @@ NO_SUCH_ORDER = -2013
 UNSAID = (-1000, -1001, -1006, -1007, -1008)
 """Errors that say nothing but that the venue cannot say it now."""
 TRIES = 10
-"""Times such a question is asked again in one comparison: of hundreds some meet an error."""
+"""Times such a question is asked again in one comparison, more and more slowly: of hundreds some meet an error."""
 
 
 class OpenOrder(NamedTuple):
@@ -72,14 +74,17 @@ class Orders(NamedTuple):
 
 
 class Reconciliation:
-    """One comparison. `ask(name, method, params)` sends a request, `query(slot)` asks where an order stands."""
+    """One comparison.
+
+    `ask(name, method, params, after_ns=…)` sends a request, `query(slot, after_ns)` asks where an order stands.
+    """
 
     def __init__(
         self,
         context: LiveVenue,
         orders: Orders,
-        ask: Callable[[str, str, dict[str, Any]], None],
-        query: Callable[[int], None],
+        ask: Callable[..., None],
+        query: Callable[[int, int], None],
         trades: Trades,
         now_ns: int,
     ) -> None:
@@ -90,7 +95,9 @@ class Reconciliation:
         self._trades_asked = False
         self._has_moved = False
         self._more = False  # behind the trades that were just taken
-        self._tries: dict[str, int] = {}
+        self._tries: dict[str | int, int] = {}
+        self._open: set[int] = set()  # orders of ours that are open, as the venue says when asked …
+        self._listed: set[int] = set()  # … and as it lists them
         self._owners: dict[tuple[int, int], int] = {}  # orders by instrument and the venue's id, as the venue just said
         left = context.unsettled[context.unsettled["order_id"] != 0]
         self._left_behind = {one["name"].decode(): one for one in left}
@@ -132,11 +139,11 @@ class Reconciliation:
             self._ask_order(name)
         for slot in self._orders.taken().tolist():
             self._left.add(int(self._orders.slots["order_id"][slot]))
-            self._query(slot)
+            self._query(slot, 0)
 
-    def _request(self, name: str, method: str, params: dict[str, Any]) -> None:
+    def _request(self, name: str, method: str, params: dict[str, Any], after_ns: int = 0) -> None:
         self._left.add(name)
-        self._ask(name, method, params)
+        self._ask(name, method, params, after_ns=after_ns)
 
     def _answered(self, what: str | int) -> None:
         self._has_moved = self._has_moved or what in self._left
@@ -145,10 +152,35 @@ class Reconciliation:
             self._trades_asked = True
             self._left.update(self._trades.ask(row) for row in range(len(self._symbols)))
 
-    def placed(self, order_id: int, instrument: int, venue_order_id: int) -> None:
+    def placed(self, order_id: int, instrument: int, venue_order_id: int, *, is_open: bool) -> None:
         """Note that it was told where an order stands, and what the venue calls it, 0 if it does not know it."""
         self._owners[instrument, venue_order_id] = order_id
+        if is_open and order_id in self._left:
+            self._open.add(order_id)
         self._answered(order_id)
+
+    @property
+    def unlisted(self) -> set[int]:
+        """List the orders of ours that are open and were not listed as such. Valid once all is answered."""
+        return {one for one in self._open - self._listed if self._orders.find(one) >= 0}
+
+    def unsaid(self, order_id: int) -> bool:
+        """Ask again where an order stands that the venue could not say; False if that has been asked too often."""
+        slot = self._orders.find(order_id)
+        if order_id not in self._left:
+            return True
+        self._has_moved = True
+        if slot < 0:
+            self._answered(order_id)  # it is over: an event has said so meanwhile
+            return True
+        if not self._may_try(order_id):
+            return False
+        self._query(slot, pause_ns(self._tries[order_id] - 1))
+        return True
+
+    def _may_try(self, what: str | int) -> bool:
+        self._tries[what] = self._tries.get(what, 0) + 1
+        return self._tries[what] <= TRIES
 
     def _owner(self, row: int, venue_order_id: int) -> int:
         return self._orders.owner(row, venue_order_id) or self._owners.get((row, venue_order_id), 0)
@@ -161,15 +193,15 @@ class Reconciliation:
         if code == NO_SUCH_ORDER:
             self._answered(name)  # the venue may still be about to learn of it
             return True
-        self._tries[of] = self._tries.get(of, 0) + 1
-        if code not in UNSAID or self._tries[of] > TRIES:
+        if code not in UNSAID or not self._may_try(of):
             return False
-        self._ask_order(of)
+        self._has_moved = True
+        self._ask_order(of, pause_ns(self._tries[of] - 1))
         return True
 
-    def _ask_order(self, name: str) -> None:
+    def _ask_order(self, name: str, after_ns: int = 0) -> None:
         symbol = self._symbols[int(self._left_behind[name]["instrument"])]
-        self._request(f"order {name}", "order.status", {"symbol": symbol, "origClientOrderId": name})
+        self._request(f"order {name}", "order.status", {"symbol": symbol, "origClientOrderId": name}, after_ns)
 
     def take(self, name: str, result: Any) -> int:
         """Take the result of a request; return how many reports in `context.reports` follow. Raises Refused.
@@ -204,6 +236,11 @@ class Reconciliation:
             decimals = int(context.answers.currencies[row]["decimals"])
             context.balances[row] = [desk.rounded(one.get(key), key, decimals, up=False) for key in ("free", "locked")]
 
+    def balances(self) -> dict[str, int]:
+        """Say what the account holds, for the log."""
+        codes = [row["code"].decode() for row in self._context.answers.currencies]
+        return {code: int(sum(pair)) for code, pair in zip(codes, self._context.balances.tolist(), strict=True)}
+
     def _take_order(self, name: str, result: dict[str, Any]) -> None:
         """Take where an order of an earlier run stands that nothing was heard of."""
         row, venue_order_id = int(self._left_behind[name]["instrument"]), integer(result, "orderId", 1)
@@ -218,6 +255,7 @@ class Reconciliation:
         for one in result:
             name, venue_order_id = _field(one, "clientOrderId", str, ""), integer(one, "orderId", 1)
             own = desk.own_id(name)
+            self._listed.add(own)
             if own and self._orders.find(own) >= 0:
                 continue
             left_behind = name in self._left_behind

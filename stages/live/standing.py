@@ -7,15 +7,14 @@ Source: Binance WebSocket API, order.status and myTrades.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shrivenq.shm import ring
 from shrivenq.stages import messages as m
-from shrivenq.stages import token_bucket
 from shrivenq.stages.live import venue_io
+from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.stage import time_of
 from shrivenq.stages.venues.binance_orders import ABSENCE_MS, encode_frame
 
@@ -29,9 +28,10 @@ if TYPE_CHECKING:
 class Standings:
     """Asks about orders in the pool.
 
-    `send` takes a whole frame; `placed` is told each answer that says all there is; `refused` that the venue's limits
-    have no room for a question. An order that the venue had accepted and does not know any more means that it is not
-    the venue it was (a testnet is reset now and then): that is logged, and the gateway kills.
+    `ask_by(name, request, send, after_ns=…)` lets a question wait for the venue's limits; `send` takes a whole frame;
+    `placed` is told each answer that says all there is, `unsaid` the order that one left open. An order that the venue
+    had accepted and does not know any more means that it is not the venue it was (a testnet is reset now and then):
+    that is logged, and the gateway kills.
     """
 
     def __init__(
@@ -39,13 +39,14 @@ class Standings:
         context: LiveVenue,
         loop: Any,
         orders: Orders,
+        ask_by: Callable[..., None],
         send: Callable[[bytes], None],
         placed: Callable[[Any], None],
-        refused: Callable[[], None],
+        unsaid: Callable[[int], None],
         log: Any,
     ) -> None:
         self._context, self._loop, self._orders, self._log = context, loop, orders, log
-        self._send, self._placed, self._refused = send, placed, refused
+        self._ask_by, self._send, self._placed, self._unsaid = ask_by, send, placed, unsaid
         self._waiting: dict[int, Any] = {}  # answers, told once the trades they count are known
         # Load the machine code now, and not when it is needed.
         self._encode(0, 0, 0, 0)
@@ -55,9 +56,9 @@ class Standings:
         """Forget what was asked: no answer will come."""
         self._waiting.clear()
 
-    def ask(self, slot: int) -> None:
+    def ask(self, slot: int, after_ns: int) -> None:
         """Ask where the order in `slot` stands."""
-        self._request(m.QUERY, slot, 0)
+        self._request(m.QUERY, slot, 0, after_ns)
 
     def take(self, order_id: int, rows: int) -> None:
         """Take where an order stands, the first of `rows` in `context.reports`; ask for the fills we do not know."""
@@ -66,11 +67,16 @@ class Standings:
         if not rows or slot < 0:
             self._placed(standing)
             return
+        if standing["kind"] == m.UNKNOWN:
+            self._unsaid(order_id)
+            return
         if standing["kind"] == m.ABSENT:
             row, was_accepted = self._orders.slots[slot], self._orders.slots["venue_order_id"][slot] != 0
-            if time_of(self._loop, 0) - int(row["time_ns"]) < ABSENCE_MS * 1_000_000:
+            if time_of(self._loop, 0) - self._sent_ns(slot) < ABSENCE_MS * 1_000_000:
                 # The venue may still be about to learn of it; where it knew already, a comparison has to wait for that.
-                if not was_accepted:
+                if was_accepted:
+                    self._unsaid(order_id)
+                else:
                     self._placed(standing)
                 return
             if was_accepted:
@@ -88,9 +94,19 @@ class Standings:
     def take_trades(self, order_id: int, rows: int, *, answered: bool) -> None:
         """Take an order's trades, `rows` in `context.reports`, and tell where it stands if they were `answered`."""
         standing = self._waiting.pop(order_id, None)
+        if not answered:
+            self._unsaid(order_id)
+            return
         venue_io.publish(self._context, self._loop, 0, rows, True)
-        if standing is not None and answered:
+        if standing is not None:
             self._tell(standing)
+
+    def _sent_ns(self, slot: int) -> int:
+        """Tell when the order was sent, the later of risk's time and its request's; by another process, before us."""
+        sent = self._context.sent[slot]
+        mine = sent["generation"] == self._orders.generation[slot]
+        request_ns = sent["sent_ns"] if mine else self._context.words[v.BEGAN_NS]
+        return max(int(self._orders.slots["time_ns"][slot]), int(request_ns))
 
     def _tell(self, standing: Any) -> None:
         """Report where an order stands; one that is filled was closed by its fills, unless it was amended unheard."""
@@ -101,14 +117,15 @@ class Standings:
             venue_io.publish(self._context, self._loop, 0, 1, True)
         self._placed(standing)
 
-    def _request(self, kind: int, slot: int, venue_order_id: int) -> None:
-        """Send a QUERY or TRADES about the order in `slot`, if the venue's limits allow."""
-        context, row = self._context, self._orders.slots[slot]
-        if token_bucket.take(context.buckets, kind, time_of(self._loop, 0)) != token_bucket.PASS:
-            self._waiting.pop(int(row["order_id"]), None)
-            self._refused()
-            return
-        self._send(self._encode(kind, int(row["instrument"]), int(row["order_id"]), venue_order_id))
+    def _request(self, kind: int, slot: int, venue_order_id: int, after_ns: int = 0) -> None:
+        """Send a QUERY or TRADES about the order in `slot`, once the venue's limits allow."""
+        instrument, order_id = (int(self._orders.slots[key][slot]) for key in ("instrument", "order_id"))
+        self._ask_by(
+            f"{kind} {order_id}",
+            kind,
+            lambda: self._send(self._encode(kind, instrument, order_id, venue_order_id)),
+            after_ns=after_ns,
+        )
 
     def _encode(self, kind: int, instrument: int, order_id: int, venue_order_id: int) -> bytes:
         """Spell a question as a frame; `outbox` may hold one that is not sent whole yet."""
@@ -119,6 +136,7 @@ class Standings:
         context = self._context
         frame = context.outbox.copy()
         begin, end = encode_frame(
-            order, 0, context.instruments, context.run, time.time_ns() // 1_000_000, context.masks, frame
-        )
+            order, 0, context.instruments, context.run, venue_io.venue_time(context, self._loop) // 1_000_000,
+            context.masks, frame,
+        )  # fmt: skip
         return frame[begin:end].tobytes()

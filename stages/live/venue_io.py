@@ -23,6 +23,8 @@ from shrivenq.stages.venues import answers as a
 from shrivenq.stages.venues.answers import put_row
 from shrivenq.stages.venues.binance_reports import refused_kind, scan
 
+QUESTION_NS, QUESTION_MAX_NS = 250_000_000, 8_000_000_000
+"""Between two questions of the gateway's about one order: at first, doubled each time, and at most."""
 UNKNOWN_ORDER_CODE = -2011
 """A cancel that came too late: so usual that Python need not know."""
 KILLED, HELD, BANNED, VENUE_RATE = m.REASON["killed"], m.REASON["held"], m.REASON["banned"], m.REASON["venue_rate"]
@@ -40,14 +42,56 @@ def attend(context: Any, loop: Any) -> None:
 
 @inlined
 def stopped(context: Any, slot: int) -> int:
-    """Read the kill and hold words; the reason for which an order may not be sent now, 0 for none."""
+    """Read the kill and hold words; the reason for which an order may not be sent now, 0 for none.
+
+    Until both sides agree not even a reduction passes: the position it was judged by may lack fills.
+    """
     order = context.to_venue.slots
-    kind = order[slot]["kind"]
-    if kind not in (m.NEW, m.REPLACE) or order[slot]["flags"] & (m.REDUCING | m.FORCED) != 0:
+    if order[slot]["kind"] not in (m.NEW, m.REPLACE):
         return 0
-    if control.kill_level(context.kill) != control.ARMED:
+    causes = control.held(context.hold)
+    if order[slot]["flags"] & (m.REDUCING | m.FORCED) != 0:
+        causes &= control.RECONCILING
+    elif control.kill_level(context.kill) != control.ARMED:
         return KILLED
-    return HELD if control.held(context.hold) != 0 else 0
+    return HELD if causes != 0 else 0
+
+
+@inlined
+def venue_time(context: Any, loop: Any) -> int:
+    """Tell the venue's time: no step of the system's clock moves it."""
+    return time_of(loop, 0) + context.words[v.CLOCK_NS]
+
+
+@inlined
+def note_sent(context: Any, loop: Any, slot: int) -> None:
+    """Note when an order's request was made: how long it can yet arrive counts from there."""
+    order, sent = context.to_venue.slots, context.sent
+    row = order[slot]["slot"]
+    if order[slot]["kind"] in (m.NEW, m.REPLACE) and 0 <= row < sent.shape[0]:
+        sent[row]["generation"] = order[slot]["generation"]
+        sent[row]["sent_ns"] = time_of(loop, 0)
+        sent[row]["ask_ns"] = sent[row]["pause_ns"] = 0
+
+
+@inlined
+def is_early(context: Any, loop: Any, slot: int) -> bool:
+    """Tell whether a question of the gateway's comes too soon after the last; the pauses between them grow."""
+    order, sent, now = context.to_venue.slots, context.sent, time_of(loop, 0)
+    row = order[slot]["slot"]
+    if order[slot]["kind"] != m.QUERY or row < 0 or row >= sent.shape[0]:
+        return False
+    if sent[row]["generation"] != order[slot]["generation"]:
+        sent[row]["generation"] = order[slot]["generation"]
+        sent[row]["sent_ns"] = context.words[v.BEGAN_NS]
+        sent[row]["ask_ns"] = sent[row]["pause_ns"] = 0
+    if now < sent[row]["ask_ns"]:
+        return True
+    long_ago = now >= sent[row]["ask_ns"] + QUESTION_MAX_NS
+    pause = 0 if long_ago else sent[row]["pause_ns"]
+    sent[row]["pause_ns"] = min(max(2 * pause, QUESTION_NS), QUESTION_MAX_NS)
+    sent[row]["ask_ns"] = now + sent[row]["pause_ns"]
+    return False
 
 
 @inlined
@@ -189,8 +233,13 @@ def _is_for_python(context: Any, notes: int) -> bool:
 
 @kernel
 def hear(context: Any, loop: Any, count: int) -> None:
-    """Take what `notes[:count]` say of limits and balances."""
-    token_bucket.hear(context.buckets, context.notes, count, time_of(loop, 0))
+    """Take what `notes[:count]` say of limits and balances.
+
+    Who may not ask places no orders by FIX either; cancels may be all that is left to us.
+    """
+    token_bucket.hear(context.buckets, context.notes, count, venue_time(context, loop))
+    words = context.buckets.words
+    token_bucket.throttle(context.fix.buckets, max(words[token_bucket.THROTTLED_NS], words[token_bucket.BANNED_NS]))
     for at in range(count):
         what = context.notes[at]["what"]
         if context.notes[at]["kind"] == a.BALANCE and 0 <= what < context.balances.shape[0]:
@@ -229,3 +278,15 @@ def parse(context: Any, loop: Any) -> None:
         row["frames"] += 1
     row["special_stop"] = stop
     attend(context, loop)
+
+
+def load(context: Any, loop: Any) -> None:
+    """Load the machine code now, and not when the first message comes."""
+    parse(context, loop)
+    hear(context, loop, 0)
+    publish(context, loop, 0, 0, False)
+    token_bucket.take(context.buckets, m.QUERY, 0)
+    token_bucket.answered(context.buckets, m.QUERY, 0)
+    token_bucket.reconnected(context.buckets)
+    control.kill_level(context.kill)
+    time_of(loop, 0)

@@ -53,7 +53,9 @@ ASKED_LEVEL = 11  # kill level at which open orders that are not ours were cance
 STRANGE = 12  # 1: an order that is not this run's was accepted; the account is to be looked at again
 BY_FIX = 13  # 1: orders go by FIX
 LEFT = 14  # orders of earlier runs that are not settled
-WORDS = 16
+CLOCK_NS = 15  # the venue's clock − the stage's time
+BEGAN_NS = 16  # when this process began: what another has sent, it has sent before
+WORDS = 24
 
 NEVER_LOOKED, NO_TRADES = -2, -1
 """Anchors: which trades there were before us was never asked; there were none."""
@@ -63,6 +65,17 @@ TOLD_MAX = 4_000
 """Trades told since they were looked at, upon which new orders are held until they are."""
 KNOWN = 1 << 13
 """Trades remembered."""
+
+SENT_ORDER = np.dtype(
+    [
+        ("generation", "<i8"),  # of the slot the rest is about
+        ("sent_ns", "<i8"),  # when the order's request was made
+        ("ask_ns", "<i8"),  # the gateway does not ask about it before
+        ("pause_ns", "<i8"),  # between its last two questions
+    ],
+    align=True,
+)
+"""What was done about the order in a slot of the pool."""
 
 UNSETTLED = np.dtype(
     [
@@ -126,6 +139,7 @@ class LiveVenue(NamedTuple):
     told: Any  # int64, by instrument: trades told since they were looked at
     unsettled: Any  # UNSETTLED: orders of earlier runs
     balances: Any  # int64[currency, 2]: free and locked, as the venue last said
+    sent: Any  # SENT_ORDER, by slot of the order pool
     instruments: Any
     run: Any
     kill: Any

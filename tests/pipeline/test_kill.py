@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from shrivenq.pipeline import inspection, kill, processes, state, topology
+from shrivenq.pipeline import inspection, kill, processes, state, topology, venue_cancel
 from shrivenq.shm import layout, segment
 from shrivenq.shm.atomics import store_word
 from shrivenq.stages import control, stage
@@ -65,6 +65,7 @@ def test_the_offsets_it_knows_by_heart_are_those_of_the_schema():
     assert layout.PAGE == kill.PAGE
     assert control.OPERATOR * 8 == kill.OPERATOR
     assert control.LEVELS == kill.LEVELS
+    assert (control.HOLD * 8, control.RECONCILING) == (kill.HOLD, kill.RECONCILING)
     assert [stage.PID * 8, stage.KILL_SEEN * 8, stage.KILL_SEEN_NS * 8] == [kill.PID, kill.KILL_SEEN, kill.KILL_SEEN_NS]
 
 
@@ -113,6 +114,29 @@ def test_never_lowers_a_level_and_keeps_the_generation(running, capsys):
     kill.main(["halt", NAME])
     capsys.readouterr()
     assert running.array("kill")[control.OPERATOR] == 5 << control.GENERATION_SHIFT | control.FLATTEN
+
+
+@pytest.mark.parametrize(
+    ("names", "hold", "lives"),
+    [
+        (("risk", "gateway"), 0, True),
+        (("risk", "gateway"), control.RECONCILING, False),
+        (("gateway",), 0, False),
+    ],
+)
+def test_only_a_pipeline_that_confirms_and_follows_its_account_does_it_itself(running, monkeypatch, names, hold, lives):
+    folder = state.make_folder(NAME)
+    (folder / "venue.json").touch()
+    found = []
+    monkeypatch.setattr(venue_cancel, "clear", lambda _, lives, **__: found.append(lives) or [])
+    running.array("hold", writable=True)[control.HOLD] = hold
+    child = answer(running, names)
+    try:
+        kill.main(["cancel", NAME])
+    finally:
+        child.send(signal.SIGKILL)
+        child.wait(10)
+    assert found == [lives]
 
 
 def test_a_name_that_does_not_run_starts_killed(capsys):

@@ -32,6 +32,9 @@ MC4CAQAwBQYDK2VwBCIEIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f
 @pytest.fixture(autouse=True)
 def state_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("SHRIVENQ_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(venue_cancel, "ARRIVAL_S", 0.0)
+    monkeypatch.setattr(venue_cancel, "RETRY_S", 0.001)
+    monkeypatch.setattr(venue_cancel, "LONGEST_S", 1.0)
 
 
 def key_file(folder, api_key=TRADER, pem=ED25519_PEM, **more):
@@ -184,7 +187,10 @@ def http(body, status="200 OK", *headers):
         (http(b'"' + b"x" * 5_000 + b'"'), "expected a list"),
         (http(b"[]" + b" " * (1 << 24)), "too long"),
         (http(b"no", "302 Found", "Location: http://127.0.0.1:9/"), "HTTP 302:  no"),
-        (http(b'{"code":-1003,"msg":"Too many requests."}', "429 No", "Retry-After: 9"), "429: -1003 Too many"),
+        (
+            http(b'{"code":-1003,"msg":"Too many requests."}', "429 No", "Retry-After: 9"),
+            "requests.; no requests for 9 s",
+        ),
         (http(b'{"code":-1003,"msg":"banned"}', "418 No"), "418"),
         (http(b'{"code":[1],"msg":{"a":"\\n"}}', "400 No"), "400"),
         (http(b'{"code":-2011,"msg":"Unknown order sent."}', "500 No"), "500"),
@@ -238,7 +244,7 @@ def test_the_operator_sees_lines_and_no_traceback(tmp_path, venue):
             [*MAIN, "kill", "cancel", NAME], check=False, capture_output=True, text=True, timeout=120
         )
     assert found.returncode == 3
-    assert found.stderr == ""
+    assert found.stderr == f"{NAME}: looking at the venue for 13 s: what was on its way may still arrive\n"
     lines = found.stdout.splitlines()
     assert lines[0].startswith(f"{NAME}: not running; will start killed (cancel)")
     assert lines[1].startswith(f"{NAME}: cancel NOT confirmed by venue: BTCUSDT (BTCUSDT: openOrders: expected a list")

@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import subprocess
 import threading
+import time
 from http import HTTPStatus
 from types import SimpleNamespace
 
@@ -21,8 +22,7 @@ from shrivenq.pipeline.exchange.tls import generate
 from shrivenq.shm import segment
 from shrivenq.stages import control
 from shrivenq.stages import messages as m
-from shrivenq.stages.live import receive
-from shrivenq.stages.live import session as s
+from shrivenq.stages.live import asking, receive
 from tests.pipeline.command_rig import MAIN
 from tests.pipeline.exchange.exchange_rig import ED25519_PEM, TRADER, running
 from tests.stages.live.orders_rig import OrdersRig, logon
@@ -125,7 +125,11 @@ def answering(replies, asked=None):
             request = json.loads(text)
             if asked is not None:
                 asked.append(request["method"])
-            found = replies.get(request["method"], (200, {}))
+            usual = {
+                "time": (200, {"serverTime": time.time_ns() // 1_000_000}),
+                "account.rateLimits.orders": (200, []),
+            }
+            found = (usual | replies).get(request["method"], (200, {}))
             if isinstance(found, tuple):
                 status, body = found
                 shape = {"id": request["id"], "status": status, "result" if status == 200 else "error": body}
@@ -180,12 +184,24 @@ def test_a_logon_that_is_refused(make, status, code, text):
     with impostor(answering({"session.logon": (status, {"code": code, "msg": text})}, asked)) as url:
         rig = make(url)
         again_ms = refused(rig, str(code))
-        assert asked == ["session.logon"]
+        assert asked == ["time", "session.logon"]
         if status == 418:
             assert again_ms >= 119_000
+        is_key = status == 401 or code in (-1002, -1022, -2014)
+        assert (again_ms >= 900_000) == is_key == ("held: the venue refuses the key" in rig.log.events())
 
 
-@pytest.mark.parametrize("method", ["userDataStream.subscribe", "account.status", "openOrders.status", "myTrades"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "time",
+        "account.rateLimits.orders",
+        "userDataStream.subscribe",
+        "account.status",
+        "openOrders.status",
+        "myTrades",
+    ],
+)
 def test_a_venue_that_does_not_let_us_look(make, method):
     good = {"account.status": (200, {"balances": []}), "openOrders.status": (200, []), "myTrades": (200, [])}
     refusal = {method: (400, {"code": -1121, "msg": "Invalid symbol."})}
@@ -196,6 +212,8 @@ def test_a_venue_that_does_not_let_us_look(make, method):
 @pytest.mark.parametrize(
     ("method", "body"),
     [
+        ("time", {"serverTime": "now"}),
+        ("account.rateLimits.orders", {}),
         ("account.status", []),
         ("account.status", {"balances": [{"asset": "USD", "free": "-1", "locked": "0"}]}),
         ("account.status", {"balances": {"USD": "1"}}),
@@ -236,7 +254,7 @@ def test_a_comparison_that_makes_no_sense(make, method, body):
     ids=lambda text: repr(text[:24]),
 )
 def test_no_answer_but_something_else(make, monkeypatch, text):
-    monkeypatch.setattr(s, "ANSWER_NS", 300_000_000)
+    monkeypatch.setattr(asking, "ANSWER_NS", 300_000_000)
     with impostor(answering({"session.logon": text})) as url:
         refused(make(url), "")
 

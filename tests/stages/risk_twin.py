@@ -5,8 +5,8 @@ from __future__ import annotations
 from fractions import Fraction
 from math import ceil, floor
 
+from shrivenq.stages import control, risk
 from shrivenq.stages import messages as m
-from shrivenq.stages import risk
 
 DAY_NS = 86_400 * 10**9
 SMALL = 2**62
@@ -196,7 +196,10 @@ class Twin:
 
     def form(self, intent, reducing):
         i, kind = intent["instrument"], intent["kind"]
-        if not reducing:
+        if reducing:
+            if self.hold & control.RECONCILING:
+                return "held"
+        else:
             if max(self.operator, self.machine):
                 return "not_armed"
             if self.hold:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from shrivenq.pipeline.exchange.faults import Rule, Script
 from shrivenq.pipeline.exchange.types import NewOrder
 from shrivenq.pipeline.exchange.venue import Answer
-from shrivenq.stages import control
+from shrivenq.stages import control, gateway_state
 from shrivenq.stages import messages as m
 from shrivenq.stages.live import receive, session
 from shrivenq.stages.live import venue_state as v
-from shrivenq.stages.venues.binance_orders import ABSENCE_MS
 from tests.pipeline.exchange.exchange_rig import running
 from tests.stages.live.orders_rig import OrdersRig, rigs, tables_of
 from tests.stages.venue_rig import push
@@ -55,14 +52,17 @@ class Exchange:
     def open_orders(self):
         return self.rig.call(lambda: self.rig.venue.engine.open_orders(self.trader))
 
-    def clear(self):
+    def clear_orders(self):
         def act():
             for account in (self.trader, self.other):
                 self.rig.venue.engine.cancel_all(account, "BTCUSDT", self.rig.venue.now_us())
             self.rig.venue.drain()
 
-        self.faults()
         self.rig.call(act)
+
+    def clear(self):
+        self.faults()
+        self.clear_orders()
 
 
 @pytest.fixture(scope="module")
@@ -157,8 +157,7 @@ def test_an_order_that_never_arrived_is_absent_only_when_it_can_no_longer_arrive
     rig.for_a_while(300)
     assert rig.state(order) == "unknown"
     assert (m.REJECTED, order) not in rig.said()
-    slot = rig.session._orders.find(order)
-    rig.pool.slots["time_ns"][slot] -= 14_000_000_000  # so long ago that the venue would have refused it as too late
+    rig.age(order, 14)  # so long ago that the venue would have refused it as too late
     assert rig.reason(rig.wait(m.REJECTED, order)) == "unknown_order"
     assert rig.taken() == 0
 
@@ -260,6 +259,63 @@ def test_an_answer_that_is_lost_while_comparing_is_waited_for_no_longer_because_
     assert rig.state(unknown) == "unknown"
 
 
+@pytest.fixture
+def asked(exchange, monkeypatch):
+    """What the venue is asked, by name."""
+    serve, names = exchange.rig.venue.serve, []
+    monkeypatch.setattr(exchange.rig.venue, "serve", lambda request: names.append(request.name) or serve(request))
+    return names
+
+
+def test_an_error_about_an_order_is_no_agreement(make, exchange):
+    rig = make()
+    order = rig.send(price=50_00)
+    rig.wait(m.ACCEPTED, order)
+    exchange.faults({"on": "request", "name": "order.status", "action": "error_not_placed", "times": 3})
+    exchange.cut()
+    exchange.clear_orders()
+    rig.until(lambda: rig.session.state == session.RECONCILING, "the comparison")
+    rig.ready()
+    assert exchange.rig.simulator.faults.triggers[0].acted == 3
+    assert (m.CANCELLED, order) in [(int(one["kind"]), int(one["target_id"])) for one in rig.told]
+    assert rig.taken() == 0
+
+
+def test_an_open_order_that_the_venue_does_not_list_holds_until_it_does(make, exchange, monkeypatch):
+    rig = make()
+    rig.wait(m.ACCEPTED, rig.send(price=50_00))
+    serve, lists = exchange.rig.venue.serve, []
+
+    def lags(request):
+        answer = serve(request)
+        if request.name == "openOrders.status":
+            lists.append(len(answer.body))
+            return answer._replace(body=[]) if sum(lists) == 1 else answer
+        return answer
+
+    monkeypatch.setattr(exchange.rig.venue, "serve", lags)
+    exchange.cut()
+    rig.until(lambda: "held: the venue's list of open orders lags" in rig.log.events(), "the hold")
+    assert control.held(rig.hold) == control.RECONCILING
+    rig.ready()
+    assert sum(lists) == 2
+
+
+def test_questions_about_an_order_become_rarer(make, exchange, asked):
+    rig = make(unknown_after_ms=20)
+    exchange.faults({"on": "request", "name": "order.place", "action": "error_not_placed", "times": 1})
+    order = rig.send()
+    rig.wait(m.UNKNOWN, order)
+    queries = rig.gateway.words[gateway_state.QUERIES]
+    rig.until(lambda: rig.gateway.words[gateway_state.QUERIES] > queries + 8, "questions")
+    assert asked.count("order.status") < 3
+    for pause in (500, 1_000, 2_000, 4_000, 8_000, 8_000):
+        before = asked.count("order.status")
+        rig.venue.sent["ask_ns"] -= rig.venue.sent["pause_ns"]  # as time would
+        rig.until(lambda before=before: asked.count("order.status") > before, "a question")
+        assert int(rig.venue.sent["pause_ns"].max()) == pause * 10**6
+
+
 def test_over_the_venue_s_limit_nothing_but_a_cancel_is_sent(rig, exchange):
     resting = rig.send(price=50_00)
     rig.wait(m.ACCEPTED, resting)
@@ -280,6 +336,8 @@ def test_a_ban_is_waited_for(tmp_path):
         refused = rig.send()
         assert rig.reason(rig.wait(m.REJECTED, refused)) == "banned"
         rig.until(lambda: "venue disconnected" in rig.log.events(), "the cut")
+        assert "until" in dict(rig.log.lines)["live orders unreachable"]
+        assert control.held(rig.hold) == control.RECONCILING
         assert dict(rig.log.lines)["venue disconnected"]["again_in_ms"] > 60_000  # a second more: clocks differ
         rig.session._try_ns = 0  # somebody who does not wait is told to
         rig.venue.buckets.words[:] = 0
@@ -296,7 +354,7 @@ def test_a_venue_that_died_and_came_back_with_nothing_is_traded_with_no_more(tmp
         order = rig.send(price=50_00)
         rig.wait(m.ACCEPTED, order)
         exchange.cut()
-    rig.pool.slots["time_ns"][rig.pool.slots["order_id"] == order] -= 14_000_000_000  # it cannot be on its way any more
+    rig.age(order, 14)  # it cannot be on its way any more
     with running(tmp_path, port=found.port):
         rig.until(lambda: control.kill_level(rig.kill) == control.HALT, "the kill")
         assert "killed: the venue does not know an order that it had accepted" in rig.log.events()
@@ -329,28 +387,20 @@ def test_halt_and_hold_are_read_again_before_each_order(rig):
     rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=resting))
 
 
-def test_foreign_orders_hold_until_they_are_gone(exchange):
-    exchange.place(exchange.trader, "BUY", 20_00, ONE, client_id="by-hand")
-    rig = OrdersRig(exchange.url, exchange.tables)
-    try:
-        rig.until(lambda: "held: open orders that are not this run's" in rig.log.events(), "the warning")
-        rig.for_a_while()
-        assert control.held(rig.hold) == control.RECONCILING
-        assert len(exchange.open_orders()) == 1
-        control.raise_kill(rig.kill, control.CANCEL)
-        rig.ready()
-        assert exchange.open_orders() == []
-    finally:
-        rig.close()
-
-
-def test_a_foreign_order_holds_as_soon_as_it_is_placed(make, exchange):
-    rig = make()
-    exchange.place(exchange.trader, "BUY", 20_00, ONE, client_id="by-hand")
-    rig.until(lambda: control.held(rig.hold) == control.RECONCILING, "the hold")
-    exchange.clear()
-    rig.session._look_ns = 1
+@pytest.mark.parametrize("flags", [m.REDUCING, m.FORCED | m.REDUCING])
+def test_until_both_sides_agree_not_even_a_reduction_is_sent(rig, exchange, flags):
+    resting = rig.send(price=50_00)
+    rig.wait(m.ACCEPTED, resting)
+    exchange.faults({"on": "response", "name": "account.status", "action": "late", "ms": 500, "times": 1})
+    exchange.cut()
+    rig.until(lambda: rig.session.state == session.RECONCILING, "the comparison")
+    refused = rig.send(price=49_00, flags=flags)
+    assert rig.reason(rig.wait(m.REJECTED, refused)) == "held"
+    rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=resting))
+    assert rig.session.state == session.RECONCILING
     rig.ready()
+    control.hold(rig.hold, control.STAGE_DOWN)
+    rig.wait(m.ACCEPTED, rig.send(price=49_00, flags=flags))
 
 
 def test_an_order_that_lives_although_it_was_refused_is_cancelled(rig, exchange, monkeypatch):
@@ -369,85 +419,6 @@ def test_an_order_that_lives_although_it_was_refused_is_cancelled(rig, exchange,
     rig.ready()
     assert "held: open orders that are not this run's" in rig.log.events()
     assert exchange.open_orders() == []
-
-
-def left_behind(rig, number, time_ns=0):
-    """Have the journal hold an order of an earlier run that has no end; give its name."""
-    name, order_id = f"0123abcd-1-5-{number}", 5 << m.EPOCH_SHIFT | number
-    at = int((rig.venue.unsettled["order_id"] != 0).sum())
-    rig.venue.unsettled[at] = (name.encode(), order_id, 0, 0, time_ns)
-    return name
-
-
-def test_orders_that_an_earlier_run_left_behind_are_cancelled_and_over(exchange):
-    rig = OrdersRig(exchange.url, exchange.tables)
-    try:
-        exchange.place(exchange.trader, "BUY", 20_00, ONE, client_id=left_behind(rig, 77))
-        exchange.place(exchange.other, "SELL", 70_00, ONE // 4)
-        rig.venue.anchors[:] = v.NO_TRADES
-        exchange.place(exchange.trader, "BUY", 70_00, ONE // 4, client_id=left_behind(rig, 78))
-        rig.ready()
-        assert exchange.open_orders() == []
-        assert not rig.venue.unsettled["order_id"].any()
-        said = [(int(one["kind"]), int(one["order_id"]) & 0xFF) for one in rig.journaled()]
-        assert said.count((m.OVER, 77)) == said.count((m.OVER, 78)) == 1
-        fills = [one["last_quantity"] for one in rig.told if one["kind"] == m.FILL and one["side"] == m.BUY]
-        assert fills[-1] == ONE // 4
-    finally:
-        rig.close()
-        exchange.clear()
-
-
-@pytest.mark.parametrize("heard_of", [True, False])
-def test_a_fill_of_an_order_of_an_earlier_run_is_that_order_s_whenever_it_comes(exchange, monkeypatch, heard_of):
-    """It comes as an event of nobody's while the comparison is under way, too."""
-    monkeypatch.setattr(session, "LOOK_AGAIN_NS", 10_000_000)
-    rig = OrdersRig(exchange.url, exchange.tables)
-    try:
-        rig.venue.anchors[:] = v.NO_TRADES
-        number = 81 + heard_of
-        name = left_behind(rig, number)
-        placed = exchange.place(exchange.trader, "BUY", 70_00, ONE // 4, client_id=name)
-        if heard_of:
-            rig.venue.unsettled["venue_order_id"][0] = placed.order.order_id
-        monkeypatch.setattr(rig.session, "_cancel_foreign", lambda: None)
-        rig.until(lambda: "held: open orders that are not this run's" in rig.log.events(), "the comparison")
-        exchange.place(exchange.other, "SELL", 70_00, ONE // 4)
-        rig.ready()
-        fills = [one for one in rig.told if one["kind"] == m.FILL and one["last_price"] == 70_00]
-        assert [(int(one["order_id"]) & 0xFF, int(one["last_quantity"])) for one in fills][-1:] == [(number, ONE // 4)]
-        assert not [one for one in fills if one["venue_order_id"] == placed.order.order_id and one["order_id"] == 0]
-    finally:
-        rig.close()
-        exchange.clear()
-
-
-def test_an_order_of_an_earlier_run_that_was_on_its_way_is_waited_for(exchange, monkeypatch):
-    monkeypatch.setattr(session, "LOOK_AGAIN_NS", 10_000_000)
-    rig = OrdersRig(exchange.url, exchange.tables)
-    try:
-        name = left_behind(rig, 79, time.time_ns())
-        rig.until(lambda: "held: orders of an earlier run may yet arrive at the venue" in rig.log.events(), "the wait")
-        assert control.held(rig.hold) == control.RECONCILING
-        exchange.place(exchange.trader, "BUY", 20_00, ONE, client_id=name)
-        rig.ready()
-        assert exchange.open_orders() == []
-        assert not rig.venue.unsettled["order_id"].any()
-    finally:
-        rig.close()
-
-
-def test_an_order_of_an_earlier_run_that_never_arrives_is_over_in_the_end(exchange, monkeypatch):
-    monkeypatch.setattr(session, "LOOK_AGAIN_NS", 10_000_000)
-    rig = OrdersRig(exchange.url, exchange.tables)
-    try:
-        left_behind(rig, 80, time.time_ns())
-        rig.until(lambda: "held: orders of an earlier run may yet arrive at the venue" in rig.log.events(), "the wait")
-        rig.venue.unsettled["time_ns"][0] -= ABSENCE_MS * 1_000_000  # as time would
-        rig.ready()
-        assert not rig.venue.unsettled["order_id"].any()
-    finally:
-        rig.close()
 
 
 def test_a_fill_that_nobody_told_is_found_while_orders_pass(make, exchange):

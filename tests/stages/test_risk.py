@@ -132,7 +132,7 @@ class Walk:
         """Pull and release stops."""
         pick, desk, twin = self.random, self.desk, self.twin
         if pick.random() < 0.01:
-            twin.hold = control.FEED_STALE
+            twin.hold = pick.choice((control.FEED_STALE, control.RECONCILING))
         elif pick.random() < 0.2:
             twin.hold = 0
         desk.hold[control.HOLD] = twin.hold
@@ -411,6 +411,25 @@ def test_a_kill_to_flatten_closes_at_market(side):
     desk.fill(rest, 50_000, 1_000_000, 78)
     assert desk.context.positions.rows[SPOT]["position"] == 0
     assert desk.read("order") == []
+
+
+def test_flatten_waits_until_the_account_is_reconciled():
+    desk = hold_position(1_000_000)
+    desk.kill[control.OPERATOR] = control.FLATTEN
+    desk.hold[control.HOLD] = control.RECONCILING
+    for _ in range(2 * risk.FLATTEN_TRIES):
+        desk.step()
+    assert desk.read("order") == []
+    desk.hold[control.HOLD] = control.STAGE_DOWN
+    desk.step()
+    (closing,) = desk.read("order")
+    # What the venue refused since it had begun to reconcile a moment before is tried again.
+    desk.hold[control.HOLD] = control.RECONCILING
+    desk.report(closing, m.REJECTED, flags=m.FINAL, reason=m.REASON["held"])
+    assert desk.read("order") == []
+    desk.hold[control.HOLD] = 0
+    desk.step()
+    assert len(desk.read("order")) == 1
 
 
 def test_flatten_gives_up_on_a_venue_that_refuses():

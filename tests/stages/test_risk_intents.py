@@ -237,7 +237,7 @@ def test_only_cancels_and_verified_reductions_pass_a_stop(stop, side):
     if stop == "kill":
         desk.kill[control.OPERATOR] = 1 << control.GENERATION_SHIFT | control.HALT
     else:
-        desk.hold[control.HOLD] = control.RECONCILING
+        desk.hold[control.HOLD] = control.FEED_STALE
     away = 50_000 - side * 200
     assert desk.ask(side=-side, quantity=100_000, price=50_000) == reason
     assert desk.ask(side=side, quantity=2_000_100, price=away) == reason
@@ -248,6 +248,14 @@ def test_only_cancels_and_verified_reductions_pass_a_stop(stop, side):
     # The first reduction is still open: together they would go through zero.
     assert desk.ask(side=side, quantity=500_100, price=away) == reason
     assert desk.ask(side=side, quantity=500_000, price=away)["flags"] == m.REDUCING
+
+
+def test_nothing_is_a_reduction_of_a_position_that_is_being_reconciled():
+    desk = hold_position(2_000_000)
+    desk.hold[control.HOLD] = control.RECONCILING
+    assert desk.ask(side=m.SELL, quantity=500_000, price=50_200) == "held"
+    desk.hold[control.HOLD] = control.STAGE_DOWN
+    assert desk.ask(side=m.SELL, quantity=500_000, price=50_200)["flags"] == m.REDUCING
 
 
 def test_overflow_denies():

@@ -12,10 +12,12 @@ from shrivenq.stages import token_bucket as t
 from shrivenq.stages.venues import answers as a
 
 S = 10**9
-REQUESTS = (m.NEW, m.CANCEL, m.REPLACE, m.QUERY, m.AMEND, m.CANCEL_ALL, m.TRADES)
+OWN = -20
+"""A request of another kind, of this weight."""
+REQUESTS = (m.NEW, m.CANCEL, m.REPLACE, m.QUERY, m.AMEND, m.CANCEL_ALL, m.TRADES, OWN)
 LIMITS = [(a.WEIGHT, 60 * S, 100), (a.ORDERS, 10 * S, 50), (a.ORDERS, 86_400 * S, 1_000), (a.RAW, 300 * S, 500)]
 COSTS = {
-    a.WEIGHT: {m.NEW: 1, m.CANCEL: 1, m.REPLACE: 1, m.QUERY: 4, m.AMEND: 4, m.CANCEL_ALL: 1, m.TRADES: 5},
+    a.WEIGHT: {m.NEW: 1, m.CANCEL: 1, m.REPLACE: 1, m.QUERY: 4, m.AMEND: 4, m.CANCEL_ALL: 1, m.TRADES: 5, OWN: 20},
     a.ORDERS: dict.fromkeys(REQUESTS, 0) | {m.NEW: 1, m.REPLACE: 1},
     a.RAW: dict.fromkeys(REQUESTS, 1),
 }
@@ -43,7 +45,21 @@ class Twin:
 
     def __init__(self):
         self.used, self.flying, self.limits, self.cancels = {}, {}, {}, 0
-        self.throttled = self.banned = 0
+        self.throttled = self.banned = self.looked = self.aged_cancels = 0
+        self.aged = {}
+
+    def age(self, now):
+        """Count as used what was on its way at the look before this one."""
+        if now - self.looked < t.AGE_NS:
+            return
+        everything, self.looked = now - self.looked >= 2 * t.AGE_NS, now
+        for key in self.limits:
+            lost = self.flying[key] if everything else self.aged.get(key, 0)
+            self.used[key] = {max(now // key[1], *self.used[key]): self.now_used(key, now) + lost}
+            self.flying[key] -= lost
+            self.aged[key] = self.flying[key]
+        self.cancels -= self.cancels if everything else self.aged_cancels
+        self.aged_cancels = self.cancels
 
     def report(self, key, limit, count, now):
         self.limits[key] = limit
@@ -55,6 +71,7 @@ class Twin:
         return self.used[key][newest] if now // key[1] <= newest else 0
 
     def take(self, request, now):
+        self.age(now)
         cancel = request in (m.CANCEL, m.CANCEL_ALL)
         if now < self.banned:
             return t.BANNED
@@ -77,9 +94,11 @@ class Twin:
         for key in self.limits:
             cost = min(COSTS[key[0]][request], self.flying[key])
             self.flying[key] -= cost
+            self.aged[key] = min(self.aged.get(key, 0), self.flying[key])
             self.used[key] = {max(now // key[1], *self.used[key]): self.now_used(key, now) + cost}
         if request in (m.CANCEL, m.CANCEL_ALL):
             self.cancels = max(0, self.cancels - 1)
+            self.aged_cancels = min(self.aged_cancels, self.cancels)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -205,6 +224,20 @@ def test_throttled_lets_cancels_through_one_at_a_time():
     assert t.take(buckets, m.NEW, 60 * S) == t.PASS
 
 
+def test_what_is_never_answered_is_used_and_blocks_no_cancel():
+    buckets = t.make_buckets([(a.WEIGHT, 60 * S, 100)])
+    assert t.take(buckets, m.CANCEL, 60 * S) == t.PASS
+    assert t.take(buckets, m.QUERY, 64 * S) == t.PASS
+    hear(buckets, 64 * S, a.THROTTLED, until_ns=200 * S)
+    assert t.take(buckets, m.CANCEL, 65 * S - 1) == t.THROTTLED
+    assert t.take(buckets, m.CANCEL, 65 * S) == t.THROTTLED  # on its way still, as far as is known
+    assert t.take(buckets, m.CANCEL, 70 * S) == t.PASS
+    assert (buckets.rows[0]["used"], buckets.rows[0]["in_flight"]) == (5, 1)
+    assert t.take(buckets, m.CANCEL, 80 * S) == t.PASS
+    hear(buckets, 81 * S, a.ANSWER, what=m.CANCEL)
+    assert (buckets.rows[0]["used"], buckets.rows[0]["in_flight"]) == (7, 0)
+
+
 def test_throttled_and_banned_without_a_time():
     buckets = t.make_buckets()
     hear(buckets, 5, a.THROTTLED)
@@ -223,13 +256,18 @@ def test_answers_lost_with_a_connection_stay_counted_until_the_interval_ends():
     assert taken(buckets, m.NEW, 10 * S) == 7
 
 
-def test_reading_exchange_info():
+def test_reading_what_the_venue_says_of_its_limits():
     limits = [
         {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": 6000},
-        {"rateLimitType": "ORDERS", "interval": "SECOND", "intervalNum": 10, "limit": 100},
+        {"rateLimitType": "ORDERS", "interval": "SECOND", "intervalNum": 10, "limit": 100, "count": 7},
         {"rateLimitType": "RAW_REQUESTS", "interval": "MINUTE", "intervalNum": 5, "limit": 300000},
     ]
-    assert t.read_limits(limits) == [(a.WEIGHT, 60 * S, 6000), (a.ORDERS, 10 * S, 100), (a.RAW, 300 * S, 300000)]
-    for change in ({"interval": "WEEK"}, {"rateLimitType": "X"}, {"limit": "5"}, {"intervalNum": 0}, {"limit": None}):
+    found = [(a.WEIGHT, 60 * S, 6000, 0), (a.ORDERS, 10 * S, 100, 7), (a.RAW, 300 * S, 300000, 0)]
+    assert t.read_limits(limits) == found
+    changes = [{"interval": "WEEK"}, {"rateLimitType": "X"}, {"limit": "5"}, {"intervalNum": 0}, {"limit": None}]
+    for change in [*changes, {"count": -1}, {"limit": 10**30}, {"interval": []}]:
         with pytest.raises(ValueError, match="rateLimits: "):
             t.read_limits([{**limits[0], **change}])
+    for nonsense in (None, {}, [1]):
+        with pytest.raises(ValueError, match="rateLimits: "):
+            t.read_limits(nonsense)

@@ -179,6 +179,13 @@ class OrdersRig:
     def reason(self, report):
         return m.REASONS[report["reason"]]
 
+    def age(self, order_id, seconds):
+        """Let an order have been sent, and asked about, longer ago."""
+        slot = self.session._orders.find(order_id)
+        self.pool.slots["time_ns"][slot] -= seconds * 1_000_000_000
+        for name in ("sent_ns", "ask_ns"):
+            self.venue.sent[name][slot] -= seconds * 1_000_000_000
+
     def filled(self, order_id):
         """Add up the fills of an order that risk was told."""
         return sum(

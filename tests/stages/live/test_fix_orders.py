@@ -182,9 +182,8 @@ def test_orders_on_their_way_when_a_session_ends_have_an_outcome(make, exchange,
     rig.until(lambda: lost(rig), "the end")
     exchange.faults()
     for one in orders:
-        slot = rig.session._orders.find(one)
-        if slot >= 0:
-            rig.pool.slots["time_ns"][slot] -= 14_000_000_000  # so long ago that the venue would refuse it
+        if rig.session._orders.find(one) >= 0:
+            rig.age(one, 14)  # so long ago that the venue would refuse it
     for one in orders:
         outcomes = {(kind, one) for kind in (m.ACCEPTED, m.REJECTED, m.DENIED)}
         rig.until(lambda outcomes=outcomes: outcomes & set(rig.said()), "an outcome")
@@ -234,8 +233,9 @@ def test_whatever_goes_wrong_both_sides_agree_in_the_end(make, exchange, seed):
 
     def settled():
         for slot in rig.session._orders.taken():
-            if rig.state(rig.pool.slots["order_id"][slot]) == "unknown":  # so long ago that it can arrive no more
-                rig.pool.slots["time_ns"][slot] = 1
+            order = rig.pool.slots["order_id"][slot]
+            if rig.state(order) == "unknown":
+                rig.age(order, 14)  # so long ago that it can arrive no more
         awaited = {"sent", "unknown", "cancel_sent"}
         held = control.held(rig.hold)
         return not held and not awaited & {

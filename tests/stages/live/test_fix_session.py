@@ -172,6 +172,29 @@ def test_over_a_limit_nothing_but_cancels_is_sent(make):
     assert not peer.client.of("D")
 
 
+def test_a_limit_that_the_venue_says_is_exceeded_stops_new_orders(up):
+    rig, peer = up
+    order = rig.send(price=50_00)
+    rig.until(lambda: peer.client.of("D"), "the order")
+    (sent,) = peer.client.of("D")
+    fields = [(tag, one) for tag, one in execution(sent, 8) if tag not in (37, 60)]
+    peer.client.send("8", *fields, (25016, -1015), (58, "Too many new orders."))
+    assert rig.reason(rig.wait(m.REJECTED, order)) == "venue_rate"
+    assert rig.reason(rig.wait(m.REJECTED, rig.send(price=50_00))) == "venue_rate"
+    rig.send(m.CANCEL, target_id=order)
+    rig.until(lambda: peer.client.of("F"), "the cancel")
+    assert len(peer.client.of("D")) == 1
+
+
+def test_silence_is_counted_by_a_clock_that_nobody_sets(make):
+    rig, _ = make()
+    rig.loop[stage.OFFSET_NS] -= 3_600 * S_NS  # the system's clock has been set since the stage began
+    rig.until(lambda: "fix session up" in rig.log.events(), "the session")
+    words, now_ns = rig.venue.fix.session.words, stage.time_of(rig.loop, 0)
+    for word in (fix.SENT_NS, fix.RECEIVED_NS):
+        assert abs(now_ns - words[word]) < 60 * S_NS
+
+
 def test_what_is_not_known_is_passed_over_and_told(up):
     rig, peer = up
     peer.client.send("N", (66, 5))
@@ -273,7 +296,13 @@ def test_a_refused_logon_is_told_and_tried_again_under_another_name(make, kind, 
     rig.until(lambda: reasons(rig), "the refusal")
     assert said in reasons(rig)[0]
     assert control.held(rig.hold) == control.RECONCILING
+    is_key = "held: the venue refuses the key for FIX" in rig.log.events()
+    assert is_key == (kind == "3")
+    (line,) = [fields for event, fields in rig.log.lines if event == "fix disconnected"]
+    assert (line["again_in_ms"] > 600_000) == is_key
     peer.mute = set()
+    rig.session._fix._try_ns = 0
+    look(rig)
     rig.ready()
     assert len({one.of("A")[0][49] for one in peer.clients}) == len(peer.clients)
 
@@ -355,8 +384,7 @@ def test_an_order_on_its_way_when_the_connection_ends_is_asked_for(make, exchang
     peer.client.cut()
     rig.wait(m.UNKNOWN, order)
     rig.ready()
-    slot = rig.session._orders.find(order)
-    rig.pool.slots["time_ns"][slot] -= 14 * S_NS  # so long ago that the venue would refuse it
+    rig.age(order, 14)  # so long ago that the venue would refuse it
     assert rig.reason(rig.wait(m.REJECTED, order)) == "unknown_order"
     assert len([one for client in peer.clients for one in client.of("D")]) == 1  # never sent again
     assert rig.taken() == 0

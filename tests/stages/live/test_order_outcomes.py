@@ -15,7 +15,7 @@ from tests.stages.test_live_venue import ONE, Exchange
 LIMITS = {"orders_10s": 10_000, "connections": 10_000, "request_weight": 1_000_000}
 SOON_MS = 150
 """An answer is overdue after this long."""
-LONG_AGO_NS = 14_000_000_000
+LONG_AGO_S = 14
 """What was sent so long ago the venue would refuse as too late."""
 
 
@@ -175,7 +175,7 @@ def test_a_fill_between_a_cancel_and_its_arrival_makes_it_too_late(rig, exchange
 
 def test_a_venue_that_does_not_know_what_it_had_accepted_is_traded_with_no_more(rig, exchange, altered):
     order = resting(rig)
-    rig.pool.slots["time_ns"][rig.pool.slots["order_id"] == order] -= LONG_AGO_NS
+    rig.age(order, LONG_AGO_S)
     forgot = Answer(400, {"code": -2013, "msg": "Order does not exist."})
     altered(lambda request: forgot if request.name == "order.status" else request)
     exchange.cut()
@@ -301,7 +301,7 @@ def test_a_replacement_of_which_nothing_is_heard_is_asked_about_on_both_sides(ri
         return
     rig.until(lambda: rig.said().count((m.ACCEPTED, old)) == 2, "that the old one is still there")
     assert rig.state(new) == "unknown"
-    rig.pool.slots["time_ns"][rig.session._orders.find(new)] -= LONG_AGO_NS
+    rig.age(new, LONG_AGO_S)
     assert rig.reason(rig.wait(m.REJECTED, new)) == "unknown_order"
     assert [one.price for one in exchange.open_orders()] == [50_00]
     assert rig.taken() == 1
@@ -416,7 +416,8 @@ def test_whatever_is_lost_repeated_late_or_out_of_order_both_sides_agree(make, e
     exchange.cut()  # a new session asks for everything
     rig.until(lambda: control.held(rig.hold) == control.RECONCILING, "hold")
     rig.ready()
-    rig.pool.slots["time_ns"] -= LONG_AGO_NS
+    for one in open_of(rig):
+        rig.age(one, LONG_AGO_S)
     rig.until(lambda: {rig.state(one) for one in open_of(rig)} <= {"accepted", "partly_filled"}, "answers")
     ours = sorted(int(one["trade_id"]) for one in rig.told if one["kind"] == m.FILL)
     assert ours == sorted(trades(exchange) - known), f"seed {seed}"

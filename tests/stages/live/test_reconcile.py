@@ -32,18 +32,23 @@ class Desk:
         self.rig = OrdersRig.__new__(OrdersRig)
         made = OrdersRig("ws://127.0.0.1:1", tables)
         self.context, self.pool = made.venue, made.pool
-        self.asked, self.queried = [], []
+        self.asked, self.queried, self.pauses = [], [], []
         self.orders = Orders(self.pool.slots, self.pool.generation)
         self.trades = Trades(self.context, self.ask)
         self.compare()
 
     def compare(self, now_ns=0):
         self.asked.clear()
-        self.one = Reconciliation(self.context, self.orders, self.ask, self.queried.append, self.trades, now_ns)
+        self.one = Reconciliation(self.context, self.orders, self.ask, self.query, self.trades, now_ns)
         return self.one
 
-    def ask(self, name, _, params):
+    def query(self, slot, after_ns):
+        self.queried.append(slot)
+        self.pauses.append(after_ns)
+
+    def ask(self, name, _, params, after_ns=0):
         self.asked.append((name, params))
+        self.pauses.append(after_ns)
 
     def left_behind(self, number, time_ns, venue_order_id=0, instrument=0):
         """Let an earlier run have sent an order whose end the journal does not hold; return its name."""
@@ -89,7 +94,7 @@ def test_everything_is_asked_and_only_then_compared(desk):
     desk.answer_rest()
     assert not desk.one.is_answered
     assert not any(name.startswith("trades") for name, _ in desk.asked)  # whose they are is not known yet
-    desk.one.placed(OWN, 0, 55)
+    desk.one.placed(OWN, 0, 55, is_open=False)
     assert dict(desk.asked)["trades SYM0"] == {"symbol": "SYM0", "limit": 1}
     assert dict(desk.asked)["trades SYM1"] == {"symbol": "SYM1", "limit": PAGE, "fromId": 42}
     desk.take("trades SYM0", [])
@@ -115,7 +120,7 @@ def test_trades_become_fills_of_our_orders_or_of_nobody_s(desk):
 def test_a_trade_is_of_the_order_that_the_venue_has_just_named(desk):
     desk.open(OWN, o.UNKNOWN)
     desk.context.anchors[0] = 3
-    desk.one.placed(OWN, 0, 55)
+    desk.one.placed(OWN, 0, 55, is_open=False)
     assert desk.one.take("trades SYM0", [trade(4)]) == 2
     assert desk.context.reports[0]["order_id"] == OWN
 
@@ -177,6 +182,8 @@ def test_an_order_that_was_never_heard_of_is_asked_about_so_that_its_fills_are_i
         assert desk.one.refused(f"order {old}", -1007)  # it cannot say now
         assert desk.asked.count(question) == 2 + again
     assert not desk.one.refused(f"order {old}", -1007)
+    assert desk.pauses[-TRIES:] == sorted(desk.pauses[-TRIES:])
+    assert 0 < desk.pauses[-TRIES] < desk.pauses[-1]
     for name, result in (("account", {"balances": []}), ("orders SYM0", []), ("orders SYM1", [])):
         desk.take(name, result)
     desk.take(f"order {old}", {"status": "FILLED", "orderId": 71})
@@ -186,6 +193,41 @@ def test_an_order_that_was_never_heard_of_is_asked_about_so_that_its_fills_are_i
     desk.take("trades SYM1", [])
     assert [int(one["venue_order_id"]) for one in desk.one.settled()] == [71]
     assert desk.one.expected == []
+
+
+def test_an_order_is_asked_about_until_the_venue_has_said_where_it_stands(desk):
+    slot = desk.open(OWN, o.ACCEPTED, venue_order_id=55)
+    desk.one.begin()
+    desk.answer_rest()
+    for _ in range(TRIES):
+        assert desk.one.unsaid(OWN)
+    assert desk.queried == [slot] * (TRIES + 1)
+    assert not desk.one.unsaid(OWN)
+    assert not any(name.startswith("trades") for name, _ in desk.asked)
+    desk.one.placed(OWN, 0, 55, is_open=False)
+    assert any(name.startswith("trades") for name, _ in desk.asked)
+    assert desk.one.unsaid(OWN)  # of no importance any more
+
+
+def test_an_order_that_is_over_by_event_while_the_venue_cannot_say_is_answered(desk):
+    slot = desk.open(OWN, o.ACCEPTED, venue_order_id=55)
+    desk.one.begin()
+    desk.answer_rest()
+    pool.give_back(desk.pool, slot, desk.pool.generation[slot])
+    assert desk.one.unsaid(OWN)
+    assert any(name.startswith("trades") for name, _ in desk.asked)
+
+
+def test_an_order_that_is_open_is_on_the_venue_s_list_or_both_do_not_agree(desk):
+    slots = [desk.open(OWN + at, o.ACCEPTED, venue_order_id=55 + at) for at in range(3)]
+    desk.one.begin()
+    run = desk.context.run.tobytes().decode()
+    desk.take("orders SYM0", [{"clientOrderId": f"{run}-7-1", "orderId": 55}])
+    for at in range(3):
+        desk.one.placed(OWN + at, 0, 55 + at, is_open=True)
+    assert desk.one.unlisted == {OWN + 1, OWN + 2}
+    pool.give_back(desk.pool, slots[1], desk.pool.generation[slots[1]])  # it was filled meanwhile
+    assert desk.one.unlisted == {OWN + 2}
 
 
 def test_an_order_of_an_earlier_run_that_arrived_late_is_left_behind(desk):

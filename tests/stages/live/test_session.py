@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from shrivenq.pipeline.exchange.faults import Rule, Script
 from shrivenq.stages import control, gateway, live_venue, stage
 from shrivenq.stages import messages as m
 from shrivenq.stages.live import openssl
@@ -45,11 +46,26 @@ def reasons(rig):
     return [fields["reason"] for event, fields in rig.log.lines if event == "venue disconnected"]
 
 
-def test_a_refused_logon_is_told_and_tried_again_later(make):
+def test_a_key_that_the_venue_refuses_is_told_and_tried_again_rarely(make):
     rig = make(logon=lambda name, ms: logon(name, ms, api_key="NOBODY"))
-    rig.until(lambda: len(reasons(rig)) == 2, "two refusals")
+    rig.until(lambda: reasons(rig), "the refusal")
+    rig.for_a_while()
+    assert len(reasons(rig)) == 1
     assert "logon refused" in reasons(rig)[0]
+    assert "-2015" in dict(rig.log.lines)["held: the venue refuses the key"]["text"]
+    assert rig.log.lines[-1][1]["again_in_ms"] >= 900_000
     assert control.held(rig.hold) == control.RECONCILING
+
+
+def test_a_logon_that_is_refused_for_another_reason_is_soon_tried_again(make, exchange):
+    def act():
+        rules = [Rule(on="request", name="session.logon", action="error_not_placed", times=2)]
+        exchange.simulator.faults.arm(Script(rules=rules))
+
+    exchange.call(act)
+    rig = make().ready()
+    assert len(reasons(rig)) == 2
+    assert rig.log.events().count("held: the venue refuses the key") == 0
 
 
 def test_a_key_that_cannot_be_used_is_told(make):
@@ -73,6 +89,8 @@ def test_a_revoked_key_ends_the_session(make, exchange):
         assert rig.state(order) == "sent"  # it was handed over: what became of it will be asked
     finally:
         exchange.call(lambda: keyring.add(TRADER, key.account, public_key=PUBLIC))
+    rig.session._try_ns = 0
+    rig.venue.live.words[r.ATTENTION] = 1
     rig.ready()
 
 
@@ -92,7 +110,7 @@ def test_the_session_is_renewed_when_the_venue_says_so_and_when_it_is_old(make, 
 
 def test_a_connection_without_answers_or_bytes_is_replaced(make):
     rig = make().ready()
-    rig.session._pending["account"] = 1
+    rig.session._asking.pending["account"] = 1
     rig.venue.live.words[r.ATTENTION] = 1
     rig.until(lambda: reasons(rig), "the end")
     rig.ready()
@@ -147,7 +165,10 @@ def test_an_address_that_is_none_is_refused(exchange):
         OrdersRig("http://127.0.0.1", tables_of(exchange))
 
 
+LIMIT = {"rateLimitType": "ORDERS", "interval": "SECOND", "intervalNum": 10, "limit": 50, "count": 0}
 OWN = [
+    {"id": "time", "status": 200, "result": {"serverTime": 1_700_000_000_000}},
+    {"id": "limits", "status": 200, "result": [LIMIT]},
     {"id": "logon", "status": 200, "result": {"apiKey": "x"}, "rateLimits": []},
     {"id": "follow", "status": 200, "result": {"subscriptionId": 0}},
     {"id": "account", "status": 200, "result": {"balances": [{"asset": "BTC", "free": "1", "locked": "0"}]}},
@@ -175,7 +196,9 @@ def test_whatever_answers_a_request_of_the_session_it_goes_on_or_ends(make, answ
     for hostile in mutations(answer):
         session._link = Link()
         session._reconcile()
+        session._begin()
         session.state = state
-        session._pending |= {one["id"]: 1 for one in OWN}
+        for one in OWN:
+            session._asking.ask(one["id"], "account.status", {})
         session._take(json.dumps(hostile).encode())
     session._link = None

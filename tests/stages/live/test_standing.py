@@ -10,7 +10,7 @@ import pytest
 from shrivenq.shm import pool, ring
 from shrivenq.stages import messages as m
 from shrivenq.stages import orders as o
-from shrivenq.stages import token_bucket
+from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.live.reconcile import Orders
 from shrivenq.stages.live.standing import Standings
 from shrivenq.stages.venues.binance_orders import ABSENCE_MS
@@ -26,15 +26,23 @@ class Desk:
     def __init__(self):
         rig = OrdersRig("ws://127.0.0.1:1", SimpleNamespace(instruments=instruments_of(2), currencies=currencies()))
         self.context, self.pool, self._rig = rig.venue, rig.pool, rig
-        self.frames, self.placed, self.refusals = [], [], []
+        self.frames, self.placed, self.unsaid, self.asked = [], [], [], []
         self.standings = Standings(
-            self.context, rig.loop, Orders(self.pool.slots, self.pool.generation), self.frames.append,
-            lambda standing: self.placed.append(int(standing["kind"])), lambda: self.refusals.append(1),
-            rig.log,
+            self.context, rig.loop, Orders(self.pool.slots, self.pool.generation), self.ask_by, self.frames.append,
+            lambda standing: self.placed.append(int(standing["kind"])), self.unsaid.append, rig.log,
         )  # fmt: skip
         self.slot = pool.allocate(self.pool)
         for field, value in {"order_id": OWN, "state": o.SENT, "quantity": 10, "time_ns": time.time_ns()}.items():
             self.pool.slots[self.slot][field] = value
+
+    def ask_by(self, name, request, send, after_ns=0):
+        self.asked.append((name, request, after_ns))
+        send()
+
+    def age(self, nanoseconds):
+        """Let the order have been sent longer ago."""
+        self.pool.slots[self.slot]["time_ns"] -= nanoseconds
+        self.context.words[v.BEGAN_NS] -= nanoseconds
 
     def stands(self, kind, filled=0, leaves=0):
         """Let the venue answer a question."""
@@ -70,7 +78,8 @@ def text(frame):
 
 
 def test_a_question_names_the_order_as_the_venue_knows_it(desk):
-    desk.standings.ask(desk.slot)
+    desk.standings.ask(desk.slot, 7)
+    assert desk.asked == [(f"{m.QUERY} {OWN}", m.QUERY, 7)]
     (frame,) = desk.frames
     assert '"method":"order.status"' in text(frame)
     assert f'"origClientOrderId":"{desk.context.run.tobytes().decode()}-7-1"' in text(frame)
@@ -104,6 +113,7 @@ def test_without_its_trades_nothing_is_told_of_an_order(desk):
     desk.stands(m.CANCELLED, filled=7)
     desk.trades(answered=False)
     assert desk.told() == desk.placed == []
+    assert desk.unsaid == [OWN]
     desk.stands(m.CANCELLED, filled=7)
     desk.standings.clear()
     desk.trades(7)
@@ -114,7 +124,7 @@ def test_an_order_that_may_yet_arrive_is_not_absent(desk):
     desk.stands(m.ABSENT)
     assert desk.told() == []
     assert desk.placed == [m.ABSENT]  # an answer, all the same
-    desk.pool.slots[desk.slot]["time_ns"] -= ABSENCE_MS * 1_000_000 + 1
+    desk.age(ABSENCE_MS * 1_000_000 + 1)
     desk.stands(m.ABSENT)
     assert desk.told() == [m.ABSENT]
     assert desk._rig.log.lines == []
@@ -124,7 +134,8 @@ def test_an_order_that_was_accepted_and_is_absent_is_an_error_and_no_answer_befo
     desk.pool.slots[desk.slot]["venue_order_id"] = 55
     desk.stands(m.ABSENT)
     assert desk.told() == desk.placed == []
-    desk.pool.slots[desk.slot]["time_ns"] -= ABSENCE_MS * 1_000_000 + 1
+    assert desk.unsaid == [OWN]  # a comparison has to wait
+    desk.age(ABSENCE_MS * 1_000_000 + 1)
     desk.stands(m.ABSENT)
     assert desk.told() == desk.placed == [m.ABSENT]
     ((event, fields),) = desk._rig.log.lines
@@ -139,8 +150,18 @@ def test_an_order_that_is_over_by_now_is_not_told_again(desk):
     assert desk.placed == [m.CANCELLED]
 
 
-def test_a_question_the_limits_have_no_room_for_is_not_asked(desk):
-    desk.context.buckets.words[token_bucket.BANNED_NS] = 1 << 62
-    desk.standings.ask(desk.slot)
-    assert desk.frames == []
-    assert desk.refusals == [1]
+def test_an_error_is_no_answer(desk):
+    desk.stands(m.UNKNOWN)
+    assert desk.told() == desk.placed == []
+    assert desk.unsaid == [OWN]
+
+
+def test_how_long_an_order_may_yet_arrive_counts_from_its_request(desk):
+    desk.age(ABSENCE_MS * 1_000_000 + 1)
+    sent = desk.context.sent[desk.slot]
+    sent["generation"], sent["sent_ns"] = desk.pool.generation[desk.slot], time.time_ns()
+    desk.stands(m.ABSENT)
+    assert desk.told() == []
+    sent["sent_ns"] -= ABSENCE_MS * 1_000_000 + 1
+    desk.stands(m.ABSENT)
+    assert desk.told() == [m.ABSENT]

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from shrivenq.stages import messages as m
+from shrivenq.stages import token_bucket
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import venue_io
 from shrivenq.stages.live import venue_state as v
+from shrivenq.stages.venues import answers as a
 from shrivenq.stages.venues.answers import put_row
 from tests.stages.live.orders_rig import OrdersRig
 from tests.stages.venue_rig import currencies, drain, instruments_of
@@ -157,3 +159,12 @@ def test_a_cut_frame_waits_for_its_rest_and_a_control_frame_is_the_protocol_s(ri
     assert feed(rig, frame(b"x" * 130)[:50]) == r.MORE
     rig.venue.live.rows[0]["parsed"] = rig.venue.live.rows[0]["filled"] = 0
     assert feed(rig, b"\x89\x00") == r.SPECIAL
+
+
+@pytest.mark.parametrize("kind", [a.THROTTLED, a.BANNED])
+def test_who_is_limited_or_banned_may_cancel_by_fix_and_no_more(rig, kind):
+    a.put_note(rig.venue.notes, 0, kind, 0, -1)
+    venue_io.hear(rig.venue, rig.loop, 1)
+    now, buckets = venue_io.venue_time(rig.venue, rig.loop), rig.venue.fix.buckets
+    assert token_bucket.take(buckets, m.NEW, now) == token_bucket.THROTTLED
+    assert token_bucket.take(buckets, m.CANCEL, now) == token_bucket.PASS
