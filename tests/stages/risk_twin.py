@@ -167,7 +167,7 @@ class Twin:
             order["leaves"] -= cut
         if kind in (m.ACCEPTED, m.FILL, m.REPLACED):
             self.rejects = 0
-        if kind in (m.REJECTED, m.UNKNOWN):
+        if kind == m.REJECTED or (kind == m.UNKNOWN and not self.hold & control.RECONCILING):
             self.rejects += 1
             if self.rejects >= self.config.reject_streak_max:
                 self.machine = max(self.machine, 1)

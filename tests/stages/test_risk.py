@@ -428,6 +428,8 @@ def test_flatten_waits_until_the_account_is_reconciled():
     desk.report(closing, m.REJECTED, flags=m.FINAL, reason=m.REASON["held"])
     assert desk.read("order") == []
     desk.hold[control.HOLD] = 0
+    desk.now += risk.AGAIN_NS
+    desk.touch()
     desk.step()
     assert len(desk.read("order")) == 1
 

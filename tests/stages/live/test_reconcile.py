@@ -137,13 +137,13 @@ def test_a_full_page_of_trades_has_another_behind_it(desk):
     assert desk.one.is_answered
 
 
-def test_open_orders_are_ours_left_behind_or_foreign(desk):
+def test_open_orders_are_ours_left_behind_refused_or_foreign(desk):
     desk.open(OWN, o.SENT)
     left = desk.left_behind(9, 0)
     run = desk.context.run.tobytes().decode()
-    names = [f"{run}-7-1", left, f"{run}-7-9", "x-HNA2TXFJ", "ffffffff-1-7-2"]
-    desk.compare().take("orders SYM0", [{"clientOrderId": name, "orderId": 9} for name in names])
-    assert desk.one.open_orders == [OpenOrder("SYM0", 9, name, name == left) for name in names[1:]]
+    ours = {f"{run}-7-1": None, left: True, f"{run}-7-9": True, "x-HNA2TXFJ": False, "ffffffff-1-7-2": False}
+    desk.compare().take("orders SYM0", [{"clientOrderId": name, "orderId": 9} for name in ours])
+    assert desk.one.open_orders == [OpenOrder("SYM0", 9, *one) for one in list(ours.items())[1:]]
 
 
 def test_an_order_of_an_earlier_run_is_over_once_the_venue_holds_it_no_more_and_cannot_get_it(desk):
