@@ -12,8 +12,8 @@ from shrivenq.pipeline import kill, rest, state, topology
 from shrivenq.shm import ring, segment, stats
 from shrivenq.shm.atomics import exchange_word, load_word
 from shrivenq.shm.segment import Segment, SegmentError
-from shrivenq.stages import control, stage
-from shrivenq.stages.live import receive, source
+from shrivenq.stages import control, frames, stage
+from shrivenq.stages.live import source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,7 +153,7 @@ def _market_data(running: Running) -> dict[str, Any]:
         "rest_weight_used": int(side[rest.USED_WEIGHT]),
         # Nothing is known of the venue's clock before it was asked: an error is never 0.
         **({key: round(int(value) / 1e6, 3) for key, value in clocks.items()} if side[rest.VENUE_ERROR_NS] else {}),
-        "receive_clock": receive.CLOCKS[int(live[source.CLOCK])],
+        "receive_clock": frames.CLOCKS[int(live[source.CLOCK])],
         "receive_clock_error_us": round(int(live[source.CLOCK_ERROR_NS]) / 1e3, 3),
     }
 

@@ -10,6 +10,7 @@ else wants the CPU; should it fall behind, the recording says where it is incomp
 from __future__ import annotations
 
 import os
+import struct
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -21,7 +22,7 @@ from shrivenq.shm import byte_ring
 from shrivenq.shm.atomics import load_word
 from shrivenq.stages import stage
 from shrivenq.stages.capture import format_line
-from shrivenq.stages.frames import LOST
+from shrivenq.stages.frames import CLOCKS, LOST, STAMP_BYTES, STAMPED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,6 +42,8 @@ ORPHAN_S = 10.0
 """Without a supervisor the recorder ends when nothing came for this long: stages outlive it for a while."""
 COUNT_BYTES = 8
 """Length of a LOST record that counts what had no room; a LOST frame of the source itself is empty."""
+STAMP = struct.Struct("<qq")
+"""What stands in front of a frame that the kernel or the card has stamped: the stamp, and of what clock it is."""
 
 
 class Recording:
@@ -78,6 +81,10 @@ class Recording:
                 self._line(time_ns, b"")
             if kind == LOST and len(payload) == COUNT_BYTES:
                 self.tell_lost(int.from_bytes(payload, "little"), time_ns)
+            elif kind & STAMPED:
+                raw_ns, clock = STAMP.unpack_from(payload)
+                stamp = b"@%s:%d" % (CLOCKS[clock].encode(), raw_ns)
+                self._line(time_ns, payload[STAMP_BYTES:], kind & ~STAMPED, stamp)
             else:
                 self._line(time_ns, payload, kind)
         if self._waiting >= CHUNK_BYTES:
@@ -90,8 +97,8 @@ class Recording:
             self.lost = count
             self._line(time_ns, b"")
 
-    def _line(self, time_ns: int, payload: bytes, kind: int = LOST) -> None:
-        line = format_line(time_ns, payload, kind)
+    def _line(self, time_ns: int, payload: bytes, kind: int = LOST, stamp: bytes = b"") -> None:
+        line = format_line(time_ns, payload, kind, stamp)
         self._lines.append(line)
         self._waiting += len(line)
         self.last_ns = time_ns

@@ -47,7 +47,10 @@ START, STOP, LINE, LAST_NS, PREVIOUS_NS, SKIPPING, DAMAGED, DAMAGED_LINE = range
 # What `split` stopped for.
 MORE, FULL, NOT_A_CAPTURE, WENT_BACK = range(4)
 
-NEWLINE, SPACE, EQUALS = 10, 32, ord("=")
+NEWLINE, SPACE, EQUALS, AT = 10, 32, ord("="), ord("@")
+
+STAMP_MAX = 40
+"""Longest raw stamp behind a receive time, `@` included."""
 
 MARK = b"base64:"
 """What a payload begins with that stands for a binary frame; no JSON text does."""
@@ -61,16 +64,18 @@ class CaptureError(Exception):
     """A capture that cannot be read; its text is one line: file, line, what was found and expected."""
 
 
-def format_line(time_ns: int, payload: bytes, kind: int = TEXT) -> bytes:
+def format_line(time_ns: int, payload: bytes, kind: int = TEXT, stamp: bytes = b"") -> bytes:
     """Spell one line of a capture: the receive time (ns since 1970) and the frame as it came, BINARY or TEXT.
+
+    `stamp` is what the kernel or the network card said of its arrival, `@CLOCK:ns`; nothing reads it back.
 
     Text without a byte says that frames are missing here. A newline in JSON is white space; it becomes a blank. Text
     that looks like a binary frame, which JSON never does, gets a blank in front.
     """
     if kind == BINARY:
-        return b"%d %s%s\n" % (time_ns, MARK, b64encode(payload))
+        return b"%d%s %s%s\n" % (time_ns, stamp, MARK, b64encode(payload))
     blank = b" " if payload.startswith(MARK) else b""
-    return b"%d %s%s\n" % (time_ns, blank, payload.replace(b"\n", b" "))
+    return b"%d%s %s%s\n" % (time_ns, stamp, blank, payload.replace(b"\n", b" "))
 
 
 @inlined
@@ -85,7 +90,7 @@ def _newline(buffer: Any, start: int, stop: int) -> int:
 
 @inlined
 def _receive_time(buffer: Any, start: int) -> tuple[int, int]:
-    """Read the receive time; return it and where the payload begins, (0, -1) if it is none. Reads 24 bytes."""
+    """Read the receive time; return it and where the payload begins, (0, -1) if it is none. Reads 60 bytes."""
     at, time_ns = start, 0
     for _ in range(2):
         word = load(buffer, at)
@@ -101,6 +106,10 @@ def _receive_time(buffer: Any, start: int) -> tuple[int, int]:
             return 0, -1
         time_ns = time_ns * POWERS[count] + whole(word, count)
         at += count
+    if at != start and buffer[at] == AT:
+        longest = at + STAMP_MAX
+        while at < longest and buffer[at] != SPACE:
+            at += 1
     if at == start or buffer[at] != SPACE:
         return 0, -1
     return time_ns, at + 1

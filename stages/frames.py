@@ -24,11 +24,19 @@ FRAME = np.dtype(
         ("offset", "<i8"),  # of its first byte in `data`
         ("length", "<i4"),  # bytes
         ("flags", "<i4"),  # TEXT, BINARY or LOST
+        ("raw_ns", "<i8"),  # when its last packet came in, as that was said, 0 for not at all …
+        ("clock", "<i8"),  # … by this clock: index into CLOCKS
     ],
     align=True,
 )
+CLOCKS = ("none", "CLOCK_REALTIME", "hardware")
+"""Names of the clocks of raw receive stamps: none, the kernel's, the network card's own."""
 TEXT, LOST, BINARY = 1, 2, 4
 """What a frame is: the venue's JSON; nothing, because what should be here is damaged or missing; the venue's SBE."""
+STAMPED = 8
+"""On the way to the recorder: `raw_ns` and `clock` stand in front of the frame."""
+STAMP_BYTES = 16
+"""Length of those."""
 
 
 @by_reference

@@ -294,20 +294,26 @@ def _record(context: Any, loop: Any) -> None:
     words[RECORDED] = words[NUMBER]
     frame = context.frames.index[words[IN_HAND]]
     missing = loop[UNRECORDED]
-    at = 0
+    at, size = 0, 0
     if missing != words[UNRECORDED_SAID]:
         at = byte_ring.reserve(raw, f.LOST, 8, words[LAST_NS])
         if at >= 0:
             raw.words[at >> 3] = missing
     if at >= 0:
-        at = byte_ring.reserve(raw, frame["flags"], frame["length"], words[LAST_NS])
+        kind = frame["flags"]
+        if frame["raw_ns"] != 0:
+            kind, size = kind | f.STAMPED, f.STAMP_BYTES
+        at = byte_ring.reserve(raw, kind, size + frame["length"], words[LAST_NS])
     if at < 0:
         byte_ring.abandon(raw)
         loop[UNRECORDED] = missing + 1
         note(context, arrivals.UNRECORDED)
         return
+    if size != 0:
+        raw.words[at >> 3] = frame["raw_ns"]
+        raw.words[(at >> 3) + 1] = frame["clock"]
     for i in range(frame["length"]):
-        raw.data[at + i] = context.frames.data[frame["offset"] + i]
+        raw.data[at + size + i] = context.frames.data[frame["offset"] + i]
     byte_ring.commit(raw)
     words[UNRECORDED_SAID] = missing
 

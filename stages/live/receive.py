@@ -13,8 +13,8 @@ its way into the stripe (`openssl`).
 The index is filled only when every frame in it was taken, so what was received may then be moved or overwritten.
 
 The kernel says when the last packet of what was received came in (SO_TIMESTAMPING). That is the frame's `wire_ns`,
-CLOCK_REALTIME converted to CLOCK_MONOTONIC by a sampled offset; `stamps` keeps what it said as it said it. Without a
-stamp `wire_ns` is the moment the bytes had been copied.
+CLOCK_REALTIME converted to CLOCK_MONOTONIC by a sampled offset; its `raw_ns` is what the kernel said, as it said it.
+Without a stamp `wire_ns` is the moment the bytes had been copied.
 """
 
 from __future__ import annotations
@@ -78,15 +78,10 @@ CONNECTION = np.dtype(
         ("bytes", "<i8"),  # received
         ("wire_ns", "<i8"),  # stamp of the bytes received last, CLOCK_MONOTONIC
         ("raw_ns", "<i8"),  # the same as the kernel said it
-        ("clock", "<i8"),  # what clock that is: CLOCKS
+        ("clock", "<i8"),  # what clock that is: frames.CLOCKS
     ],
     align=True,
 )
-
-CLOCKS = ("none", "CLOCK_REALTIME", "hardware")
-"""Names of the clocks of raw receive stamps: none, the kernel's, the network card's own."""
-
-STAMP = np.dtype([("raw_ns", "<i8"), ("clock", "<i8")], align=True)
 
 # Words (int64).
 ENABLED = 0  # 1: there are connections to look after
@@ -118,7 +113,6 @@ class Receiver(NamedTuple):
     rows: Any  # CONNECTION
     words: Any
     message: Any  # int64: see IOV
-    stamps: Any  # STAMP, beside the frames' index
     rest: byte_ring.Consumer
 
 
@@ -131,7 +125,6 @@ def make_receiver(count: int, rest: byte_ring.Consumer | None = None) -> tuple[R
         rows=np.zeros(count, CONNECTION),
         words=np.zeros(WORDS, np.int64),
         message=np.zeros(32, np.int64),
-        stamps=np.zeros(len(frames.index), STAMP),
         rest=rest,
     )
     live.rows["begin"] = live.rows["parsed"] = live.rows["filled"] = np.arange(count) * STRIPE_BYTES
@@ -154,7 +147,7 @@ def nobody() -> byte_ring.Consumer:
 
 
 @inlined
-def _enter(live: Any, frames: Frames, begin: int, stop: int, flags: int, time_ns: int, wire_ns: int) -> int:
+def _enter(frames: Frames, begin: int, stop: int, flags: int, time_ns: int, wire_ns: int) -> int:
     """Enter a frame into the index; return its row."""
     i = frames.words[COUNT]
     frames.index[i]["time_ns"] = time_ns
@@ -162,17 +155,10 @@ def _enter(live: Any, frames: Frames, begin: int, stop: int, flags: int, time_ns
     frames.index[i]["offset"] = begin
     frames.index[i]["length"] = stop - begin
     frames.index[i]["flags"] = flags
-    live.stamps[i]["raw_ns"] = 0
-    live.stamps[i]["clock"] = 0
+    frames.index[i]["raw_ns"] = 0
+    frames.index[i]["clock"] = 0
     frames.words[COUNT] = i + 1
     return i
-
-
-@kernel
-def enter_again(live: Any, frames: Frames, frame: Any) -> None:
-    """Enter a frame that stood in another index over the same bytes."""
-    begin = frame["offset"]
-    _enter(live, frames, begin, begin + frame["length"], frame["flags"], frame["time_ns"], frame["wire_ns"])
 
 
 def enter_bytes(live: Receiver, frames: Frames, payload: bytes, flags: int, time_ns: int, wire_ns: int) -> bool:
@@ -183,7 +169,7 @@ def enter_bytes(live: Receiver, frames: Frames, payload: bytes, flags: int, time
         return False
     frames.data[begin:stop] = np.frombuffer(payload, np.uint8)
     live.words[SIDE_USED] = stop
-    _enter(live, frames, begin, stop, flags, time_ns, wire_ns)
+    _enter(frames, begin, stop, flags, time_ns, wire_ns)
     return True
 
 
@@ -308,9 +294,9 @@ def parse(live: Any, frames: Frames, c: int, time_ns: int) -> None:
             row["special_stop"] = stop
             live.words[ATTENTION] = 1
             break
-        i = _enter(live, frames, begin, stop, BINARY if is_binary else TEXT, time_ns, row["wire_ns"])
-        live.stamps[i]["raw_ns"] = row["raw_ns"]
-        live.stamps[i]["clock"] = row["clock"]
+        i = _enter(frames, begin, stop, BINARY if is_binary else TEXT, time_ns, row["wire_ns"])
+        frames.index[i]["raw_ns"] = row["raw_ns"]
+        frames.index[i]["clock"] = row["clock"]
         row["parsed"] = stop
     if frames.words[COUNT] != before:
         row["data_ns"] = row["wire_ns"]
@@ -334,7 +320,7 @@ def _take_rest(live: Any, frames: Frames, time_ns: int, now: int) -> None:
         byte_ring.consume(rest)
         words[SIDE_USED] = begin + length
         words[RESTED] += 1
-        _enter(live, frames, begin, begin + length, TEXT, time_ns, now)
+        _enter(frames, begin, begin + length, TEXT, time_ns, now)
 
 
 @kernel

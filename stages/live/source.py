@@ -58,7 +58,7 @@ FRAMES = 3  # messages that came over them, as far as Python last looked
 BYTES = 4
 CLOCK_OFFSET_NS = 5  # CLOCK_REALTIME − CLOCK_MONOTONIC by which receive stamps were converted
 CLOCK_ERROR_NS = 6  # that is this exact
-CLOCK = 7  # which clock receive stamps come from: index into receive.CLOCKS
+CLOCK = 7  # which clock receive stamps come from: index into frames.CLOCKS
 AWAY_UNTIL_NS = 8  # ns since 1970: so long the venue has told this address to stay away, in a handshake
 SHOWN_WORDS = 16
 
@@ -454,7 +454,8 @@ class LiveSource:
         for frame in scratch.index[: int(scratch.words[COUNT])]:
             begin = int(frame["offset"])
             if wanted(frames.data[begin : begin + int(frame["length"])].tobytes(), int(frame["flags"])):
-                r.enter_again(self.live, frames, frame)
+                frames.index[int(frames.words[COUNT])] = frame
+                frames.words[COUNT] += 1
 
     def close(self) -> None:
         """Close every connection."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
+import zstandard
 
 from shrivenq.pipeline import rest
 from shrivenq.pipeline.recorder import Recording
@@ -13,7 +16,7 @@ from shrivenq.stages import messages as m
 from shrivenq.stages.frames import BINARY
 from shrivenq.stages.live import receive, source
 from tests.pipeline.exchange.exchange_rig import FLOWING, running
-from tests.pipeline.feed_rig import check_against_quotes, levels_of, stack_of, trades_of
+from tests.pipeline.feed_rig import PATIENCE_S, check_against_quotes, levels_of, stack_of, trades_of
 from tests.stages.market_rig import Log, Rig, joined, without_stamps
 
 
@@ -32,9 +35,14 @@ def test_the_book_is_the_venues_and_its_recording_replays(venue, tmp_path, encod
         assert (rows["kind"] == m.TRADE).any()
         recording = Recording(tmp_path / "recorded", "live", Log())
         frames = byte_ring.drain(stack.raw)
-        assert (BINARY in {kind for kind, _, _ in frames}) == (encoding == "sbe")
+        assert any(kind & BINARY for kind, _, _ in frames) == (encoding == "sbe")
         recording.add(frames)
         recording.close()
+        (path,) = (tmp_path / "recorded").iterdir()
+        text = zstandard.ZstdDecompressor().stream_reader(path.read_bytes(), read_across_frames=True).read()
+        stamps = [(int(one) - int(time)) / 1e9 for time, one in re.findall(rb"(\d+)@CLOCK_REALTIME:(\d+) ", text)]
+        assert bool(stamps) == (stack.shown[source.CLOCK] == 1)
+        assert all(abs(one) < PATIENCE_S for one in stamps)
         live = joined(stack.ticks)
     replayed = Rig(
         None,

@@ -9,6 +9,7 @@ import uuid
 
 import numpy as np
 import pytest
+import zstandard
 
 from shrivenq.pipeline import placement, recorder, topology
 from shrivenq.pipeline.recorder import Recording
@@ -17,7 +18,7 @@ from shrivenq.shm import byte_ring, segment
 from shrivenq.stages import market_data, stage
 from shrivenq.stages import messages as m
 from shrivenq.stages.capture import Capture
-from shrivenq.stages.frames import COUNT, ENDED, LOST, TEXT, make_frames
+from shrivenq.stages.frames import CLOCKS, COUNT, ENDED, LOST, TEXT, make_frames
 from tests.pipeline.command_rig import children_of, command, configured, stopped, until
 from tests.stages.market_rig import REFUSED, SLOW, Log, Rig, Source, check_stream, joined, trade, without_stamps
 
@@ -111,6 +112,25 @@ def test_a_live_session_replays_with_the_times_its_stages_reasoned_with(raw, tmp
     assert len(set(ticks["time_ns"].tolist())) > 100, "the clock went on"
     assert [payload for _, payload in read(tmp_path)] == payloads, "what was refused is recorded too"
     assert without_stamps(replayed(tmp_path)).tobytes() == without_stamps(ticks).tobytes()
+
+
+class Stamped(Source):
+    """Frames that a network card has stamped, every other one."""
+
+    def fill(self, frames):
+        super().fill(frames)
+        frames.index["raw_ns"][::2], frames.index["clock"][::2] = 5, CLOCKS.index("hardware")
+
+
+def test_raw_receive_stamps_are_kept_with_the_name_of_their_clock(raw, tmp_path):
+    producer, consumer = raw()
+    frames = [(T0 + number, trade(number)) for number in range(1, 5)]
+    session(Rig(Stamped(frames, batch=4), virtual=True, raw=producer), consumer, Recording(tmp_path, "paper", Log()))
+    (path,) = tmp_path.iterdir()
+    text = zstandard.ZstdDecompressor().stream_reader(path.read_bytes(), read_across_frames=True).read()
+    stamps = (b"@hardware:5", b"") * 2
+    assert text == b"".join(b"%d%s %s\n" % (at, one, said) for (at, said), one in zip(frames, stamps, strict=True))
+    assert read(tmp_path) == frames
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -69,7 +69,7 @@ class Source:
         for row, (time_ns, payload) in enumerate(taken):
             start, length = int(frames.words[f.USED]), len(payload or b"")
             frames.data[start : start + length] = np.frombuffer(payload or b"", np.uint8)
-            frames.index[row] = (time_ns, 0, start, length, f.TEXT if payload else f.LOST)
+            frames.index[row] = (time_ns, 0, start, length, f.TEXT if payload else f.LOST, 0, 0)
             frames.words[f.USED] += length
             frames.words[f.COUNT] += 1
         frames.words[f.ENDED] = not self.waiting

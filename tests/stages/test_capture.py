@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shrivenq.stages import capture as module
-from shrivenq.stages.capture import AHEAD_NS, BACK_NS, LINE_MAX, Capture, CaptureError, format_line
+from shrivenq.stages.capture import AHEAD_NS, BACK_NS, LINE_MAX, STAMP_MAX, Capture, CaptureError, format_line
 from shrivenq.stages.frames import BINARY, COUNT, ENDED, LOST, TAKEN, TEXT, USED, make_frames
 from shrivenq.stages.venues.text import PADDING
 from tests.stages.venues.sbe_frames import VECTORS
@@ -122,6 +122,21 @@ def test_an_empty_payload_says_that_frames_are_missing(tmp_path):
     capture = Capture(write(tmp_path / "a", format_line(5, b"one") + format_line(6, b"") + format_line(7, b"a\nb")))
     assert drain(capture) == [(5, b"one"), (6, None), (7, b"a b")]
     assert capture.damaged == 0
+
+
+def test_raw_receive_stamps_are_passed_over(tmp_path):
+    stamps = (b"", b"@CLOCK_REALTIME:1723161253937085768", b"@hardware:5", b"@" + b"x" * (STAMP_MAX - 1))
+    text = b"".join(format_line(7 + number, b"one two", TEXT, stamp) for number, stamp in enumerate(stamps))
+    text += format_line(20, b"abc", BINARY, stamps[1]) + format_line(21, b"", LOST, stamps[1])
+    expected = [(7 + number, TEXT, b"one two") for number in range(len(stamps))]
+    assert drain_kinds(Capture(write(tmp_path / "a", text))) == [*expected, (20, BINARY, b"abc"), (21, LOST, b"")]
+
+
+@pytest.mark.parametrize("line", [b"8@" + b"x" * STAMP_MAX + b" two", b"8@x", b"8@x\ty", b"@x:1 two"])
+def test_a_raw_receive_stamp_without_an_end_is_damage(tmp_path, line):
+    capture = Capture(write(tmp_path / "a", b"7 one\n" + line + b"\n9 three\n"))
+    assert drain(capture) == [(7, b"one"), (7, None), (9, b"three")]
+    assert capture.damaged == 1
 
 
 @settings(deadline=None, max_examples=60)

@@ -110,7 +110,7 @@ class Driver:
             self.take_raw(payload)
             self.taken.append(None if b'@lost","data":{}' in payload else payload)
             self.flags.append(int(frame["flags"]))
-            self.stamps.append((int(frame["wire_ns"]), int(frame["time_ns"]), *self.live.stamps[row].tolist()))
+            self.stamps.append(tuple(int(frame[name]) for name in ("wire_ns", "time_ns", "raw_ns", "clock")))
         self.frames.words[f.TAKEN] = self.frames.words[f.COUNT]
 
     def until(self, condition, what=""):
