@@ -24,7 +24,8 @@ from tests.pipeline.exchange.engine_rig import (
     market,
     order,
 )
-from tests.pipeline.exchange.slow_engine import LIMITED, STOPS, RefusedError, SlowEngine, down
+from tests.pipeline.exchange.slow_engine import SlowEngine
+from tests.pipeline.exchange.slow_order import LIMITED, STOPS, RefusedError, down
 
 TIGHT = changed(
     STRICT,
