@@ -159,6 +159,17 @@ class Engine(History):
         self.exchange.symbols[self._at[symbol]]["status"] = s.SYMBOL_STATUSES.index(status)
         self.symbols[symbol] = msgspec.structs.replace(self.symbols[symbol], status=status)
 
+    def set_limits(self, symbol: str, limits: Mapping[str, int]) -> None:
+        """Change filters of a symbol, by their names in `Symbol`. Raises ValueError for prices no book here holds."""
+        at = self._at[symbol]
+        ladder = self.exchange.core.ladders[at]
+        highest = int(ladder["base"] + (ladder["levels"] - 1) * ladder["tick"])
+        if not 0 < limits.get("price_max", highest) <= highest:
+            raise ValueError(f"exchange: {symbol}: price_max: allowed: up to {highest} units")
+        for name, value in limits.items():
+            self.exchange.symbols[at][name] = value
+        self.symbols[symbol] = msgspec.structs.replace(self.symbols[symbol], **limits)
+
     # ── orders ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def test(self, account: int, order: NewOrder, now_us: int) -> Error | None:
