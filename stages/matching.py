@@ -6,7 +6,9 @@
 
 Bids and asks share a ladder: they never rest at the same price. A price outside the ladder is refused, as a venue's
 price band does. `blocks` counts the occupied levels of 64 ticks, so that the next best price is found quickly across
-any gap. Each command leaves its trades in `trades` (`words[TRADES]` of them) and every level it changed in `changed`.
+any gap. An order may `hide` what it has beyond a part: when that part has traded, the next one shows, behind all others
+at its price. Each command leaves its trades in `trades` (`words[TRADES]` of them) and every level it changed in
+`changed`.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ LADDER = np.dtype(
         ("trade_id", "<i8"),  # of the last trade
         ("free", "<i8"),  # first free slot, -1 for none
         ("resting", "<i8"),  # orders in the book
+        ("hiding", "<i8"),  # of them those that show a part at a time
         ("changed", "<i8"),  # entries of this instrument in `changed`
         ("first", "<i8"),  # row of level 0 in `levels` and `changed`
         ("levels", "<i8"),  # ticks in the ladder
@@ -57,7 +60,7 @@ LADDER = np.dtype(
 
 LEVEL = np.dtype(
     [
-        ("quantity", "<i8"),
+        ("quantity", "<i8"),  # what shows
         ("head", "<i4"),  # first order, while there are orders
         ("tail", "<i4"),  # last order
         ("orders", "<i4"),
@@ -70,7 +73,9 @@ ORDER = np.dtype(
     [
         ("handle", "<i8"),  # generation << SLOT_BITS | slot; the generation grows when the slot is freed
         ("owner", "<i8"),  # the caller's own word
-        ("leaves", "<i8"),  # quantity still open, 0 for a free slot
+        ("leaves", "<i8"),  # quantity that shows and is still open, 0 for a free slot
+        ("hidden", "<i8"),  # quantity that does not show yet
+        ("part", "<i8"),  # how much shows at a time, 0 for all of it
         ("level", "<i4"),
         ("next", "<i4"),  # behind it in the level; the next free slot
         ("previous", "<i4"),  # before it in the level, -1 for the first
@@ -104,7 +109,7 @@ class Matching(NamedTuple):
     blocks: Any  # int64, occupied levels of each 64
     orders: Any  # ORDER, the same number per instrument
     changed: Any  # int64, levels changed since `clear_changed`, as many as there are levels
-    trades: Any  # TRADE: of the last command; as many as an instrument has slots, so it cannot overflow
+    trades: Any  # TRADE: of the last command; more than an instrument has slots
     words: Any  # int64: TRADES, HANDLE, LEAVES
 
 
@@ -132,7 +137,7 @@ def make_matching(bases: list[int], ticks: list[int], slots: int, levels: int = 
         np.zeros(count * levels >> BLOCK_SHIFT, np.int64),
         orders,
         np.zeros(count * levels, np.int64),
-        np.zeros(slots, TRADE),
+        np.zeros(slots + 1, TRADE),
         np.zeros(3, np.int64),
     )
 
@@ -225,6 +230,7 @@ def _remove(core: Matching, instrument: int, slot: int) -> None:
             core.ladders[instrument]["ask_levels"] -= 1
             if level == core.ladders[instrument]["best_ask"]:
                 core.ladders[instrument]["best_ask"] = occupied_above(core, instrument, level + 1)
+    core.ladders[instrument]["hiding"] -= 1 if core.orders[slot]["part"] != 0 else 0
     core.orders[slot]["leaves"] = 0
     core.orders[slot]["handle"] += 1 << SLOT_BITS
     core.orders[slot]["next"] = core.ladders[instrument]["free"]
@@ -242,6 +248,7 @@ def rest(core: Matching, instrument: int, side: int, level: int, quantity: int, 
     tail = core.levels[row]["tail"]
     core.orders[slot]["owner"] = owner
     core.orders[slot]["leaves"] = quantity
+    core.orders[slot]["hidden"] = core.orders[slot]["part"] = 0
     core.orders[slot]["level"] = level
     core.orders[slot]["next"] = -1
     core.orders[slot]["side"] = side
@@ -267,8 +274,36 @@ def rest(core: Matching, instrument: int, side: int, level: int, quantity: int, 
 
 
 @kernel
+def hide(core: Matching, instrument: int, handle: int, part: int) -> None:
+    """Have an order that was just put to rest show no more than `part` at a time."""
+    order = core.orders[handle & SLOT_MASK]
+    order["part"], order["hidden"] = part, max(order["leaves"] - part, 0)
+    order["leaves"] -= order["hidden"]
+    core.levels[core.ladders[instrument]["first"] + order["level"]]["quantity"] -= order["hidden"]
+    core.ladders[instrument]["hiding"] += 1
+
+
+@kernel
+def _show(core: Matching, row: int, slot: int) -> None:
+    """Show the next part of an order whose last one has traded, behind all others of its level (in `row`)."""
+    order = core.orders[slot]
+    order["leaves"] = min(order["part"], order["hidden"])
+    order["hidden"] -= order["leaves"]
+    core.levels[row]["quantity"] += order["leaves"]
+    tail, behind = core.levels[row]["tail"], order["next"]
+    if behind < 0:
+        return
+    # It was the first: only the first trades.
+    core.levels[row]["head"] = behind
+    core.orders[behind]["previous"] = -1
+    core.orders[tail]["next"] = slot
+    order["previous"], order["next"] = tail, -1
+    core.levels[row]["tail"] = slot
+
+
+@kernel
 def trade(core: Matching, instrument: int, side: int, level: int, quantity: int, owner: int) -> int:
-    """Trade up to `quantity` with the first order of a level; return how much.
+    """Trade up to `quantity` with what shows of the first order of a level; return how much.
 
     The level is the best of the other side. The trade is added to `trades`: `place` begins that list anew.
     """
@@ -283,7 +318,7 @@ def trade(core: Matching, instrument: int, side: int, level: int, quantity: int,
     core.trades[position]["quantity"] = traded
     core.trades[position]["maker"] = core.orders[slot]["handle"]
     core.trades[position]["maker_owner"] = core.orders[slot]["owner"]
-    core.trades[position]["maker_leaves"] = core.orders[slot]["leaves"] - traded
+    core.trades[position]["maker_leaves"] = core.orders[slot]["leaves"] + core.orders[slot]["hidden"] - traded
     core.trades[position]["taker_owner"] = owner
     core.trades[position]["instrument"] = instrument
     core.trades[position]["side"] = side
@@ -291,7 +326,10 @@ def trade(core: Matching, instrument: int, side: int, level: int, quantity: int,
     core.orders[slot]["leaves"] -= traded
     _mark(core, instrument, level)
     if core.orders[slot]["leaves"] == 0:
-        _remove(core, instrument, slot)
+        if core.orders[slot]["hidden"] != 0:
+            _show(core, row, slot)
+        else:
+            _remove(core, instrument, slot)
     return traded
 
 
@@ -309,11 +347,12 @@ def place(
     """Match an order against the book; rest what is left of a limit order that is GTC.
 
     `price` is ignored for MARKET. Returns PLACED, or the reason code of a refusal: TICK_SIZE, PRICE_RANGE,
-    QUANTITY_RANGE, or NO_SLOT for a GTC limit order while the instrument has no free slot.
+    QUANTITY_RANGE, or NO_SLOT for a GTC limit order while the instrument has no free slot. One that meets more hidden
+    parts than there is room for trades goes no further, and does not rest.
     """
     core.words[TRADES] = core.words[HANDLE] = core.words[LEAVES] = 0
-    # The bound keeps the sum over a full level in 64 bits.
-    if quantity <= 0 or quantity > (1 << 62) // core.trades.shape[0]:
+    # The bound keeps the sum over a full level in 64 bits; there are as many slots as trades but one.
+    if quantity <= 0 or quantity > (1 << 62) // (core.trades.shape[0] - 1):
         return QUANTITY_RANGE
     rests = order_type != MARKET and time_in_force == GTC
     levels = core.ladders[instrument]["levels"]
@@ -328,12 +367,12 @@ def place(
         if rests and core.ladders[instrument]["free"] < 0:
             return NO_SLOT
     leaves = quantity
-    while leaves > 0:
+    while leaves > 0 and core.words[TRADES] < core.trades.shape[0]:
         best = core.ladders[instrument]["best_ask"] if side == BUY else core.ladders[instrument]["best_bid"]
         if best < 0 or best == levels or (best > limit if side == BUY else best < limit):
             break
         leaves -= trade(core, instrument, side, best, leaves, owner)
-    if leaves > 0 and rests:
+    if leaves > 0 and rests and core.words[TRADES] < core.trades.shape[0]:
         core.words[HANDLE] = rest(core, instrument, side, limit, leaves, owner)
         leaves = 0
     core.words[LEAVES] = leaves
@@ -344,15 +383,17 @@ def place(
 def reduce(core: Matching, handle: int, quantity: int) -> int:
     """Take up to `quantity` from a resting order, which keeps its place; return how much.
 
-    One that has nothing left leaves the book. 0 if the handle names no resting order.
+    What is hidden goes first. One that has nothing left leaves the book. 0 if the handle names no resting order.
     """
     core.words[TRADES] = 0
     slot = handle & SLOT_MASK
     if handle < 0 or slot >= core.orders.shape[0] or core.orders[slot]["handle"] != handle:
         return 0
-    taken = min(core.orders[slot]["leaves"], quantity)
+    unseen = max(min(core.orders[slot]["hidden"], quantity), 0)
+    core.orders[slot]["hidden"] -= unseen
+    taken = min(core.orders[slot]["leaves"], quantity - unseen)
     if taken <= 0:
-        return 0
+        return unseen
     instrument = slot // (core.orders.shape[0] // core.ladders.shape[0])
     level = core.orders[slot]["level"]
     core.levels[core.ladders[instrument]["first"] + level]["quantity"] -= taken
@@ -360,7 +401,7 @@ def reduce(core: Matching, handle: int, quantity: int) -> int:
     _mark(core, instrument, level)
     if core.orders[slot]["leaves"] == 0:
         _remove(core, instrument, slot)
-    return taken
+    return taken + unseen
 
 
 @kernel

@@ -6,10 +6,10 @@ Time passes here only as far as the caller says; what is due at one moment happe
 from __future__ import annotations
 
 from shrivenq.pipeline.exchange import state as s
-from shrivenq.pipeline.exchange.commands import EVENTS_SPARE, settle_down
+from shrivenq.pipeline.exchange.commands import settle_down
 from shrivenq.pipeline.exchange.ledger import settle_flow, value_of
 from shrivenq.pipeline.exchange.lifecycle import fill
-from shrivenq.pipeline.exchange.reports import report_trade
+from shrivenq.pipeline.exchange.reports import has_room, report_trade
 from shrivenq.pipeline.exchange.state import Exchange
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages import matching, order_flow
@@ -35,10 +35,8 @@ def _absorb(exchange: Exchange, symbol: int) -> None:
 
 @kernel
 def _has_room(exchange: Exchange, symbol: int) -> bool:
-    """Tell whether whatever may happen next in a symbol can be reported."""
-    ladder = exchange.core.ladders[symbol]
-    needed = min(8 * ladder["resting"] + EVENTS_SPARE, exchange.events.shape[0])
-    return ladder["changed"] < CHANGED_MAX and exchange.words[s.EVENTS] + needed <= exchange.events.shape[0]
+    """Tell whether whatever may happen next in a symbol can be reported, levels included."""
+    return exchange.core.ladders[symbol]["changed"] < CHANGED_MAX and has_room(exchange, symbol)
 
 
 @kernel

@@ -15,7 +15,7 @@ from typing import Any
 
 from shrivenq.pipeline.exchange.ledger import settle_flow, value_of
 from shrivenq.pipeline.exchange.lifecycle import fill
-from shrivenq.pipeline.exchange.reports import report_trade
+from shrivenq.pipeline.exchange.reports import has_room_to_go_on, report_trade
 from shrivenq.pipeline.exchange.state import Exchange
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages import matching
@@ -30,7 +30,7 @@ ALL = 1 << 62
 def _fill_whole(exchange: Exchange, symbol: int, slot: int) -> None:
     """Fill an account's resting order with all it has left, at its own price."""
     core = exchange.core
-    side, leaves = core.orders[slot]["side"], core.orders[slot]["leaves"]
+    side, leaves = core.orders[slot]["side"], core.orders[slot]["leaves"] + core.orders[slot]["hidden"]
     price = matching.price_of(core, symbol, core.orders[slot]["level"])
     row = core.orders[slot]["owner"] - 1
     matching.reduce(core, core.orders[slot]["handle"], leaves)
@@ -128,6 +128,8 @@ def trade(exchange: Exchange, symbol: int, price: int, quantity: int, taker_side
     level = (price - ladder["base"]) // ladder["tick"]
     reachable = ladder["base"] <= price and level < ladder["levels"] and matching.price_of(core, symbol, level) == price
     while quantity > 0 and reachable and matching.side_of(core, symbol, level) == -taker_side:
+        if not has_room_to_go_on(exchange):
+            break
         core.words[matching.TRADES] = 0
         taken = matching.trade(core, symbol, taker_side, level, quantity, NOBODY)
         made = core.trades[0]

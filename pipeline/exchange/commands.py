@@ -7,7 +7,7 @@ of them the last price may trigger stop orders, which trade in turn; `settle_dow
 from __future__ import annotations
 
 from shrivenq.pipeline.exchange import state as s
-from shrivenq.pipeline.exchange.crossing import DONE, OUT_OF_RANGE, market_step, survey, take, would_take
+from shrivenq.pipeline.exchange.crossing import DONE, OUT_OF_RANGE, TOO_LONG, market_step, survey, take, would_take
 from shrivenq.pipeline.exchange.filters import (
     EXCHANGE_MAX_NUM_ORDERS,
     LOT_SIZE,
@@ -22,7 +22,7 @@ from shrivenq.pipeline.exchange.filters import (
 from shrivenq.pipeline.exchange.ledger import lock, locked_asset, locking, relock
 from shrivenq.pipeline.exchange.lifecycle import begin, close, end, is_waiting, stop_waiting
 from shrivenq.pipeline.exchange.refusals import CODE
-from shrivenq.pipeline.exchange.reports import report, report_position, report_touch
+from shrivenq.pipeline.exchange.reports import has_room, report, report_position, report_touch
 from shrivenq.pipeline.exchange.state import Exchange, has_limit, is_stop, leaves_of
 from shrivenq.pipeline.exchange.stops import is_reached, next_triggered, wait
 from shrivenq.shm.kernel import kernel
@@ -51,9 +51,6 @@ MAX_AMENDS = CODE["max_amends"]
 
 # `restrictions` of a cancel.
 ANY, ONLY_NEW, ONLY_PARTIALLY_FILLED = range(3)
-
-EVENTS_SPARE = 2048
-"""Stop orders wait for the next turn while there is less room than this for events."""
 
 
 @kernel
@@ -131,6 +128,8 @@ def _rest(exchange: Exchange, row: int) -> None:
     ladder = core.ladders[symbol]
     level = (order["price"] - ladder["base"]) // ladder["tick"]
     order["handle"] = matching.rest(core, symbol, order["side"], level, leaves_of(exchange, row), row + 1)
+    if order["iceberg"] != 0:
+        matching.hide(core, symbol, order["handle"], order["iceberg"])
 
 
 @kernel
@@ -149,6 +148,8 @@ def _work(exchange: Exchange, row: int) -> None:
         return
     if why == OUT_OF_RANGE:
         end(exchange, row, s.EXPIRED, s.BY_RANGE, s.X_EXPIRED)
+    elif why == TOO_LONG:
+        end(exchange, row, s.EXPIRED, s.BY_EXCHANGE, s.X_EXPIRED)
     elif why == DONE or not has_limit(order["type"]):
         end(exchange, row, s.EXPIRED, s.BY_LIQUIDITY, s.X_EXPIRED)
     elif time_in_force == IOC:
@@ -186,8 +187,7 @@ def settle_down(exchange: Exchange, symbol: int) -> bool:
         if row < 0:
             report_touch(exchange, symbol)
             return True
-        resting = 8 * exchange.core.ladders[symbol]["resting"] + EVENTS_SPARE
-        if exchange.words[s.EVENTS] + min(resting, exchange.events.shape[0]) > exchange.events.shape[0]:
+        if not has_room(exchange, symbol):
             return False
         _trigger(exchange, row)
 

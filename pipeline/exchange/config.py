@@ -35,6 +35,9 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """MAX_NUM_ORDERS; 0 switches any of these off."""
     algo_orders_max: Few = 5
     amends_max: Few = 10
+    iceberg_parts_max: Few = 100
+    """ICEBERG_PARTS; with 0 there are no icebergs."""
+    icebergs_max: Few = 10
     position_max: str = "0"
     """MAX_POSITION, in base currency."""
     market_quantity_min: str = "0"
@@ -68,6 +71,8 @@ class ExchangeFilters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """EXCHANGE_MAX_NUM_ORDERS: an account's open orders in all symbols."""
     algo_orders_max: Few = 0
     """EXCHANGE_MAX_NUM_ALGO_ORDERS."""
+    icebergs_max: Few = 0
+    """EXCHANGE_MAX_NUM_ICEBERG_ORDERS."""
     asset_max: dict[str, str] = {}
     """MAX_ASSET, by asset: the most of it in one order, `BTC = "100"`."""
 
@@ -234,6 +239,7 @@ class Config(Document, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 capture=self.file.parent / market.path if market.source == "capture" else None,
                 orders_max=self.filters.orders_max,
                 algo_orders_max=self.filters.algo_orders_max,
+                icebergs_max=self.filters.icebergs_max,
                 asset_max=self.asset_max,
             )
             accounts = {
@@ -371,6 +377,8 @@ def _market(row: Any, name: str, tables: Tables, own: Filters, errors: list[str]
         algo_orders_max=own.algo_orders_max,
         position_max=number("position_max", quantity_decimals),
         amends_max=own.amends_max,
+        iceberg_parts_max=own.iceberg_parts_max,
+        icebergs_max=own.icebergs_max,
         has_reference=own.reference_price,
         maker_fee=int(row["maker_fee"]),
         taker_fee=int(row["taker_fee"]),

@@ -12,7 +12,7 @@ from shrivenq.pipeline.exchange.filters import is_within, reference_price
 from shrivenq.pipeline.exchange.ledger import AMOUNT_MAX, affordable, settle_flow, value_of
 from shrivenq.pipeline.exchange.lifecycle import fill
 from shrivenq.pipeline.exchange.prevention import mode_between, prevent
-from shrivenq.pipeline.exchange.reports import report_trade
+from shrivenq.pipeline.exchange.reports import has_room_to_go_on, report_trade
 from shrivenq.pipeline.exchange.state import Exchange, leaves_of
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages import matching
@@ -23,6 +23,7 @@ from shrivenq.stages.money import FLOOR
 DRY = 0  # nothing is left within the limit
 DONE = 1  # the order is closed, or has nothing left
 OUT_OF_RANGE = 2  # the price-range rule forbids the next price
+TOO_LONG = 3  # it met so many hidden parts that no more can be told of at once
 
 
 @kernel
@@ -82,6 +83,20 @@ def market_step(exchange: Exchange, symbol: int) -> int:
 
 
 @kernel
+def _offered(exchange: Exchange, slot: int, mode: int, turn: int) -> int:
+    """Tell what an order in the book offers to one that meets it: first what shows, in a second turn what is hidden.
+
+    What prevention takes, it takes at once.
+    """
+    order = exchange.core.orders[slot]
+    if mode == s.EXPIRE_MAKER:
+        return 0
+    if mode != s.STP_NONE:
+        return order["leaves"] + order["hidden"] if turn == 0 else 0
+    return order["leaves"] if turn == 0 else order["hidden"]
+
+
+@kernel
 def survey(
     exchange: Exchange, account: int, stp: int, symbol: int, side: int, limit: int, quantity: int, budget: int
 ) -> None:
@@ -102,27 +117,28 @@ def survey(
         price = matching.price_of(core, symbol, level)
         if not crosses(side, limit, price) or not in_range(exchange, symbol, side, price, reference):
             return
-        slot = core.levels[core.ladders[symbol]["first"] + level]["head"]
-        while slot >= 0:
-            mode = mode_between(exchange, account, stp, core.orders[slot]["owner"] - 1)
-            if mode in (s.EXPIRE_TAKER, s.EXPIRE_BOTH):
-                return
-            if mode != s.EXPIRE_MAKER:
-                taken = min(left, core.orders[slot]["leaves"])
+        for turn in range(2):
+            slot = core.levels[core.ladders[symbol]["first"] + level]["head"]
+            while slot >= 0:
+                mode = mode_between(exchange, account, stp, core.orders[slot]["owner"] - 1)
+                if mode in (s.EXPIRE_TAKER, s.EXPIRE_BOTH):
+                    return
+                offered = _offered(exchange, slot, mode, turn)
+                taken = min(left, offered)
                 if budget > 0:
                     taken = min(taken, affordable(exchange, symbol, price, budget - words[s.COST]))
                 words[s.COST] += value_of(exchange, symbol, price, taken, FLOOR)
                 left -= taken
                 if mode == s.STP_NONE or budget > 0:
                     words[s.SURVEYED] += taken
-                if left == 0 or taken < core.orders[slot]["leaves"]:
+                if left == 0 or taken < offered:
                     words[s.SHORT] = 0
                     return
-                if budget > 0:
+                if budget > 0 and offered > 0:
                     # What is left may buy nothing more, whatever else the book holds.
                     spare = affordable(exchange, symbol, price, budget - words[s.COST])
                     words[s.SHORT] = 1 if spare >= step else 0
-            slot = core.orders[slot]["next"]
+                slot = core.orders[slot]["next"]
         level = next_level(exchange, symbol, side, level)
 
 
@@ -146,7 +162,7 @@ def _trade(exchange: Exchange, row: int, level: int, quantity: int) -> None:
 
 @kernel
 def take(exchange: Exchange, row: int) -> int:
-    """Let an order trade with whatever its limit meets; return why it stopped: DRY, DONE or OUT_OF_RANGE."""
+    """Let an order trade with whatever its limit meets; return why it stopped: DRY, DONE, OUT_OF_RANGE or TOO_LONG."""
     core, order = exchange.core, exchange.orders[row]
     symbol, side, limit = order["symbol"], order["side"], order["price"]
     reference = range_reference(exchange, symbol)
@@ -154,6 +170,8 @@ def take(exchange: Exchange, row: int) -> int:
         leaves = leaves_of(exchange, row)
         if leaves == 0:
             return DONE
+        if not has_room_to_go_on(exchange):
+            return TOO_LONG
         level = best_level(exchange, symbol, side)
         if level < 0:
             return DRY

@@ -78,23 +78,27 @@ class Engine(History):
         book_slots: int = 1 << 13,
         orders_max: int = 0,
         algo_orders_max: int = 0,
+        icebergs_max: int = 0,
         asset_max: Mapping[str, int] | None = None,
     ) -> None:
         """Open the market, with the synthetic `flow`, a spot `capture` or nothing in the books.
 
         A capture is a file or a folder; its symbols need a `price_max` that is above its prices. `orders_kept` bounds
         open and remembered orders together, and fills; `book_slots` the orders of accounts that rest in one book.
-        `orders_max`, `algo_orders_max`: EXCHANGE_MAX_NUM_ORDERS, EXCHANGE_MAX_NUM_ALGO_ORDERS; `asset_max`: MAX_ASSET
-        by asset. Raises ValueError, and CaptureError for a capture that cannot be read.
+        `orders_max`, `algo_orders_max` and `icebergs_max` are EXCHANGE_MAX_NUM_ORDERS, EXCHANGE_MAX_NUM_ALGO_ORDERS and
+        EXCHANGE_MAX_NUM_ICEBERG_ORDERS; `asset_max` is MAX_ASSET by asset. Raises ValueError, and CaptureError for a
+        capture that cannot be read.
         """
         self.assets = assets_of(symbols)
         """Every asset with its decimals."""
-        self.orders_max, self.algo_orders_max, self.asset_max = orders_max, algo_orders_max, dict(asset_max or {})
+        self.orders_max, self.algo_orders_max, self.icebergs_max = orders_max, algo_orders_max, icebergs_max
+        self.asset_max = dict(asset_max or {})
         """The limits that are no symbol's, 0 or absent for none."""
         table = symbol_table(symbols, self.assets, self.asset_max)
         books = make_books(symbols, seed, flow, book_slots + (CAPTURE_SLOTS if capture else 0))
         self.exchange = s.make_exchange(books, table, accounts_max, len(self.assets), orders_kept)
         self.exchange.words[s.ORDERS_MAX], self.exchange.words[s.ALGO_ORDERS_MAX] = orders_max, algo_orders_max
+        self.exchange.words[s.ICEBERGS_MAX] = icebergs_max
         self.symbols: dict[str, Symbol] = {one.name: one for one in symbols}
         """By name, each with its present status."""
         self._list = list(symbols)
@@ -154,6 +158,17 @@ class Engine(History):
         """Halt a symbol, or let it trade again. Orders stay where they are."""
         self.exchange.symbols[self._at[symbol]]["status"] = s.SYMBOL_STATUSES.index(status)
         self.symbols[symbol] = msgspec.structs.replace(self.symbols[symbol], status=status)
+
+    def set_limits(self, symbol: str, limits: Mapping[str, int]) -> None:
+        """Change filters of a symbol, by their names in `Symbol`. Raises ValueError for prices no book here holds."""
+        at = self._at[symbol]
+        ladder = self.exchange.core.ladders[at]
+        highest = int(ladder["base"] + (ladder["levels"] - 1) * ladder["tick"])
+        if not 0 < limits.get("price_max", highest) <= highest:
+            raise ValueError(f"exchange: {symbol}: price_max: allowed: up to {highest} units")
+        for name, value in limits.items():
+            self.exchange.symbols[at][name] = value
+        self.symbols[symbol] = msgspec.structs.replace(self.symbols[symbol], **limits)
 
     # ── orders ───────────────────────────────────────────────────────────────────────────────────────────────────────
 

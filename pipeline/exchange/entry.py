@@ -55,11 +55,13 @@ def check_entry(order: NewOrder, symbol: Symbol) -> Error | None:
     """Check everything about an order that needs no look at the market or the account; None if it is well."""
     if order.trailing_delta is not None:
         return error_of("trailing")
-    if order.iceberg_quantity:
+    if order.iceberg_quantity and not symbol.iceberg_parts_max:
         return error_of("iceberg")
     problem = _check_parameters(order)
     if problem is not None:
         return problem
+    if order.iceberg_quantity and ("price" not in _TAKES[order.type] or order.time_in_force in ("IOC", "FOK")):
+        return error_of("combination")
     if order.quote_quantity is not None and not symbol.quote_quantity_allowed:
         return error_of("quote_quantity")
     if order.client_id is not None and not CLIENT_ID.fullmatch(order.client_id):
@@ -70,7 +72,7 @@ def check_entry(order: NewOrder, symbol: Symbol) -> Error | None:
         return error_of("strategy_overflow")
     if order.stp is not None and order.stp not in symbol.stp_allowed:
         return error_of("stp_mode")
-    for number in (order.price, order.quantity, order.quote_quantity, order.stop_price):
+    for number in (order.price, order.quantity, order.quote_quantity, order.stop_price, order.iceberg_quantity or None):
         if number is not None and number >= NUMBER_MAX:
             return error_of("overflow")
         if number is not None and number <= 0:
@@ -93,4 +95,5 @@ def request_row(order: NewOrder, account: int, symbol_at: int, symbol: Symbol) -
         order.stop_price or 0,
         s.MISSING if order.strategy_id is None else order.strategy_id,
         s.MISSING if order.strategy_type is None else order.strategy_type,
+        order.iceberg_quantity or 0,
     )

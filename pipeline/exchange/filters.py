@@ -10,7 +10,7 @@ from shrivenq.pipeline.exchange.ledger import AMOUNT_MAX, value_of
 from shrivenq.pipeline.exchange.refusals import CODE
 from shrivenq.pipeline.exchange.reports import average_price
 from shrivenq.pipeline.exchange.state import ALGO_ORDERS_MAX as EXCHANGE_ALGO_ORDERS_MAX
-from shrivenq.pipeline.exchange.state import ORDERS_MAX, Exchange, has_limit, is_stop
+from shrivenq.pipeline.exchange.state import ICEBERGS_MAX, ORDERS_MAX, Exchange, has_limit, is_stop
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages.messages import BUY, MARKET
 from shrivenq.stages.money import CEIL, FLOOR, OVERFLOW, RATE, product_at_most
@@ -27,6 +27,9 @@ MAX_NUM_ORDERS = CODE["max_num_orders"]
 MAX_NUM_ALGO_ORDERS = CODE["max_num_algo_orders"]
 EXCHANGE_MAX_NUM_ORDERS = CODE["exchange_max_num_orders"]
 EXCHANGE_MAX_NUM_ALGO_ORDERS = CODE["exchange_max_num_algo_orders"]
+ICEBERG_PARTS = CODE["iceberg_parts"]
+MAX_NUM_ICEBERG_ORDERS = CODE["max_num_iceberg_orders"]
+EXCHANGE_MAX_NUM_ICEBERG_ORDERS = CODE["exchange_max_num_iceberg_orders"]
 MAX_POSITION = CODE["max_position"]
 MAX_ASSET = CODE["max_asset"]
 OVERFLOWS = CODE["overflow"]
@@ -149,6 +152,25 @@ def check_counts(exchange: Exchange, account: int, symbol: int, order_type: int)
 
 
 @kernel
+def check_iceberg(exchange: Exchange) -> int:
+    """LOT_SIZE and ICEBERG_PARTS of what shows of the order in `requests[0]`, and how many such orders there are."""
+    order, words = exchange.requests[0], exchange.words
+    account, symbol, part = order["account"], order["symbol"], order["iceberg"]
+    own = exchange.symbols[symbol]
+    if part == 0:
+        return NONE
+    if is_outside(part, own["quantity_min"], own["quantity_max"], own["step"]):
+        return LOT_SIZE
+    if (order["quantity"] + part - 1) // part > own["iceberg_parts_max"]:
+        return ICEBERG_PARTS
+    if own["icebergs_max"] > 0 and exchange.counts[account, symbol]["icebergs"] >= own["icebergs_max"]:
+        return MAX_NUM_ICEBERG_ORDERS
+    if words[ICEBERGS_MAX] > 0 and exchange.accounts[account]["icebergs"] >= words[ICEBERGS_MAX]:
+        return EXCHANGE_MAX_NUM_ICEBERG_ORDERS
+    return NONE
+
+
+@kernel
 def check_position(exchange: Exchange, account: int, symbol: int, quantity: int) -> int:
     """MAX_POSITION of a buyer: what it holds, what it is buying, and this."""
     own = exchange.symbols[symbol]
@@ -201,4 +223,6 @@ def check(exchange: Exchange) -> int:
             value = value_of(exchange, symbol, price, order["quantity"], CEIL)
     if code == NONE:
         code = check_counts(exchange, order["account"], symbol, order_type)
+    if code == NONE:
+        code = check_iceberg(exchange)
     return check_amounts(exchange, order["quantity"], value) if code == NONE else code

@@ -36,7 +36,7 @@ EXPIRY = {
     "INSUFFICIENT_LIQUIDITY": "7", "EXECUTION_RULE_PRICE_RANGE_EXCEEDED": "8",
 }  # fmt: skip
 UNITS = {"SECOND": "s", "MINUTE": "m", "HOUR": "h", "DAY": "d"}
-ECHOED = (38, 40, 54, 55, 18, 44, 59, 152, 847, 7940, 25001, 1100, 1101, 1102, 1107, 1109)
+ECHOED = (38, 40, 54, 55, 18, 44, 59, 111, 152, 847, 7940, 25001, 1100, 1101, 1102, 1107, 1109)
 """What a report of a refused order repeats from it."""
 
 
@@ -59,6 +59,8 @@ def execution_report(event: OrderEvent, form: Format) -> Fields:
         fields.append((44, form.price(order.price)))
     fields += _trigger(order, form)
     fields += [(59, FORCE[order.time_in_force]), (60, time_text(event.time_us)), (25018, time_text(order.created_us))]
+    if order.iceberg:
+        fields.append((111, form.quantity(order.iceberg)))
     if order.quote_quantity:
         fields.append((152, form.quote(order.quote_quantity)))
     fields += _strategy(order)

@@ -34,6 +34,7 @@ def begin(exchange: Exchange, quantity: int, locked: int) -> int:
     order["created_us"] = order["updated_us"] = words[s.NOW_US]
     order["working_us"] = 0 if s.is_stop(order["type"]) else words[s.NOW_US]
     order["strategy_id"], order["strategy_type"] = request["strategy_id"], request["strategy_type"]
+    order["iceberg"] = request["iceberg"]
     order["locked"] = order["handle"] = order["short"] = 0
     order["next"] = order["previous"] = NOBODY
     lock(exchange, row, locked)
@@ -53,6 +54,9 @@ def _count(exchange: Exchange, row: int, change: int) -> None:
     if is_waiting(exchange, row):
         here["algo_orders"] += change
         everywhere["algo_orders"] += change
+    if order["iceberg"] != 0:
+        here["icebergs"] += change
+        everywhere["icebergs"] += change
     if order["side"] == BUY:
         here["buying"] += change * (order["quantity"] - order["executed"] - order["prevented"])
 

@@ -84,6 +84,8 @@ def _conditional(order: OrderView, form: Format) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if order.stop_price:
         found["stopPrice"] = form.price(order.stop_price)
+    if order.iceberg:
+        found["icebergQty"] = form.quantity(order.iceberg)
     if order.strategy_id is not None:
         found["strategyId"] = order.strategy_id
     if order.strategy_type is not None:
@@ -183,7 +185,7 @@ def order_status(order: OrderView, form: Format, time: Callable[[int], int]) -> 
         "clientOrderId": order.client_id,
         **sizes,
         "stopPrice": form.price(order.stop_price),
-        "icebergQty": form.quantity(0),
+        "icebergQty": form.quantity(order.iceberg),
         "time": time(order.created_us),
         "updateTime": time(order.updated_us),
         "isWorking": order.working_us != 0,

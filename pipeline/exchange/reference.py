@@ -51,7 +51,7 @@ def symbol_info(symbol: Symbol, *, permission_sets: bool = True) -> dict[str, An
         "baseCommissionPrecision": symbol.base_decimals,
         "quoteCommissionPrecision": symbol.quote_decimals,
         "orderTypes": list(ORDER_TYPES),
-        "icebergAllowed": False,
+        "icebergAllowed": symbol.iceberg_parts_max > 0,
         "ocoAllowed": False,
         "otoAllowed": False,
         "opoAllowed": False,
@@ -75,6 +75,7 @@ def exchange_filters(engine: Engine) -> list[dict[str, Any]]:
     limits = (
         ("EXCHANGE_MAX_NUM_ORDERS", "maxNumOrders", engine.orders_max),
         ("EXCHANGE_MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders", engine.algo_orders_max),
+        ("EXCHANGE_MAX_NUM_ICEBERG_ORDERS", "maxNumIcebergOrders", engine.icebergs_max),
     )
     return [{"filterType": kind, name: limit} for kind, name, limit in limits if limit]
 
@@ -115,6 +116,8 @@ def filters(symbol: Symbol) -> list[dict[str, Any]]:
     for kind, name, limit in (
         ("MAX_NUM_ORDERS", "maxNumOrders", symbol.orders_max),
         ("MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders", symbol.algo_orders_max),
+        ("ICEBERG_PARTS", "limit", symbol.iceberg_parts_max),
+        ("MAX_NUM_ICEBERG_ORDERS", "maxNumIcebergOrders", symbol.icebergs_max),
         ("MAX_NUM_ORDER_AMENDS", "maxNumOrderAmends", symbol.amends_max),
     ):
         if limit:

@@ -13,8 +13,26 @@ from shrivenq.stages import matching
 from shrivenq.stages.messages import BUY, SELL
 from shrivenq.stages.money import FLOOR, mul_div
 
+EVENTS_SPARE = 2048
+"""Nobody but a client acts while there is less room than this for events."""
+TRADE_SPARE = 64
 MINUTE_US = 60_000_000
 VALUE_MAX = 1 << 62
+
+
+@kernel
+def has_room(exchange: Exchange, symbol: int) -> bool:
+    """Tell whether whatever may happen next in a symbol can be reported."""
+    ladder, most = exchange.core.ladders[symbol], exchange.events.shape[0]
+    # Parts that are hidden may make more trades than there are orders: nothing less than all of the room will do.
+    needed = most if ladder["hiding"] != 0 else min(8 * ladder["resting"] + EVENTS_SPARE, most)
+    return exchange.words[s.EVENTS] + needed <= most
+
+
+@kernel
+def has_room_to_go_on(exchange: Exchange) -> bool:
+    """Tell whether one more trade of a command can be reported, and its end."""
+    return exchange.words[s.EVENTS] + TRADE_SPARE <= exchange.events.shape[0]
 
 
 @kernel

@@ -5,6 +5,7 @@
     /sbe/ws/…, /sbe/stream   market streams, SBE
     /ws-api/v3               WebSocket API and user data
     /control/faults          what shall go wrong
+    /control/market          a symbol halted, a filter changed
     a port of its own        order entry in FIX 4.4
 
 An ordered stop: every connection is told `serverShutdown`, then closed; requests under way are answered first.
@@ -27,7 +28,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from shrivenq.pipeline.config import ConfigError
-from shrivenq.pipeline.exchange import faults, tls
+from shrivenq.pipeline.exchange import control, faults, tls
 from shrivenq.pipeline.exchange.config import Config
 from shrivenq.pipeline.exchange.fix_server import FixServer
 from shrivenq.pipeline.exchange.rest import serve_rest
@@ -93,6 +94,7 @@ class Simulator:
             WebSocketRoute("/sbe/ws/{names:path}", sbe(combined=False)),
             WebSocketRoute("/sbe/stream", sbe(combined=True)),
             *faults.routes(self.faults),
+            *control.routes(venue),
         ]
 
     def _stream_limits(self) -> StreamLimits:

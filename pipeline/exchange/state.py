@@ -70,6 +70,7 @@ ROW = 7  # row of the order the last command was about, -1 for none
 SURVEYED, COST, SHORT = 8, 9, 10  # what `survey` found: quantity, quote units, 1 if the book did not hold enough
 ORDERS_MAX, ALGO_ORDERS_MAX = 11, 12  # EXCHANGE_MAX_NUM_ORDERS, EXCHANGE_MAX_NUM_ALGO_ORDERS; 0 for none
 FLOWING = 13  # 1 once the synthetic flow has begun
+ICEBERGS_MAX = 14  # EXCHANGE_MAX_NUM_ICEBERG_ORDERS
 WORDS = 16
 
 TRADES_KEPT = 1 << 12
@@ -90,7 +91,7 @@ SYMBOL = _record(
     "notional_is_range",  # 1 for the filter NOTIONAL, 0 for MIN_NOTIONAL
     "notional_min", "notional_max", "min_to_market", "max_to_market", "average_minutes",
     "percent_up", "percent_down", "bid_percent_up", "bid_percent_down", "ask_percent_up", "ask_percent_down",
-    "orders_max", "algo_orders_max", "position_max", "amends_max",
+    "orders_max", "algo_orders_max", "position_max", "amends_max", "iceberg_parts_max", "icebergs_max",
     "base_max", "quote_max",  # MAX_ASSET: amounts of the two assets, 0 for none
     "range_bid_up", "range_bid_down", "range_ask_up", "range_ask_down", "has_reference",
     "maker_fee", "taker_fee",
@@ -109,6 +110,7 @@ ORDER = _record(
     "price", "quantity", "quote_quantity", "stop_price", "executed", "cumulative_quote", "status", "stp",
     "prevented", "prevented_match_id", "created_us", "updated_us", "working_us", "expiry",
     "strategy_id", "strategy_type", "amends",
+    "iceberg",  # how much of it shows at a time, 0 for all of it
     "locked",  # what is locked for it: quote units of a buyer, base units of a seller
     "handle",  # in the book, 0 while it does not rest
     "next", "previous",  # among the stop orders that wait
@@ -117,7 +119,7 @@ ORDER = _record(
 
 REQUEST = _record(
     "account", "symbol", "side", "type", "time_in_force", "stp", "price", "quantity", "quote_quantity", "stop_price",
-    "strategy_id", "strategy_type",
+    "strategy_id", "strategy_type", "iceberg",
 )  # fmt: skip
 
 EVENT = _record(
@@ -132,8 +134,10 @@ EVENT = _record(
 )  # fmt: skip
 
 BALANCE = _record("free", "locked")
-ACCOUNT = _record("trade_group", "orders", "algo_orders")
-COUNT = _record("orders", "algo_orders", "buying")  # an account's open orders in one symbol; quantity of the buyers
+ACCOUNT = _record("trade_group", "orders", "algo_orders", "icebergs")
+COUNT = _record(
+    "orders", "algo_orders", "icebergs", "buying"
+)  # an account's open orders in one symbol; quantity of the buyers
 FILL = _record(
     "account", "symbol", "order_id", "trade_id", "price", "quantity", "quote", "commission", "time_us", "buyer", "maker"
 )
@@ -183,7 +187,7 @@ def make_exchange(flow: OrderFlow, symbols: Any, accounts: int, assets: int, ord
         orders=np.zeros(orders, ORDER),
         ids=make_map(orders),
         queue=queue,
-        # The longest command: every order of a book trades, five events each.
+        # Every order of a book trades, five events each; parts that were hidden may end a command sooner.
         events=np.zeros(8 * slots + 4096, EVENT),
         snapshots=np.zeros(8 * slots + 4096, ORDER),
         fills=np.zeros(orders, FILL),

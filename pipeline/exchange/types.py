@@ -56,7 +56,7 @@ ORDER_TYPES: tuple[OrderType, ...] = (
     "TAKE_PROFIT",
     "TAKE_PROFIT_LIMIT",
 )
-"""What every symbol's `orderTypes` says; icebergs, trailing stops, pegs and order lists are refused."""
+"""What every symbol's `orderTypes` says; trailing stops, pegs and order lists are refused."""
 
 RATE = 100_000_000
 """Fees and multipliers are ints in units of 1e-8: 0.1 % is 100_000, a multiplier of 5 is 500_000_000."""
@@ -125,6 +125,10 @@ class Symbol(msgspec.Struct, frozen=True, kw_only=True):
     """MAX_POSITION, base at `quantity_decimals`."""
     amends_max: int = 0
     """MAX_NUM_ORDER_AMENDS."""
+    iceberg_parts_max: int = 0
+    """ICEBERG_PARTS; with 0 there are no icebergs."""
+    icebergs_max: int = 0
+    """MAX_NUM_ICEBERG_ORDERS."""
     range_bid_up: int = 0
     """The PRICE_RANGE execution rule: bidLimitMultUp … askLimitMultDown, 1e-8; 0 is a missing multiplier."""
     range_bid_down: int = 0
@@ -158,6 +162,7 @@ class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
     stop_price: int | None = None
     trailing_delta: int | None = None
     iceberg_quantity: int | None = None
+    """icebergQty: how much of it shows at a time."""
     client_id: str | None = None
     """newClientOrderId; None has the engine make one."""
     stp: StpMode | None = None
@@ -203,6 +208,8 @@ class OrderView(msgspec.Struct, frozen=True, gc=False):
     """Quantity amendments so far."""
     trade_group: int
     """The account's tradeGroupId, -1 for none."""
+    iceberg: int = 0
+    """icebergQty, 0 for none."""
 
     @property
     def is_open(self) -> bool:

@@ -144,7 +144,7 @@ def execution_report(event: OrderEvent, form: Format, now: int, time: Callable[[
         "q": form.quantity(order.quantity),
         "p": form.price(order.price),
         "P": form.price(order.stop_price),
-        "F": form.quantity(0),
+        "F": form.quantity(order.iceberg),
         "g": -1,
         "C": event.original_client_id,
         "x": event.execution,

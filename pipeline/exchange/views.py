@@ -40,7 +40,7 @@ def order_view(row: Any, client_id: str, symbols: Sequence[Symbol], groups: Any)
     (
         order_id, account, symbol, side, order_type, time_in_force, price, quantity, quote_quantity, stop_price,
         executed, cumulative_quote, status, stp, prevented, prevented_match_id, created_us, updated_us, working_us,
-        expiry, strategy_id, strategy_type, amends, *_,
+        expiry, strategy_id, strategy_type, amends, iceberg, *_,
     ) = row  # fmt: skip
     return OrderView(
         account=account,
@@ -68,6 +68,7 @@ def order_view(row: Any, client_id: str, symbols: Sequence[Symbol], groups: Any)
         strategy_type=None if strategy_type == s.MISSING else strategy_type,
         amends=amends,
         trade_group=int(groups[account]),
+        iceberg=iceberg,
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages import matching
-from shrivenq.stages.matching import LEVELS, cancel, make_matching, place
+from shrivenq.stages.matching import LEVELS, cancel, hide, make_matching, place, reduce
 from shrivenq.stages.messages import BUY, GTC, IOC, LIMIT, MARKET, REASONS, SELL
 
 BASES, TICKS = [1_000, 5_000_000], [1, 10]
@@ -20,7 +20,7 @@ class Reference:
 
     def __init__(self, base, tick, slots):
         self.base, self.tick, self.slots = base, tick, slots
-        self.resting = []  # [side, price, leaves, owner], in order of arrival
+        self.resting = []  # [side, price, leaves, owner, hidden, part], in order of arrival
         self.trade_id = 0
 
     def place(self, side, order_type, time_in_force, price, quantity, owner):
@@ -36,7 +36,7 @@ class Reference:
             if rests and len(self.resting) == self.slots:
                 return "no_slot", [], None, 0
         trades = []
-        while quantity:
+        while quantity and len(trades) <= self.slots:
             others = [one for one in self.resting if one[0] == -side]
             if order_type != MARKET:
                 others = [one for one in others if (price - one[1]) * side >= 0]
@@ -48,22 +48,38 @@ class Reference:
             quantity -= traded
             maker[2] -= traded
             self.trade_id += 1
-            trades.append((self.trade_id, maker[1], traded, maker[3], maker[2], owner, side))
+            trades.append((self.trade_id, maker[1], traded, maker[3], maker[2] + maker[4], owner, side))
             if not maker[2]:
-                self.resting.remove(maker)
-        if quantity and rests:
-            order = [side, price, quantity, owner]
+                self.remove(maker)
+                maker[2] = min(maker[4], maker[5])
+                maker[4] -= maker[2]
+                self.resting += [maker] if maker[2] else []
+        if quantity and rests and len(trades) <= self.slots:
+            order = [side, price, quantity, owner, 0, 0]
             self.resting.append(order)
             return "none", trades, order, 0
         return "none", trades, None, quantity
 
-    def cancel(self, order):
-        found = [index for index, one in enumerate(self.resting) if one is order]
-        return self.resting.pop(found[0])[2] if found else 0
+    def remove(self, order):
+        self.resting = [one for one in self.resting if one is not order]
+
+    def hide(self, order, part):
+        order[2], order[4], order[5] = min(order[2], part), max(order[2] - part, 0), part
+
+    def reduce(self, order, quantity):
+        if not any(one is order for one in self.resting):
+            return 0
+        left = max(order[2] + order[4] - quantity, 0)
+        taken = order[2] + order[4] - left
+        order[2] = min(order[2], left)
+        order[4] = left - order[2]
+        if not left:
+            self.remove(order)
+        return taken
 
     def levels(self):
         found = {}
-        for side, price, leaves, _ in self.resting:
+        for side, price, leaves, *_ in self.resting:
             quantity, orders = found.get((side, price), (0, 0))
             found[side, price] = (quantity + leaves, orders + 1)
         return found
@@ -97,6 +113,7 @@ def check_touch(core, instrument, reference):
     assert ladder["best_ask"] == ((min(asks) - base) // tick if asks else LEVELS)
     assert (ladder["bid_levels"], ladder["ask_levels"]) == (len(bids), len(asks))
     assert ladder["resting"] == len(reference.resting)
+    assert ladder["hiding"] == sum(1 for one in reference.resting if one[5])
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -114,8 +131,13 @@ def test_agrees_with_the_reference_on_random_commands(seed):
         reference = references[instrument]
         if known and random.random() < 0.3:
             handle, order, owner_of = known.pop(random.randrange(len(known)))
-            assert cancel(core, handle) == owner_of.cancel(order), where
-            assert cancel(core, handle) == 0, where
+            some = random.randrange(1, 15)
+            assert reduce(core, handle, some) == owner_of.reduce(order, some), where
+            if random.random() < 0.3:
+                known.append((handle, order, owner_of))
+            else:
+                assert cancel(core, handle) == owner_of.reduce(order, 1 << 62), where
+                assert cancel(core, handle) == 0, where
         else:
             side = random.choice((BUY, SELL))
             order_type = random.choices((LIMIT, MARKET), (8, 1))[0]
@@ -130,6 +152,10 @@ def test_agrees_with_the_reference_on_random_commands(seed):
             assert (core.words[matching.HANDLE] != 0) == (order is not None), where
             if order is not None:
                 known.append((int(core.words[matching.HANDLE]), order, reference))
+                if random.random() < 0.2:
+                    part = random.randrange(1, 8)
+                    hide(core, instrument, known[-1][0], part)
+                    reference.hide(order, part)
         check_touch(core, instrument, reference)
         if step % 50 == 0:
             assert levels_of(core, instrument) == reference.levels(), where
@@ -174,6 +200,8 @@ def churn(core, commands, totals):
             continue
         totals[0] += quantity
         totals[2] += core.words[2]
+        if core.words[1] != 0 and row % 4 == 0:
+            hide(core, commands[row, 1], core.words[1], 1 + quantity // 5)
         for position in range(core.words[0]):
             totals[1] += core.trades[position]["quantity"]
 
@@ -193,9 +221,10 @@ def test_a_million_commands_conserve_quantity():
     totals = np.zeros(3, np.int64)
     churn(core, commands, totals)
     placed, traded, out = totals.tolist()
-    resting = int(core.orders["leaves"].sum())
-    assert placed == 2 * traded + out + resting, f"seed {seed}"
+    resting, hidden = int(core.orders["leaves"].sum()), int(core.orders["hidden"].sum())
+    assert placed == 2 * traded + out + resting + hidden, f"seed {seed}"
     assert resting == int(core.levels["quantity"].sum()), f"seed {seed}"
+    assert hidden > 0
     assert traded > count // 10
     assert int(core.ladders["trade_id"].sum()) > count // 10
     for instrument in range(2):

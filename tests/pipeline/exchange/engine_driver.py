@@ -47,6 +47,9 @@ def fill_request(exchange: Any, random: Any, middle: int) -> None:
         order["stop_price"] = own["tick"] * (middle + _below(random, 41) - 20)
     if order["type"] == MARKET and _below(random, 4) == 0:
         order["quote_quantity"], order["quantity"] = 1 + _below(random, 1 << 30), 0
+    order["iceberg"] = 0
+    if s.has_limit(order["type"]) and order["time_in_force"] == GTC and _below(random, 8) == 0:
+        order["iceberg"] = own["step"] * (1 + _below(random, 10))
     order["strategy_id"] = order["strategy_type"] = s.MISSING
 
 

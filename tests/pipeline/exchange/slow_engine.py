@@ -5,82 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from shrivenq.pipeline.exchange.types import RATE
-
-LIMITED = {"LIMIT", "LIMIT_MAKER", "STOP_LOSS_LIMIT", "TAKE_PROFIT_LIMIT"}
-STOPS = {"STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PROFIT_LIMIT"}
-
-
-class RefusedError(Exception):
-    """A code and a word of its text."""
-
-
-@dataclass(eq=False)
-class Order:
-    order_id: int
-    account: int
-    symbol: object
-    side: str
-    type: str
-    force: str
-    price: int
-    quantity: int
-    quote_quantity: int
-    stop: int
-    stp: str
-    client_id: str | None
-    executed: int = 0
-    quote: int = 0
-    prevented: int = 0
-    status: str = "NEW"
-    expiry: str | None = None
-    waiting: bool = False
-    resting: bool = False
-    amends: int = 0
-
-    @property
-    def open(self):
-        return self.status in {"NEW", "PARTIALLY_FILLED"}
-
-    @property
-    def leaves(self):
-        return self.quantity - self.executed - self.prevented
-
-    @property
-    def shown(self):
-        return (
-            self.order_id, self.account, self.symbol.name, self.side, self.type, self.price, self.quantity,
-            self.executed, self.quote, self.prevented, self.status, self.expiry, self.amends,
-        )  # fmt: skip
-
-    @property
-    def locked(self):
-        """Return (asset, amount)."""
-        if not self.open or not (self.resting or self.waiting):
-            return self.symbol.quote, 0
-        if self.side == "SELL":
-            return self.symbol.base, self.leaves * base_scale(self.symbol)
-        return self.symbol.quote, value(self.symbol, self.price or self.stop, self.leaves)
-
-
-def base_scale(symbol):
-    return 10 ** (symbol.base_decimals - symbol.quantity_decimals)
-
-
-def exact(symbol, price, quantity):
-    """Return the value as a fraction (numerator, denominator)."""
-    shift = symbol.quote_decimals - symbol.price_decimals - symbol.quantity_decimals
-    return price * quantity * 10 ** max(shift, 0), 10 ** max(-shift, 0)
-
-
-def down(symbol, price, quantity):
-    top, bottom = exact(symbol, price, quantity)
-    return top // bottom
-
-
-def value(symbol, price, quantity):
-    """Round up."""
-    top, bottom = exact(symbol, price, quantity)
-    return -(-top // bottom)
+from tests.pipeline.exchange.slow_order import LIMITED, STOPS, Order, RefusedError, base_scale, down, exact, value
 
 
 @dataclass
@@ -88,6 +13,7 @@ class SlowEngine:
     symbols: dict
     orders_max: int = 0
     algo_orders_max: int = 0
+    icebergs_max: int = 0
     asset_max: dict = field(default_factory=dict)
     totals: list = field(default_factory=lambda: [{}])
     groups: list = field(default_factory=lambda: [-1])
@@ -213,6 +139,16 @@ class SlowEngine:
                 raise RefusedError(-1013, "MAX_NUM_ALGO_ORDERS")
             if self.algo_orders_max and sum(other.waiting for other in mine) >= self.algo_orders_max:
                 raise RefusedError(-1013, "EXCHANGE_MAX_NUM_ALGO_ORDERS")
+        part = one.iceberg_quantity
+        if part:
+            if part < symbol.quantity_min or part > symbol.quantity_max or part % symbol.step:
+                raise RefusedError(-1013, "LOT_SIZE")
+            if part * symbol.iceberg_parts_max < one.quantity:
+                raise RefusedError(-1013, "ICEBERG_PARTS")
+            if symbol.icebergs_max and sum(bool(other.iceberg) for other in here) >= symbol.icebergs_max:
+                raise RefusedError(-1013, ": MAX_NUM_ICEBERG_ORDERS")
+            if self.icebergs_max and sum(bool(other.iceberg) for other in mine) >= self.icebergs_max:
+                raise RefusedError(-1013, "EXCHANGE_MAX_NUM_ICEBERG_ORDERS")
         worth = one.quote_quantity or value(symbol, one.price or self.reference(symbol), one.quantity)
         self.check_amounts(account, one, one.quantity or 0, worth)
 
@@ -250,12 +186,24 @@ class SlowEngine:
     def reach(self, account, stp, symbol, side, limit):
         """List what an order would trade with, or lose to prevention: (price, quantity, whether it trades)."""
         reference = self.range_reference(symbol)
-        for one in self.facing(symbol, side, limit):
-            mode = self.mode(account, stp, one)
-            if mode in {"EXPIRE_TAKER", "EXPIRE_BOTH"} or not self.allowed(symbol, side, one.price, reference):
+        facing = self.facing(symbol, side, limit)
+        for price in dict.fromkeys(one.price for one in facing):
+            if not self.allowed(symbol, side, price, reference):
                 return
-            if mode != "EXPIRE_MAKER":
-                yield one.price, one.leaves, mode == "NONE"
+            # What shows goes before what is hidden; what prevention takes it takes at once.
+            hidden = []
+            for one in facing:
+                mode = self.mode(account, stp, one)
+                if one.price != price or mode == "EXPIRE_MAKER":
+                    continue
+                if mode in {"EXPIRE_TAKER", "EXPIRE_BOTH"}:
+                    return
+                if mode == "NONE":
+                    yield price, one.visible, True
+                    hidden.append(one.leaves - one.visible)
+                else:
+                    yield price, one.leaves, False
+            yield from ((price, leaves, True) for leaves in hidden if leaves)
 
     def walk(self, account, stp, symbol, side, limit, quantity):
         """Return how much of a quantity would trade, and what all of it costs at most."""
@@ -341,11 +289,16 @@ class SlowEngine:
             if mode != "NONE":
                 self.prevent(order, maker, mode)
                 continue
-            quantity = min(order.leaves, maker.leaves)
+            quantity = min(order.leaves, maker.visible)
             self.trade_ids[symbol.name] = trade_id = self.trade_ids.get(symbol.name, 0) + 1
             quote = down(symbol, maker.price, quantity)
             self.trades.append((symbol.name, maker.price, quantity, self.now_us // 60_000_000))
+            maker.part -= quantity
             self.fill(maker, maker.price, quantity, quote, trade_id, symbol.maker_fee)
+            if not maker.part and maker.open:
+                maker.part = maker.iceberg
+                self.book.remove(maker)
+                self.book.append(maker)
             self.fill(order, maker.price, quantity, quote, trade_id, symbol.taker_fee)
         return "DONE"
 
@@ -372,6 +325,7 @@ class SlowEngine:
             self.expire(order, "UNFILLED_FOK_ORDER_EXPIRED")
         else:
             order.resting = True
+            order.part = order.iceberg or order.leaves
             self.book.append(order)
 
     @staticmethod
@@ -446,7 +400,7 @@ class SlowEngine:
             raise RefusedError(-2010, "insufficient balance")
         order = Order(
             self.next_id(), account, symbol, one.side, one.type, one.time_in_force or "GTC", one.price or 0,
-            quantity, one.quote_quantity or 0, one.stop_price or 0, stp, one.client_id,
+            quantity, one.quote_quantity or 0, one.stop_price or 0, stp, one.client_id, one.iceberg_quantity or 0,
         )  # fmt: skip
         order.short = short
         self.orders.append(order)
@@ -486,7 +440,8 @@ class SlowEngine:
             # The one refusal that is reported.
             refused = Order(
                 self.next_id(), account, symbol, one.side, one.type, one.time_in_force or "GTC", one.price or 0,
-                one.quantity or 0, one.quote_quantity or 0, one.stop_price or 0, "", one.client_id, status="REJECTED",
+                one.quantity or 0, one.quote_quantity or 0, one.stop_price or 0, "", one.client_id,
+                one.iceberg_quantity or 0, status="REJECTED",
             )  # fmt: skip
             self.say(refused, "REJECTED")
         code = 0 if results == ["SUCCESS"] * 2 else -2022 if results == ["FAILURE"] * 2 else -2021

@@ -11,7 +11,10 @@ from tests.pipeline.exchange.engine_rig import PLAIN, START_US, Mirror, changed,
 
 SECOND = 1_000_000
 CONFIG = Config(resting_orders=400, events_per_s=1_000)
-TWO = [changed(PLAIN, price_max=20_000_000, taker_fee=100_000), changed(PLAIN, name="ETHUSDT", base="ETH")]
+TWO = [
+    changed(PLAIN, price_max=20_000_000, taker_fee=100_000, iceberg_parts_max=100),
+    changed(PLAIN, name="ETHUSDT", base="ETH"),
+]
 
 
 def flowing(seed=3, symbols=TWO):
@@ -45,7 +48,9 @@ def test_accounts_trade_with_the_flow_both_ways():
     ticker = engine.book_ticker("BTCUSDT")
     taken = engine.place(1, order("BUY", "MARKET", quantity=ticker.ask_quantity + 1), START_US).order
     assert taken.status == "FILLED"
-    engine.place(1, limit("BUY", engine.book_ticker("BTCUSDT").bid + 1, 1_000), START_US)
+    hidden = limit("BUY", engine.book_ticker("BTCUSDT").bid + 1, 1_000, iceberg_quantity=10)
+    engine.place(1, hidden, START_US)
+    assert engine.depth("BTCUSDT").bids[0][1] == 10
     engine.take_events()
     for step in range(1, 200):
         engine.advance(START_US + step * SECOND // 10)
@@ -54,6 +59,7 @@ def test_accounts_trade_with_the_flow_both_ways():
     fills = [one.fill for one in engine.take_events() if isinstance(one, OrderEvent) and one.fill]
     assert sum(one.quantity for one in fills) == 1_000
     assert {one.is_maker for one in fills} == {True}
+    assert max(one.quantity for one in fills) <= 10
     assert engine.balances(1)["BTC"][0] > 10**15
     assert totals(engine) == before
     assert engine.fees()["BTC"] > 0

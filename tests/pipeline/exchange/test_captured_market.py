@@ -59,10 +59,11 @@ def test_a_level_that_shrinks_brings_us_forward():
 
 
 @pytest.mark.parametrize(("side", "taker", "beyond"), [("BUY", SELL, 99), ("SELL", BUY, 101)])
-def test_a_trade_beyond_our_price_fills_all_of_it_at_our_price(side, taker, beyond):
-    engine = market()
+@pytest.mark.parametrize("part", [None, 3])
+def test_a_trade_beyond_our_price_fills_all_of_it_at_our_price(side, taker, beyond, part):
+    engine = market(iceberg_parts_max=10)
     set_level(engine, -taker, 100, 50)
-    engine.place(1, limit(side, 100, 10), START_US)
+    engine.place(1, limit(side, 100, 10, iceberg_quantity=part), START_US)
     engine.take_events()
     trade(engine, beyond, 1, taker)
     fills, events = told(engine)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from shrivenq.pipeline.exchange.engine import Engine
 from shrivenq.pipeline.exchange.types import OrderEvent
-from tests.pipeline.exchange.engine_rig import PLAIN, START_US, limit, market, order
+from tests.pipeline.exchange.engine_rig import PLAIN, START_US, changed, limit, market, order
 
 
 def texts(events):
@@ -66,6 +67,65 @@ def test_fok_does_not_count_on_ones_own_orders():
         one = engine.place(1, limit("BUY", 101, 8, time_in_force="FOK", stp=stp), START_US).order
         assert (one.status, one.executed) == ("EXPIRED", 0), stp
     assert engine.depth(PLAIN.name).asks == [(100, 5), (101, 5)]
+
+
+def iceberg(side, price, quantity, part):
+    return limit(side, price, quantity, iceberg_quantity=part)
+
+
+def test_an_iceberg_shows_a_part_and_the_next_one_waits_behind_the_others():
+    engine = market(accounts=3, iceberg_parts_max=10)
+    assert engine.place(1, iceberg("SELL", 100, 10, 4), START_US).order.iceberg == 4
+    engine.place(2, limit("SELL", 100, 5), START_US)
+    assert engine.depth(PLAIN.name).asks == [(100, 9)]
+    assert engine.balances(1)["BTC"][1] == 10 * 1000
+    engine.take_events()
+    outcome = engine.place(3, limit("BUY", 100, 12), START_US)
+    fills = [one.fill for one in engine.take_events() if isinstance(one, OrderEvent) and one.fill]
+    assert [(one.account, one.quantity) for one in fills if one.is_maker] == [(1, 4), (2, 5), (1, 3)]
+    assert outcome.order.status == "FILLED"
+    # One of its second part is left, and two that are hidden.
+    assert engine.depth(PLAIN.name).asks == [(100, 1)]
+    assert engine.order(1, PLAIN.name, order_id=1).leaves == 3
+    engine.place(3, limit("BUY", 100, 1), START_US)
+    assert engine.depth(PLAIN.name).asks == [(100, 2)]
+    assert engine.cancel(1, PLAIN.name, START_US, order_id=1).order.executed == 8
+    assert engine.depth(PLAIN.name).asks == []
+    assert engine.balances(1)["BTC"][1] == 0
+
+
+def test_an_iceberg_that_is_amended_or_prevented_loses_what_is_hidden_first():
+    engine = market(accounts=2, iceberg_parts_max=10)
+    engine.place(1, iceberg("SELL", 100, 10, 4), START_US)
+    engine.place(2, limit("SELL", 100, 5), START_US)
+    engine.amend(1, PLAIN.name, START_US, order_id=1, new_quantity=8)
+    assert engine.depth(PLAIN.name).asks == [(100, 9)]
+    engine.place(1, limit("BUY", 100, 3, stp="DECREMENT"), START_US)
+    assert engine.depth(PLAIN.name).asks == [(100, 9)]
+    engine.amend(1, PLAIN.name, START_US, order_id=1, new_quantity=6)
+    assert engine.depth(PLAIN.name).asks == [(100, 8)]
+    engine.place(2, limit("BUY", 100, 1, stp="NONE"), START_US)
+    assert engine.order(1, PLAIN.name, order_id=1).executed == 1, "it kept its place"
+
+
+def test_a_fok_order_counts_on_what_is_hidden():
+    engine = market(iceberg_parts_max=10)
+    engine.place(2, iceberg("SELL", 100, 10, 4), START_US)
+    assert engine.place(1, limit("BUY", 100, 11, time_in_force="FOK"), START_US).order.executed == 0
+    assert engine.place(1, limit("BUY", 100, 10, time_in_force="FOK"), START_US).order.status == "FILLED"
+
+
+def test_an_order_that_meets_more_parts_than_can_be_told_of_ends():
+    engine = Engine([changed(PLAIN, iceberg_parts_max=10_000)], seed=1, book_slots=8)
+    for _ in range(2):
+        engine.open_account({"BTC": 10**15, "USDT": 10**15})
+    engine.place(2, iceberg("SELL", 100, 2_000, 1), START_US)
+    one = engine.place(1, limit("BUY", 100, 2_000), START_US).order
+    assert (one.status, one.expiry_reason) == ("EXPIRED", "EXCHANGE_CANCELED")
+    assert 500 < one.executed < 2_000
+    while one.status != "FILLED":
+        one = engine.place(1, limit("BUY", 100, engine.order(2, PLAIN.name, order_id=1).leaves), START_US).order
+    assert engine.depth(PLAIN.name).asks == []
 
 
 def test_a_limit_maker_that_would_take_is_refused():

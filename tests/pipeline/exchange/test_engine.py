@@ -24,9 +24,17 @@ from tests.pipeline.exchange.engine_rig import (
     market,
     order,
 )
-from tests.pipeline.exchange.slow_engine import LIMITED, STOPS, RefusedError, SlowEngine, down
+from tests.pipeline.exchange.slow_engine import SlowEngine
+from tests.pipeline.exchange.slow_order import LIMITED, STOPS, RefusedError, down
 
-TIGHT = changed(STRICT, position_max=20_100, range_bid_up=110_000_000, range_ask_down=90_000_000)
+TIGHT = changed(
+    STRICT,
+    iceberg_parts_max=7,
+    icebergs_max=2,
+    position_max=20_100,
+    range_bid_up=110_000_000,
+    range_ask_down=90_000_000,
+)
 """What an account may hold is not far from what it has at the start, and the range of prices is narrow."""
 
 
@@ -35,8 +43,13 @@ class Twins:
 
     def __init__(self, seed):
         self.random = random.Random(seed)
-        symbols = [TIGHT, ROUND]
-        limits = {"orders_max": 14, "algo_orders_max": 5, "asset_max": {"ABC": 60_000, "XYZ": 6_000, "USD": 13_000_000}}
+        symbols = [TIGHT, changed(ROUND, iceberg_parts_max=30)]
+        limits = {
+            "orders_max": 14,
+            "algo_orders_max": 5,
+            "icebergs_max": 4,
+            "asset_max": {"ABC": 60_000, "XYZ": 6_000, "USD": 13_000_000},
+        }
         self.fast = Engine(symbols, seed=seed, orders_kept=1 << 14, book_slots=256, **limits)
         self.slow = SlowEngine({one.name: one for one in symbols}, **limits)
         for group, rich in ((-1, 50), (5, 50), (5, 50), (-1, 1)):
@@ -63,7 +76,7 @@ class Twins:
     def some_order(self, account, symbol=None):
         """Make an order that may be anything."""
         draw = self.random
-        symbol = symbol or draw.choice([TIGHT, TIGHT, ROUND])
+        symbol = symbol or draw.choice([TIGHT, TIGHT, self.slow.symbols[ROUND.name]])
         order_type = draw.choices(ORDER_TYPES, (12, 3, 4, 1, 1, 1, 1))[0]
         side, stp = draw.choice(["BUY", "SELL"]), draw.choice(STP_MODES) if draw.random() < 0.8 else None
         middle = self.fast.last_price(symbol.name) or (200 if symbol is TIGHT else 35_000)
@@ -71,21 +84,23 @@ class Twins:
         wild = draw.random() < 0.03
         step = 1 if wild else symbol.step
         quantity = draw.choice([draw.randint(1, 12), draw.randint(1, 60), draw.randint(1, 200)]) * step
-        if symbol is ROUND:
+        if symbol is not TIGHT:
             quantity *= draw.choice([1, 1, 37])
         by_value = order_type == "MARKET" and draw.random() < 0.4
         stops = order_type in STOPS
+        force = draw.choice(["GTC", "GTC", "GTC", "IOC", "FOK"]) if order_type in LIMITED - {"LIMIT_MAKER"} else None
+        hides = order_type in LIMITED and force in (None, "GTC") and draw.random() < 0.3
+        part = max(quantity // draw.randint(1, 9) // step, 1) * step + (draw.random() < 0.02)
         return NewOrder(
             symbol=symbol.name,
             side=side,
             type=order_type,
-            time_in_force=draw.choice(["GTC", "GTC", "GTC", "IOC", "FOK"])
-            if order_type in LIMITED - {"LIMIT_MAKER"}
-            else None,
+            time_in_force=force,
             price=None if order_type not in LIMITED else draw.randint(1, 2_000) if wild else ticks * symbol.tick,
             quantity=None if by_value else quantity,
             quote_quantity=self.some_budget(account, symbol, side, stp) if by_value else None,
             stop_price=max(int(draw.gauss(0, 7)) + middle // symbol.tick, 1) * symbol.tick if stops else None,
+            iceberg_quantity=part if hides else None,
             client_id=draw.choice(["one", "two", "three"]) if draw.random() < 0.1 else None,
             stp=stp,
         )
@@ -178,7 +193,7 @@ class Twins:
                 wanted = {}
                 for one in slow.book:
                     if one.symbol is symbol and one.side == side:
-                        wanted[one.price] = wanted.get(one.price, 0) + one.leaves
+                        wanted[one.price] = wanted.get(one.price, 0) + one.visible
                 assert dict(levels) == wanted
         for asset, before in self.sums.items():
             assert self.sum_of(asset) == before
@@ -190,6 +205,7 @@ def shown(order):
     return (
         order.order_id, order.account, order.symbol, order.side, order.type, order.price, order.quantity,
         order.executed, order.cumulative_quote, order.prevented, order.status, order.expiry_reason, order.amends,
+        order.iceberg,
     )  # fmt: skip
 
 
@@ -228,6 +244,7 @@ def test_the_random_commands_met_everything():
     wanted = {
         "LOT_SIZE", "PRICE_FILTER", "NOTIONAL", "PERCENT_PRICE", "MAX_NUM_ORDERS", "MAX_NUM_ALGO_ORDERS",
         "MAX_NUM_ORDER_AMENDS", "MARKET_LOT_SIZE", "insufficient balance", "immediately match", "would trigger",
+        "ICEBERG_PARTS", ": MAX_NUM_ICEBERG_ORDERS", "EXCHANGE_MAX_NUM_ICEBERG_ORDERS",
         "MAX_POSITION", "MAX_ASSET", ("SUCCESS", "SUCCESS"), ("SUCCESS", "FAILURE"), ("FAILURE", "SUCCESS"),
         ("FAILURE", "FAILURE"), ("FAILURE", "NOT_ATTEMPTED"), ("NOT_ATTEMPTED", "NOT_ATTEMPTED"),
         "Duplicate", "Unknown order", "restrictions", "new quantity", "symbol minimum",
@@ -243,8 +260,8 @@ def test_the_random_commands_met_everything():
 
 
 def test_a_million_random_commands_neither_make_nor_lose_anything():
-    rounded = changed(ROUND, notional_min=0, price_max=700_000)
-    exact = changed(PLAIN, maker_fee=100_000, taker_fee=250_000)
+    rounded = changed(ROUND, notional_min=0, price_max=700_000, iceberg_parts_max=50)
+    exact = changed(PLAIN, maker_fee=100_000, taker_fee=250_000, iceberg_parts_max=50)
     engine = Engine([exact, rounded], seed=1, accounts_max=8, orders_kept=1 << 12, book_slots=1 << 11)
     for number in range(8):
         plenty = {"BTC": 10**15, "USDT": 10**16, "XYZ": 10**14, "USD": 10**16}
@@ -260,6 +277,8 @@ def test_a_million_random_commands_neither_make_nor_lose_anything():
     assert exchange.fees.min() >= 0
     assert exchange.fees.sum() > 0
     assert balances["free"].min() >= 0
+    icebergs = exchange.orders[exchange.orders["iceberg"] > 0]
+    assert (icebergs["executed"] > icebergs["iceberg"]).sum() > 10
     # What is locked is what open orders lock, and what rests is what they have left.
     orders = exchange.orders[exchange.orders["order_id"] > 0]
     still = orders[orders["status"] <= s.PARTIALLY_FILLED]
@@ -276,8 +295,9 @@ def test_a_million_random_commands_neither_make_nor_lose_anything():
         leaves = mine["quantity"] - mine["executed"] - mine["prevented"]
         assert (
             dict(zip(mine["handle"].tolist(), leaves.tolist(), strict=True)).items()
-            <= dict(zip(rest["handle"].tolist(), rest["leaves"].tolist(), strict=True)).items()
+            <= dict(zip(rest["handle"].tolist(), (rest["leaves"] + rest["hidden"]).tolist(), strict=True)).items()
         )
+        assert exchange.core.ladders[symbol]["hiding"] == (mine["iceberg"] > 0).sum()
         assert exchange.core.ladders[symbol]["resting"] == len(mine)
     # The counts that filters use are those of the open orders.
     for account in range(1, 9):
@@ -286,6 +306,7 @@ def test_a_million_random_commands_neither_make_nor_lose_anything():
             buyers = mine[mine["side"] == BUY]
             counted = exchange.counts[account, symbol]
             assert counted["orders"] == len(mine)
+            assert counted["icebergs"] == (mine["iceberg"] > 0).sum()
             assert counted["algo_orders"] == (mine["working_us"] == 0).sum()
             assert counted["buying"] == (buyers["quantity"] - buyers["executed"] - buyers["prevented"]).sum()
 

@@ -141,6 +141,21 @@ def test_stop_orders_count_while_they_wait():
     assert engine.test(1, stop, START_US).code == -2010
 
 
+def test_icebergs():
+    engine = market(step=5, quantity_min=10, iceberg_parts_max=3, icebergs_max=1)
+    parts = [limit("BUY", 100, 100, iceberg_quantity=part) for part in (5, 33, 30, 35, 200)]
+    assert [verdict(engine, one) for one in parts] == ["LOT_SIZE", "LOT_SIZE", "ICEBERG_PARTS", "", ""]
+    engine.place(1, parts[3], START_US)
+    assert verdict(engine, parts[3]) == "MAX_NUM_ICEBERG_ORDERS"
+    assert verdict(engine, limit("BUY", 100, 100)) == ""
+    engine.cancel(1, PLAIN.name, START_US, order_id=1)
+    assert verdict(engine, parts[3]) == ""
+    refused = {"LIMIT": {"time_in_force": "IOC", "price": 100}, "MARKET": {}, "STOP_LOSS": {"stop_price": 200}}
+    for kind, fields in refused.items():
+        error = engine.test(1, order("BUY", kind, quantity=100, iceberg_quantity=50, **fields), START_US)
+        assert error == (-1014, "Unsupported order combination."), kind
+
+
 def test_position():
     engine = Engine([changed(PLAIN, position_max=30)], seed=1)
     engine.open_account({"BTC": 10_000, "USDT": 10**12})  # 10 of quantity

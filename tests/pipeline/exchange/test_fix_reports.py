@@ -46,6 +46,7 @@ def expected(event):
         40: KINDS.get(event["o"], "4"), 54: {"BUY": 1, "SELL": 2}[event["S"]], 55: event["s"],
         18: "6" if event["o"] == "LIMIT_MAKER" else None, 44: event["p"] if Decimal(event["p"]) else None,
         59: {"GTC": "1", "IOC": "3", "FOK": "4"}[event["f"]], 60: spelled(event["T"]), 25018: spelled(event["O"]),
+        111: event["F"] if Decimal(event["F"]) else None,
         152: event["Q"] if Decimal(event["Q"]) else None, 847: event.get("J"), 7940: event.get("j"),
         25001: STP_MODES.index(event["V"]) + 1, 39: STATUSES[event["X"]],
         150: ("5" if is_open else "C") if prevented else EXECUTIONS[event["x"]],
@@ -68,17 +69,19 @@ def expected(event):
 def random_order(rng):
     kind = rng.choice(["LIMIT"] * 6 + ["LIMIT_MAKER", "MARKET", "STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT_LIMIT"])
     limit = kind in ("LIMIT", "STOP_LOSS_LIMIT", "TAKE_PROFIT_LIMIT")
+    force = rng.choice(["GTC", "GTC", "GTC", "IOC", "FOK"]) if limit else None
     by_quote = kind == "MARKET" and rng.random() < 0.5
     return NewOrder(
         symbol="BTCUSDT",
         side=rng.choice(["BUY", "SELL"]),
         type=kind,
-        time_in_force=rng.choice(["GTC", "GTC", "GTC", "IOC", "FOK"]) if limit else None,
+        time_in_force=force,
         price=rng.randint(95_00, 105_00) if limit or kind == "LIMIT_MAKER" else None,
         quantity=None if by_quote else rng.randint(10_000, 300_000),
         quote_quantity=rng.randint(10, 300) * 10**8 if by_quote else None,
         stop_price=rng.randint(90_00, 110_00) if "STOP" in kind or "PROFIT" in kind else None,
         stp=rng.choice([*STP_MODES, "TRANSFER", None]),
+        iceberg_quantity=rng.choice([None, 10_000]) if limit and force == "GTC" else None,
         strategy_id=rng.choice([None, -7]),
         strategy_type=rng.choice([None, 1_000_000]),
     )

@@ -168,6 +168,18 @@ def test_the_account_as_the_venue_shows_it(rig):
     assert [one["limit"] for one in rig.ask("account.rateLimits.orders")] == [100_000, 200_000]
 
 
+def test_an_iceberg_says_how_much_of_it_shows_and_the_book_shows_it(rig):
+    placed = rig.ask("order.place", **BUY, icebergQty="0.25")
+    assert placed["icebergQty"] == "0.25000000"
+    assert rig.ask("order.status", **BTC, orderId=str(placed["orderId"]))["icebergQty"] == "0.25000000"
+    assert rig.ask("depth", **BTC)["bids"] == [["100.00000000", "0.25000000"]]
+    assert rig.code("order.place", **BUY, icebergQty="0.001") == -1013
+    info = rig.ask("exchangeInfo", **BTC)["symbols"][0]
+    assert info["icebergAllowed"]
+    assert {"filterType": "ICEBERG_PARTS", "limit": 100} in info["filters"]
+    assert {"filterType": "MAX_NUM_ICEBERG_ORDERS", "maxNumIcebergOrders": 10} in info["filters"]
+
+
 def test_nothing_is_made_or_lost_whatever_is_asked(rig):
     """Random commands of both accounts: money, coins and fees add up to what there was."""
     for seed in range(3):

@@ -76,6 +76,11 @@ def test_the_sheets_execution_report(everybody):
     assert list(made)[:-1] == [key for key in NEW_JSON if key != "W"]
 
 
+def test_an_iceberg(everybody):
+    made = shape(everybody, REPLACE(NEW, order=REPLACE(ORDER, iceberg=5)))
+    assert made == NEW_JSON | {"F": "0.00000005"}
+
+
 def test_a_trade(everybody):
     fill = Fill(
         account=1, symbol="ETHBTC", order_id=4293153, trade_id=77, price=10264409, quantity=40000000, quote=4105763,
