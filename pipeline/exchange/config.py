@@ -158,6 +158,10 @@ class StreamTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     sbe_partial_ms: Milliseconds = 50
     """`@depth20` in SBE."""
     reference_ms: Milliseconds = 1_000
+    kline_1s_ms: Milliseconds = 1_000
+    """`@kline_1s`."""
+    kline_ms: Milliseconds = 2_000
+    """All other klines."""
     step_ms: Milliseconds = 5
     """The background market acts so often."""
 

@@ -1,6 +1,6 @@
 """Faults: what goes wrong on demand, by rule and by seed. Whatever enters or leaves the venue is asked about here.
 
-    [[rules]]                     # a script; the control endpoint takes the same as JSON
+    [[rules]]                     # a script, `[faults] script` of the configuration; /control/faults takes it as JSON
     on = "event"                  # request | response, event (WebSocket API, FIX) | market, control (streams) | notice
     name = "executionReport"      # method, event or stream; a shell pattern, by default every one
     action = "duplicate"

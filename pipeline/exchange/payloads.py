@@ -41,6 +41,7 @@ class Format:
         self.symbol = symbol
         self._price = 10 ** (symbol.quote_decimals - symbol.price_decimals)
         self._quantity = 10 ** (symbol.base_decimals - symbol.quantity_decimals)
+        self._unit = 10 ** (symbol.price_decimals + symbol.quantity_decimals)
 
     def price(self, value: int) -> str:
         """Write a price."""
@@ -53,6 +54,10 @@ class Format:
     def quote(self, value: int) -> str:
         """Write an amount of quote."""
         return to_text(value, self.symbol.quote_decimals)
+
+    def value(self, value: int) -> str:
+        """Write price × quantity in quote, rounded down."""
+        return self.quote(value * 10**self.symbol.quote_decimals // self._unit)
 
     def commission(self, fill: Fill) -> str:
         """Write the commission of a fill."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from shrivenq.pipeline.exchange import reference
 from shrivenq.pipeline.exchange.accounts import last_us, to_us
 from shrivenq.pipeline.exchange.errors import ApiError
+from shrivenq.pipeline.exchange.klines import INTERVALS, chosen
 from shrivenq.pipeline.exchange.types import Symbol, Ticker
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from shrivenq.pipeline.exchange.venue import Call, Venue
 
 DEPTH_DEFAULT, DEPTH_MAX = 100, 5_000
-TRADES_DEFAULT = 500
+TRADES_DEFAULT = KLINES_DEFAULT = 500
 
 
 def symbol_of(venue: Venue, call: Call) -> Symbol:
@@ -52,13 +53,12 @@ def _trades(venue: Venue, call: Call) -> Any:
     found = venue.engine.trades(
         symbol.name, from_id=call.values.get("fromId"), limit=call.values.get("limit", TRADES_DEFAULT)
     )
-    quote, unit = 10**symbol.quote_decimals, 10 ** (symbol.price_decimals + symbol.quantity_decimals)
     return [
         {
             "id": one.trade_id,
             "price": form.price(one.price),
             "qty": form.quantity(one.quantity),
-            "quoteQty": form.quote(one.price * one.quantity * quote // unit),
+            "quoteQty": form.value(one.price * one.quantity),
             "time": call.time(one.time_us),
             "isBuyerMaker": one.buyer_is_maker,
             "isBestMatch": True,
@@ -90,6 +90,31 @@ def _aggregate_trades(venue: Venue, call: Call) -> Any:
             "M": True,
         }
         for one in found
+    ]
+
+
+def _klines(venue: Venue, call: Call) -> Any:
+    symbol = symbol_of(venue, call)
+    form, values, interval_s = venue.formats[symbol.name], call.values, INTERVALS[call.values["interval"]]
+    start_s = -(-to_us(values["startTime"]) // 1_000_000) if "startTime" in values else None
+    end_s = last_us(values["endTime"]) // 1_000_000 if "endTime" in values else None
+    starts = chosen(interval_s, values.get("limit", KLINES_DEFAULT), call.now_us // 1_000_000, start_s, end_s)
+    return [
+        [
+            call.time(one.start_s * 1_000_000),
+            form.price(one.open),
+            form.price(one.high),
+            form.price(one.low),
+            form.price(one.close),
+            form.quantity(one.quantity),
+            call.time((one.start_s + interval_s) * 1_000_000) - 1,
+            form.value(one.value),
+            one.trades,
+            form.quantity(one.bought),
+            form.value(one.bought_value),
+            "0",
+        ]
+        for one in venue.klines.klines(symbol.name, interval_s, starts)
     ]
 
 
@@ -168,6 +193,7 @@ COMMANDS = {
     "trades.recent": _trades,
     "trades.historical": _trades,
     "trades.aggregate": _aggregate_trades,
+    "klines": _klines,
     "avgPrice": _average_price,
     "ticker.book": _book_ticker,
     "ticker.price": _price_ticker,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from shrivenq.pipeline.exchange.accounts import RECV_WINDOW_MAX_US, to_us
 from shrivenq.pipeline.exchange.errors import ApiError, invalid, missing
+from shrivenq.pipeline.exchange.klines import INTERVALS
 from shrivenq.pipeline.exchange.types import (
     CancelRestrictions,
     Error,
@@ -58,6 +59,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "pegPriceType": ("PRIMARY_PEG", "MARKET_PEG"),
     "pegOffsetType": ("PRICE_LEVEL",),
     "symbolStatus": ("TRADING", "END_OF_DAY", "HALT", "BREAK", "CANCEL_ONLY"),
+    "interval": tuple(INTERVALS),
 }
 WRONG_WORDS = {
     "side": Error(-1117, "Invalid side."),
@@ -65,6 +67,7 @@ WRONG_WORDS = {
     "timeInForce": Error(-1115, "Invalid timeInForce."),
     "cancelRestrictions": Error(-1145, "`cancelRestrictions` has to be either `ONLY_NEW` or `ONLY_PARTIALLY_FILLED`."),
     "symbolStatus": Error(-1122, "Invalid symbolStatus."),
+    "interval": Error(-1120, "Invalid interval."),
 }
 DECIMALS = frozenset({"price", "quantity", "quoteOrderQty", "stopPrice", "icebergQty", "newQty"})
 CLIENT_IDS = frozenset({"newClientOrderId", "origClientOrderId", "cancelOrigClientOrderId", "cancelNewClientOrderId"})
@@ -118,6 +121,7 @@ METHODS = {
     "trades.recent": Method("NONE", 25, ("symbol",), ("limit",)),
     "trades.historical": Method("NONE", 25, ("symbol",), ("limit", "fromId")),
     "trades.aggregate": Method("NONE", 4, ("symbol",), ("fromId", "startTime", "endTime", "limit")),
+    "klines": Method("NONE", 2, ("symbol", "interval"), ("startTime", "endTime", "limit")),
     "avgPrice": Method("NONE", 2, ("symbol",)),
     "ticker.book": Method("NONE", 2, (), ("symbol", "symbols")),
     "ticker.price": Method("NONE", 2, (), ("symbol", "symbols")),
@@ -309,7 +313,7 @@ def _check_together(name: str, values: dict[str, Any]) -> None:
     if start is not None and end is not None:
         if end < start:
             raise ApiError(-1128, "Combination of optional parameters invalid.")
-        if end - start > DAY_MS * 1000:
+        if end - start > DAY_MS * 1000 and name != "klines":
             raise ApiError(-1127, "More than 24 hours between startTime and endTime.")
 
 

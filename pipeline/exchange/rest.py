@@ -39,6 +39,7 @@ ROUTES = {
     ("GET", "trades"): "trades.recent",
     ("GET", "historicalTrades"): "trades.historical",
     ("GET", "aggTrades"): "trades.aggregate",
+    ("GET", "klines"): "klines",
     ("GET", "avgPrice"): "avgPrice",
     ("GET", "ticker/bookTicker"): "ticker.book",
     ("GET", "ticker/price"): "ticker.price",

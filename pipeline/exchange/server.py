@@ -31,6 +31,7 @@ from shrivenq.pipeline.config import ConfigError
 from shrivenq.pipeline.exchange import control, faults, tls
 from shrivenq.pipeline.exchange.config import Config
 from shrivenq.pipeline.exchange.fix_server import FixServer
+from shrivenq.pipeline.exchange.klines import INTERVALS
 from shrivenq.pipeline.exchange.rest import serve_rest
 from shrivenq.pipeline.exchange.sbe_streams import SbeStreams, serve_sbe
 from shrivenq.pipeline.exchange.sockets import VenueHttp, VenueSocket
@@ -110,6 +111,8 @@ class Simulator:
             (times.depth_ms, lambda: self.streams.publish_depth("@100ms")),
             (times.depth_slow_ms, lambda: self.streams.publish_depth("")),
             (times.reference_ms, self.streams.publish_reference),
+            (times.kline_1s_ms, lambda: self.streams.publish_klines(["1s"])),
+            (times.kline_ms, lambda: self.streams.publish_klines([one for one in INTERVALS if one != "1s"])),
             (times.sbe_depth_ms, self.sbe_streams.publish_depth),
             (times.sbe_partial_ms, self.sbe_streams.publish_partial),
         )

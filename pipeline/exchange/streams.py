@@ -2,7 +2,8 @@
 
     trades, aggregates, best bid and ask   at once
     depth, partial books                   merged over an interval, two speeds
-    reference price                        each second
+    reference price, klines of a second    each second
+    other klines                           every two seconds
 
 A connection is raw (`/ws/NAME`) or combined (`/stream?streams=A/B`), in milliseconds or microseconds: at most four
 versions of a frame are made. Source: sections 2, 4 and 5 of the protocol sheet.
@@ -10,11 +11,12 @@ versions of a frame are made. Source: sections 2, 4 and 5 of the protocol sheet.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from shrivenq.pipeline.exchange.klines import INTERVALS, Kline, begin_of
 from shrivenq.pipeline.exchange.sockets import VenueSocket, encode
 from shrivenq.pipeline.exchange.types import DepthEvent, Event, TickerEvent, TradeEvent
 from shrivenq.pipeline.exchange.venue import Venue
@@ -67,6 +69,7 @@ class Streams:
         self._all: dict[Listener, None] = {}
         self._merged: dict[str, dict[str, Merged]] = {"": {}, "@100ms": {}}
         self._lower = {name: name.lower() for name in venue.symbols}
+        self._shown: dict[str, int] = {}  # kline stream → when the interval began that was sent last
         venue.listen(self.take)
 
     def join(self, listener: Listener) -> None:
@@ -120,6 +123,20 @@ class Streams:
         for symbol in self._venue.symbols.values():
             if symbol.has_reference:
                 self._publish(self._lower[symbol.name] + "@referencePrice", self._reference, symbol.name)
+
+    def publish_klines(self, names: Sequence[str]) -> None:
+        """Send the klines of these intervals: what ended since the last one was sent, and the present one."""
+        now_s = self._venue.market_us() // 1_000_000
+        for symbol, lower in self._lower.items():
+            for name in names:
+                stream, interval_s = f"{lower}@kline_{name}", INTERVALS[name]
+                start_s = begin_of(now_s, interval_s)
+                begun = self._shown.pop(stream, start_s)
+                if stream not in self._listeners:
+                    continue
+                self._shown[stream] = start_s
+                for one in self._venue.klines.klines(symbol, interval_s, range(begun, start_s + 1, interval_s)):
+                    self._publish(stream, self._kline, (symbol, name, one, one.start_s < start_s))
 
     def shut_down(self) -> None:
         """Tell every connection that the venue stops."""
@@ -188,6 +205,34 @@ class Streams:
             "B": form.quantity(event.bid_quantity),
             "a": form.price(event.ask),
             "A": form.quantity(event.ask_quantity),
+        }
+
+    def _kline(self, what: tuple[str, str, Kline, bool], time: Time) -> dict[str, Any]:
+        symbol, name, one, is_closed = what
+        form = self._venue.formats[symbol]
+        return {
+            "e": "kline",
+            "E": time(self._venue.now_us()),
+            "s": symbol,
+            "k": {
+                "t": time(one.start_s * 1_000_000),
+                "T": time((one.start_s + INTERVALS[name]) * 1_000_000) - 1,
+                "s": symbol,
+                "i": name,
+                "f": one.first_id,
+                "L": one.last_id,
+                "o": form.price(one.open),
+                "c": form.price(one.close),
+                "h": form.price(one.high),
+                "l": form.price(one.low),
+                "v": form.quantity(one.quantity),
+                "n": one.trades,
+                "x": is_closed,
+                "q": form.value(one.value),
+                "V": form.quantity(one.bought),
+                "Q": form.value(one.bought_value),
+                "B": "0",
+            },
         }
 
     def _depth(self, what: tuple[str, Merged], time: Time) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Venue: the one owner of the engine. It serves requests, steps the market, and hands out everything that happened.
 
-    REST, WebSocket API, FIX ──▶ serve(request) ──▶ Engine ──▶ take_events() ──▶ listeners, in order: tape, order
+    REST, WebSocket API, FIX ──▶ serve(request) ──▶ Engine ──▶ take_events() ──▶ listeners, in order: tape, klines,
     a step each few ms ────────▶ advance(now) ────▶                              counts, market streams, user data
 
 One asyncio loop runs all of it, so nothing here is ever half done. Faults are asked before anything leaves.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from shrivenq.pipeline.exchange import private, public, requests
 from shrivenq.pipeline.exchange.errors import ApiError
+from shrivenq.pipeline.exchange.klines import Klines
 from shrivenq.pipeline.exchange.limits import Limits, Rules
 from shrivenq.pipeline.exchange.payloads import Format
 from shrivenq.pipeline.exchange.tape import Tape
@@ -129,7 +130,8 @@ class Venue:
         self.updated_us: dict[int, int] = {}
         """When an account's balances last changed, by account."""
         self.tape = Tape()
-        self._listeners: list[Listener] = [self.tape.take, self._note]
+        self.klines = Klines()
+        self._listeners: list[Listener] = [self.tape.take, self.klines.take, self._note]
         self._filled: set[tuple[str, int]] = set()
 
     @property

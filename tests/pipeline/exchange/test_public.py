@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from itertools import pairwise
 
 import pytest
@@ -123,3 +124,25 @@ def test_execution_rules(venue):
         {"symbol": "ETHUSDT", "rules": []},
     ]
     assert ask(venue, "executionRules", symbol="ETHUSDT") == {"symbolRules": found[1:]}
+
+
+def test_klines_are_what_was_traded(venue, monkeypatch):
+    monkeypatch.setattr(venue, "market_us", lambda: NOW_US + 3_000_000)
+    trades = ask(venue, "trades.recent", **BTC, limit="1000")
+    assert 0 < len(trades) < 1_000
+    (one,) = ask(venue, "klines", **BTC, interval="1m", limit="1")
+    start_ms = NOW_US // 60_000_000 * 60_000
+    prices, bought = [trade["price"] for trade in trades], [one for one in trades if not one["isBuyerMaker"]]
+    assert one[:5] == [start_ms, prices[0], max(prices), min(prices), prices[-1]]
+    assert (one[6], one[8], one[11]) == (start_ms + 59_999, len(trades), "0")
+    assert Decimal(one[5]) == sum(Decimal(trade["qty"]) for trade in trades)
+    assert Decimal(one[9]) == sum(Decimal(trade["qty"]) for trade in bought)
+    for value, mine in ((one[7], trades), (one[10], bought)):
+        wanted = sum(Decimal(trade["price"]) * Decimal(trade["qty"]) for trade in mine)
+        assert 0 <= wanted - Decimal(value) < Decimal("0.00000001")
+    seconds = ask(
+        venue, "klines", **BTC, interval="1s", startTime=str(NOW_US // 1000), endTime=str(NOW_US // 1000 + 999)
+    )
+    assert [second[0] for second in seconds] == [NOW_US // 1000]
+    assert refused(venue, "klines", **BTC, interval="1y") == -1120
+    assert refused(venue, "klines", **BTC) == -1102

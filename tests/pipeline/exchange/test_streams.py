@@ -9,6 +9,7 @@ import httpx
 import pytest
 import websockets.sync.client
 
+from shrivenq.pipeline.exchange.klines import Klines
 from shrivenq.pipeline.exchange.server import Simulator
 from shrivenq.pipeline.exchange.sockets import encode
 from shrivenq.pipeline.exchange.streams import Listener, Merged, Streams
@@ -44,7 +45,8 @@ def simulator(tmp_path_factory):
 def venue(simulator, monkeypatch):
     monkeypatch.setattr(simulator.venue, "now_us", lambda: NOW_US)
     monkeypatch.setattr(simulator.venue, "outgoing", Outgoing())
-    monkeypatch.setattr(simulator.venue, "_listeners", [simulator.venue.tape.take])
+    monkeypatch.setattr(simulator.venue, "klines", Klines())
+    monkeypatch.setattr(simulator.venue, "_listeners", [simulator.venue.tape.take, simulator.venue.klines.take])
     return simulator.venue
 
 
@@ -293,3 +295,31 @@ def test_a_book_kept_under_load_is_the_engine_s_own(tmp_path, unit):
                 assert book.id == ends[symbol].last_update_id
                 expected = form.levels(ends[symbol].bids), form.levels(ends[symbol].asks)
                 assert book.levels() == expected, symbol
+
+
+def test_klines_go_on_and_are_closed_once(simulator, venue, monkeypatch):
+    streams = Streams(venue)
+    listener = join(streams, "btcusdt@kline_1m")
+    minute_us, seen = 60_000_000, []
+    for at_us, trade_id in ((5, 1), (minute_us + 5, 2), (3 * minute_us + 5, 0), (3 * minute_us + 9, 0)):
+        now_us = NOW_US // minute_us * minute_us + at_us
+        monkeypatch.setattr(venue, "market_us", lambda now_us=now_us: now_us)
+        if trade_id:
+            venue.klines.take([TradeEvent("BTCUSDT", trade_id, 60_000 + trade_id, 10**8, False, now_us)])
+        streams.publish_klines(["1s", "1m"])
+        events = [one["k"] for one in read(listener)]
+        listener.socket.frames.clear()
+        seen.append(
+            [((one["t"] - NOW_US // minute_us * 60_000) // 60_000, one["x"], one["n"], one["c"]) for one in events]
+        )
+    assert seen == [
+        [(0, False, 1, "600.01000000")],
+        [(0, True, 1, "600.01000000"), (1, False, 1, "600.02000000")],
+        [(1, True, 1, "600.02000000"), (2, True, 0, "600.02000000"), (3, False, 0, "600.02000000")],
+        [(3, False, 0, "600.02000000")],
+    ]
+    assert events[0] | {"t": 0, "T": 59_999} == {
+        "t": 0, "T": 59_999, "s": "BTCUSDT", "i": "1m", "f": -1, "L": -1, "o": "600.02000000", "c": "600.02000000",
+        "h": "600.02000000", "l": "600.02000000", "v": "0.00000000", "n": 0, "x": False, "q": "0.00000000",
+        "V": "0.00000000", "Q": "0.00000000", "B": "0",
+    }  # fmt: skip

@@ -209,6 +209,7 @@ def test_public_methods(rig):
 @pytest.mark.parametrize("method", [name for name, one in requests.METHODS.items() if "symbol" in one.mandatory])
 def test_unknown_symbols(rig, method):
     params = {"symbol": "NOPE", "orderId": 1, "cancelOrderId": 1, "cancelReplaceMode": "STOP_ON_FAILURE", "newQty": "1"}
+    params |= {"interval": "1m"}
     row = requests.METHODS[method]
     allowed = {*row.mandatory, *row.optional}
     params = {key: value for key, value in {**LIMIT, **params}.items() if key in allowed}
