@@ -86,6 +86,18 @@ def why_killed(name: str) -> str:
     return f"{words[3]} by {words[2]}: {words[4]}" if len(words) == 5 and words[:2] == ["killed", name] else ""
 
 
+def begin(name: str, mode: str) -> None:
+    """Write what a run begins with, if that is not what its last one ended with.
+
+    A name without history is armed by its first start. Live a person arms every run: what was said of an earlier one,
+    before a power loss maybe, says nothing of this one.
+    """
+    if mode == "live" and armed(name) is not None:
+        write_killed(name, "halt", "a live run begins so: arm it")
+    elif mode != "live" and not (folder(name) / "armed").exists():
+        write_armed(name, f"first start in mode {mode}")
+
+
 def write_armed(name: str, why: str) -> None:
     """Make the name armed, durably; `why` is the person's reason."""
     _write(name, f"armed {name} {getpass.getuser()} {' '.join(why.split())}\n")

@@ -262,18 +262,12 @@ class Supervisor:
         store_word(self.assembly.control("supervisor"), index, value)
 
     def _arm(self) -> None:
-        """Arm if the armed file says so.
-
-        Outside live a name without history is armed by its first start. Live it is killed by each: what a person said
-        of an earlier run, before a power loss maybe, says nothing of this one. A restart after a death goes on.
-        """
+        """Arm if the armed file says so."""
         assert self.assembly is not None
         name = self.config.name
         with state.locked(name, "operator", wait=True):
-            if self.starts == 1 and self.config.mode == "live" and state.armed(name) is not None:
-                state.write_killed(name, "halt", "a live run begins so: arm it")
-            elif self.starts == 1 and self.config.mode != "live" and not (state.folder(name) / "armed").exists():
-                state.write_armed(name, f"first start in mode {self.config.mode}")
+            if self.starts == 1:  # a restart after a death goes on as it was
+                state.begin(name, self.config.mode)
             who = state.armed(name)
             if who is None:
                 self.log.warning("not armed", name=name, fix=f"shrivenq arm {name} --reason TEXT")

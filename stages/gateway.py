@@ -48,10 +48,8 @@ BATCH = 64
 FILLS_REMEMBERED = 1 << 13
 """Fills by which a repeated one is recognised; a live venue has them all looked at before they are so many."""
 
-LOOK_NS = 5_000_000_000
-"""Between two questions about orders that rest: one each time, …"""
-REST_NS = 60_000_000_000
-"""… none younger than this."""
+LOOK_NS, REST_NS = 5_000_000_000, 60_000_000_000
+"""Between two questions about orders that rest, one each time; none is younger than REST_NS."""
 
 DUPLICATE, NO_SLOT, MALFORMED = m.REASON["duplicate"], m.REASON["no_slot"], m.REASON["malformed"]
 SECOND_LINE, KILLED, JOURNAL, LOST = m.REASON["second_line"], m.REASON["killed"], m.REASON["journal"], m.REASON["lost"]

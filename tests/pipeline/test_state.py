@@ -67,6 +67,19 @@ def test_no_file_and_an_unreadable_one_mean_killed():
     assert state.armed("demo") is None
 
 
+def test_a_live_run_begins_killed_and_another_as_its_last_ended():
+    state.begin("demo", "live")
+    assert not (state.make_folder("demo") / "armed").exists()
+    state.begin("demo", "paper")
+    assert state.armed("demo")
+    state.begin("demo", "live")
+    assert state.why_killed("demo").startswith("halt by ")
+    state.write_killed("demo", "cancel", "by hand")
+    for mode in ("live", "paper"):
+        state.begin("demo", mode)
+        assert state.why_killed("demo").endswith("by hand")
+
+
 def test_killing_replaces_the_armed_line():
     state.write_armed("demo", "why")
     state.write_killed("demo", "cancel", "by hand")
