@@ -309,9 +309,9 @@ class Session:
         context, kind, order_id = self._context, int(note["what"]), int(note["target_id"])
         if note["status"] != 200 and kind not in (m.QUERY, m.TRADES):
             self._log.warning("venue refuses", order=int(note["order_id"]), text=_shown(payload))
-        if note["code"] == TIMESTAMP and self.state == TRADING:
+        if note["code"] == TIMESTAMP:
             self._log.error("the venue refuses our time: held, and measured again", **self._clock.said())
-            self._reconcile()
+            (self._reconcile if self.state == TRADING or self._look_ns else self._ask_time)()
         if kind == m.QUERY:
             self._standings.take(order_id, rows)
         elif kind == m.TRADES:

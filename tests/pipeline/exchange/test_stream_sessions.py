@@ -235,11 +235,10 @@ def test_who_reads_too_slowly_is_cut_and_nobody_waits(tmp_path):
 )
 def test_garbage_frames_end_only_their_connection(rig, raw):
     with connect(rig) as other:
-        with silent(rig) as wire:
-            with contextlib.suppress(ConnectionError):  # it may be reset while we still send
-                wire.sendall(raw)
-                with contextlib.suppress(OSError):  # it has no other end any more
-                    wire.shutdown(socket.SHUT_WR)
-                while wire.recv(65_536):
-                    pass
+        with silent(rig) as wire, contextlib.suppress(ConnectionError):  # it may be reset while we still send
+            wire.sendall(raw)
+            with contextlib.suppress(OSError):  # it has no other end any more
+                wire.shutdown(socket.SHUT_WR)
+            while wire.recv(65_536):
+                pass
         assert ask(other, {"method": "LIST_SUBSCRIPTIONS", "id": 1})["result"] == []
