@@ -1,6 +1,7 @@
 """Hold and kill: the two ways trading stops, as words in shared memory.
 
-HOLD is a bit per cause; new orders stop, cancels and verified reductions pass; a bit is cleared when its cause ends.
+HOLD is a bit per cause; new orders stop, cancels and verified reductions pass (while RECONCILING no reduction is: the
+position may lack fills); a bit is cleared when its cause ends.
 KILL is a level that only a person lowers. Two words raise it, each with writers of one kind, so that the operator's
 command needs nothing but an ordinary aligned store: OPERATOR is written by `shrivenq kill` and `arm` (one at a time,
 under a file lock), MACHINE by stages and the supervisor (by compare-and-swap). The higher level counts. Each word is

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import orjson
 
@@ -122,7 +122,7 @@ class Asking:
 
         return sends
 
-    def take(self, name: object) -> bool:
+    def take(self, name: object) -> TypeGuard[str]:
         """Take note of an answer; False if nobody waits for it."""
         if not isinstance(name, str) or name not in self._sent or self.pending.pop(name, None) is None:
             return False

@@ -27,7 +27,7 @@ from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import venue_io
 from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.live.api import ApiLink
-from shrivenq.stages.live.asking import ANSWER_NS, Asking
+from shrivenq.stages.live.asking import ANSWER_NS, S_NS, Asking
 from shrivenq.stages.live.fix_session import FixSession
 from shrivenq.stages.live.foreign import Foreign
 from shrivenq.stages.live.opening import KEY_AGAIN_NS, Opening
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-S_NS = 1_000_000_000
 COMPARISON = "reconciliation"
 """Name of the wait, as long as for any answer, for the next of everything asked."""
 SILENT_NS = 65 * S_NS
@@ -105,7 +104,7 @@ class Session:
         self._reconciliation: Reconciliation | None = None
         self._trades = Trades(context, self._asking.ask)
         self._standings = Standings(
-            context, loop, orders, self._asking.ask_by, self._send_frame, self._placed, self._unsaid, log
+            context, loop, orders, self._asking.ask_by, self._send_bytes, self._placed, self._unsaid, log
         )
         self._fix: FixSession | None = None
         self._again = False  # FIX came up, or nonsense, while a comparison was running: another has to follow
@@ -234,7 +233,6 @@ class Session:
         self.state = DOWN
 
     def _log_on(self, now_ns: int) -> None:
-        assert self._link is not None
         self._opened_ns = self._bytes_ns = now_ns
         roll_ns = int(self._config.roll_h * 3600 * S_NS)
         self._roll_ns = now_ns + roll_ns - self._random.randint(0, roll_ns // 50)
@@ -247,6 +245,10 @@ class Session:
     def _send_text(self, payload: bytes) -> None:
         assert self._link is not None
         self._link.send_text(payload)
+
+    def _send_bytes(self, frame: bytes) -> None:
+        assert self._link is not None
+        self._link.send_bytes(frame)
 
     def _close(self, reason: str) -> None:
         assert self._link is not None
@@ -308,9 +310,12 @@ class Session:
         context, kind, order_id = self._context, int(note["what"]), int(note["target_id"])
         if note["status"] != 200 and kind not in (m.QUERY, m.TRADES):
             self._log.warning("venue refuses", order=int(note["order_id"]), text=_shown(payload))
-        if note["code"] == TIMESTAMP and self.state == TRADING:
+        if note["code"] == TIMESTAMP:
             self._log.error("the venue refuses our time: held, and measured again", **self._clock.said())
-            self._reconcile()
+            if self.state == TRADING or self._look_ns:
+                self._reconcile()
+            else:
+                self._ask_time()
         if kind == m.QUERY:
             self._standings.take(order_id, rows)
         elif kind == m.TRADES:
@@ -332,10 +337,6 @@ class Session:
             self._close(f"the venue does not say where order {order_id} stands")
         self._compare()
 
-    def _send_frame(self, frame: bytes) -> None:
-        assert self._link is not None
-        self._link.send_bytes(frame)
-
     # ── requests of our own ──────────────────────────────────────────────────────────────────────────────────────
 
     def _on_own(self, message: dict[str, Any], payload: bytes) -> None:
@@ -343,7 +344,6 @@ class Session:
         name = message.get("id")
         if not self._asking.take(name):
             return
-        assert isinstance(name, str)
         if message["status"] in LIMITED and name != "logon":
             self._asking.again(name)
             return

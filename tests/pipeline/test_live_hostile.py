@@ -428,17 +428,22 @@ def test_a_clock_that_is_wrong(exchange, make):
 
 def test_a_clock_that_goes_wrong_while_we_trade(trading, exchange):
     rig = trading
-    order = rig.send(price=50_00)
-    rig.wait(m.ACCEPTED, order)
+    order, other = rig.send(price=50_00), rig.send(price=51_00)
+    for one in (order, other):
+        rig.wait(m.ACCEPTED, one)
     exchange.rig.call(lambda: setattr(exchange.rig.venue, "clock_offset_us", 3_600_000_000))
     try:
         assert rig.reason(rig.wait(m.REJECTED, rig.send(price=49_00))) == "clock"
-        cancel = rig.wait(m.CANCEL_REJECTED, rig.send(m.CANCEL, target_id=order))
-        assert rig.reason(cancel) == "clock"
-        assert (rig.state(order), len(exchange.open_orders())) == ("accepted", 1)
+        rig.until(lambda: "held: our clock is wrong" in rig.log.events(), "the hold")
+        assert control.held(rig.hold) == control.RECONCILING
+        rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=order))
     finally:
         exchange.rig.call(lambda: setattr(exchange.rig.venue, "clock_offset_us", 0))
-    rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=order))
+    cancel = rig.wait(m.CANCEL_REJECTED, rig.send(m.CANCEL, target_id=other))
+    assert rig.reason(cancel) == "clock"
+    assert (rig.state(other), len(exchange.open_orders())) == ("accepted", 1)
+    rig.ready()
+    rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=other))
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────────
