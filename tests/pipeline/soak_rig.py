@@ -276,9 +276,11 @@ class Soak:
         for one in kill.control_segments(NAME):
             kill.Control(one).raise_to(control.CANCEL)
         deadline = time.monotonic() + STILL_S
-        while time.monotonic() < deadline and (self.open_orders() or self.taken() or not self._reconciled()):
+        self.left = self.taken()
+        while time.monotonic() < deadline and (self.open_orders() or self.left or not self._reconciled()):
             time.sleep(0.05)
-        self.left, self.rows = self.taken(), self.positions()
+            self.left = self.taken()  # what is compared: a kill lets reductions pass, another may follow
+        self.rows = self.positions()
 
     def log(self):
         """Read the pipeline's log."""
