@@ -228,6 +228,8 @@ def arm(name: str, reason: str) -> str:
     controls = kill.control_segments(name)
     if not controls and not (state.NAME.fullmatch(name) and state.folder(name).is_dir()):
         raise InspectionError(f"{name}: no such name; running: {', '.join(kill.running_names()) or 'none'}")
+    if not controls and (state.folder(name) / state.LIVE).exists():
+        raise InspectionError(f"{name}: not running: a live run begins killed, arm it once it runs")
     with state.locked(name, "operator", wait=True):
         for one in controls:
             words = segment.attach(one, topology.CONTROL).array("kill", writable=True)

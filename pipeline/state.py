@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[a-z0-9-]{1,24}")
 """What a pipeline may be called: it becomes part of file and segment names."""
+LIVE = "venue.json"
+"""In the folder of a name that has run live: where `shrivenq kill` finds its venue (`venue_cancel`)."""
 
 
 class StateError(Exception):

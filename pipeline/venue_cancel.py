@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-FILE = "venue.json"
 TIMEOUT_S = 5.0
 """A request, from the connection to the last byte of its answer; a name is looked up outside of it."""
 BODY_MAX = 1 << 24
@@ -76,14 +75,14 @@ class VenueError(Exception):
 
 def remember(name: str, place: Place) -> None:
     """Leave in the state folder where a pipeline trades, for its user alone."""
-    path = state.make_folder(name) / FILE
+    path = state.make_folder(name) / state.LIVE
     path.touch(mode=0o600)
     path.write_bytes(msgspec.json.encode(place))
 
 
 def recall(folder: Path) -> Place | None:
     """Read where a pipeline trades; None for one that was never live. Raises VenueError."""
-    path = folder / FILE
+    path = folder / state.LIVE
     try:
         return msgspec.json.decode(path.read_bytes(), type=Place)
     except FileNotFoundError:

@@ -268,6 +268,15 @@ def test_arm_of_a_name_that_does_not_run_is_for_its_next_start():
     assert state.armed("resting") is not None
 
 
+def test_arm_of_a_live_name_waits_until_it_runs():
+    state.make_folder("resting")
+    state.write_killed("resting", "halt", "a test")
+    (state.folder("resting") / state.LIVE).touch()
+    with pytest.raises(InspectionError, match="resting: not running: a live run begins killed, arm it once it runs"):
+        inspection.arm("resting", "why")
+    assert state.armed("resting") is None
+
+
 @pytest.mark.parametrize("name", ["no-such-name", "*", "test-*", "..", "../..", ".", ""])
 def test_arm_of_what_is_no_name_arms_nothing(run, name, tmp_path):
     store_word(run.control("kill"), control.OPERATOR, control.HALT)

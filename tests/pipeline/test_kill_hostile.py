@@ -231,7 +231,7 @@ def test_a_venue_that_does_not_cancel(tmp_path, ask):
 )
 def test_a_note_of_the_venue_that_is_none(tmp_path, capsys, text):
     remember("http://127.0.0.1:9", "none")
-    (tmp_path / "state" / NAME / venue_cancel.FILE).write_text(text)
+    (tmp_path / "state" / NAME / state.LIVE).write_text(text)
     (problem,) = said_of(capsys)
     assert problem
 

@@ -141,7 +141,7 @@ def test_a_key_that_cannot_be_used_is_told(rig, place, tmp_path):
 
 
 def test_what_is_remembered_is_private_and_holds_no_key(rig, place):
-    path = state.folder(NAME) / venue_cancel.FILE
+    path = state.folder(NAME) / state.LIVE
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert TRADER not in path.read_text()
     assert venue_cancel.recall(state.folder(NAME)) == place
@@ -149,7 +149,7 @@ def test_what_is_remembered_is_private_and_holds_no_key(rig, place):
 
 def test_a_pipeline_that_was_never_live_has_nothing_at_a_venue(place, tmp_path):
     assert venue_cancel.clear("never-live", lives=False, say=print) == []
-    (state.folder(NAME) / venue_cancel.FILE).write_text("{")
+    (state.folder(NAME) / state.LIVE).write_text("{")
     (found,) = venue_cancel.clear(NAME, lives=False, say=print)
     assert not found["confirmed"]
 
