@@ -307,7 +307,7 @@ def test_questions_about_an_order_become_rarer(make, exchange, asked):
     exchange.faults({"on": "request", "name": "order.place", "action": "error_not_placed", "times": 1})
     order = rig.send()
     rig.wait(m.UNKNOWN, order)
-    rig.until(lambda: rig.venue.sent["pause_ns"].any(), "the first question")
+    rig.until(rig.venue.sent["pause_ns"].any, "the first question")
     pauses = []
     while not pauses or pauses[-1] < venue_io.QUESTION_MAX_NS:
         pauses.append(int(rig.venue.sent["pause_ns"].max()))
