@@ -2,9 +2,8 @@
 
 Each order is looked at once more, journaled, encoded as the venue's own text (the moment it is *ready*) and handed on
 only after the kill and hold words have been read again. Each report advances the order it is about by the table in
-`orders`; fills are told apart by (instrument, trade id) and counted once, however late they are told again: the last
-ones are remembered, and up to which trade the account was looked at. Reports are journaled whole before risk sees them.
-An order whose answer is overdue becomes unknown: it keeps its slot and exposure, and the venue is asked until it
+`orders`; fills are told apart by (instrument, trade id) and counted once; reports are journaled whole before risk sees
+them. An order whose answer is overdue becomes unknown: it keeps its slot and exposure, and the venue is asked until it
 answers.
 Nothing is ever sent twice.
 

@@ -108,20 +108,10 @@ def _happen(context: Any, slot: int, event: int) -> bool:
 
 @inlined
 def _on_looked(context: Any) -> None:
-    """Note up to which trade all of an instrument were told: those behind it alone have to be remembered."""
+    """Note up to which trade all of an instrument were told: an order sent from here on has none of these."""
     i, trade_id = context.report[0]["instrument"], context.report[0]["trade_id"]
     if 0 <= i < context.anchors.shape[0]:
         context.anchors[i] = max(context.anchors[i], trade_id)
-
-
-@inlined
-def _is_looked_at(context: Any, slot: int) -> bool:
-    """Tell whether a fill is among those that were looked at. One older than its order is of a venue begun anew."""
-    i, trade_id = context.report[0]["instrument"], context.report[0]["trade_id"]
-    if slot >= 0 and trade_id < context.slots[slot]["first_trade"]:
-        control.raise_kill(context.kill, control.HALT)
-        return False
-    return bool(0 <= i < context.anchors.shape[0] and trade_id <= context.anchors[i])
 
 
 @inlined
@@ -129,14 +119,15 @@ def _on_fill(context: Any, slot: int) -> bool:
     """Count a fill, once. It moves the position whatever state its order is in, so risk sees every new one."""
     report, slots, words = context.report, context.slots, context.words
     side = slots[slot]["side"] if slot >= 0 else report[0]["side"]
-    i, key = report[0]["instrument"], o.trade_key(report[0]["trade_id"], side)
-    if _is_looked_at(context, slot) or not id_map.remember(context.fills, i, key):
+    if not id_map.remember(context.fills, report[0]["instrument"], o.trade_key(report[0]["trade_id"], side)):
         words[REPEATED_FILLS] += 1
         return False
     if slot < 0:
         words[UNMATCHED] += 1
         report[0]["slot"] = -1
         return True
+    if report[0]["trade_id"] < slots[slot]["first_trade"]:
+        control.raise_kill(context.kill, control.HALT)  # older than its order: the venue was begun anew
     filled = slots[slot]["filled"] + report[0]["last_quantity"]
     if filled > slots[slot]["quantity"]:
         words[OVERFILLS] += 1

@@ -97,9 +97,17 @@ class Standings:
         if not answered:
             self._unsaid(order_id)
             return
-        venue_io.publish(self._context, self._loop, 0, rows, True)
+        venue_io.publish(self._context, self._loop, 0, self._leave_out_told(rows), True)
         if standing is not None:
             self._tell(standing)
+
+    def _leave_out_told(self, rows: int) -> int:
+        """Leave out of an order's trades those that were looked at: told, maybe longer ago than anybody remembers."""
+        reports, anchors = self._context.reports, self._context.anchors
+        found = reports[:rows].copy()
+        found = found[(found["kind"] != m.FILL) | (found["trade_id"] > anchors[found["instrument"]])]
+        reports[: len(found)] = found
+        return len(found)
 
     def _sent_ns(self, slot: int) -> int:
         """Tell when the order was sent, the later of risk's time and its request's; by another process, before us."""

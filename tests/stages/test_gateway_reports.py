@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shrivenq.stages import control, gateway, gateway_state, journal
+from shrivenq.stages import control, gateway_state, journal
 from shrivenq.stages import messages as m
 from shrivenq.stages import orders as o
 from tests.stages.gateway_rig import GatewayRig
@@ -83,24 +83,6 @@ def test_repeated_fills_count_once(rig):
     assert rig.said() == [(F, order)] * 2
     assert rig.context.words[gateway_state.REPEATED_FILLS] == 3
     assert rig.pool.slots["filled"][0] == 6
-
-
-def test_a_fill_told_again_after_any_number_of_others_counts_once():
-    """Asked for the fills of an order, the venue tells all of them; the account was looked at in between."""
-    rig = GatewayRig(journal_bytes=1 << 20)
-    order = rig.send(quantity=10)
-    rig.answer(m.ACCEPTED, order, venue_order_id=1)
-    rig.answer(m.FILL, order, trade_id=1, last_quantity=4, last_price=1000)
-    rig.answer(m.LOOKED, 0, trade_id=1)
-    for trade_id in range(2, 2 + gateway.FILLS_REMEMBERED):
-        rig.answer(m.FILL, 0, trade_id=trade_id, last_quantity=1, last_price=1000, side=m.BUY)
-        rig.said()
-        rig.journaled()
-    for trade_id, quantity in ((1, 4), (10**6, 5)):
-        rig.answer(m.FILL, order, trade_id=trade_id, last_quantity=quantity, last_price=1000)
-    assert rig.said() == [(m.FILL, order)]
-    assert rig.pool.slots["filled"][rig.pool.slots["order_id"] == order].tolist() == [9]
-    assert control.kill_level(rig.kill) == control.ARMED
 
 
 def test_a_fill_that_is_older_than_its_order_counts_and_kills(rig):
