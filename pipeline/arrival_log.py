@@ -10,7 +10,6 @@ to its last whole frame.
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +19,11 @@ import zstandard
 
 from shrivenq.pipeline import topology
 from shrivenq.pipeline.config import as_document
+from shrivenq.pipeline.instruments import Tables
 from shrivenq.shm import ring
 from shrivenq.shm.atomics import load_word, store_word
 from shrivenq.stages import arrivals
+from shrivenq.stages import messages as m
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from shrivenq.pipeline.config import Config
-    from shrivenq.pipeline.instruments import Tables
     from shrivenq.shm.ring import Consumer
 
 FOLDER = "arrivals"
@@ -53,13 +53,17 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The configuration came from here …"""
     config: dict[str, Any]
     """… and said this."""
-    instruments: str
-    """SHA-256 of the instrument and currency tables."""
+    instruments: bytes
+    currencies: bytes
+    """INSTRUMENT and CURRENCY rows: with the venue's stricter limits, and whatever becomes of the instrument file."""
 
-
-def digest_tables(tables: Tables) -> str:
-    """Hash the tables a run was built with."""
-    return hashlib.sha256(tables.instruments.tobytes() + tables.currencies.tobytes()).hexdigest()
+    def tables(self) -> Tables:
+        """Give the tables the run was built with. Raises LogError for bytes that are none."""
+        try:
+            found = Tables(np.frombuffer(self.instruments, m.INSTRUMENT), np.frombuffer(self.currencies, m.CURRENCY))
+        except ValueError:
+            raise LogError(f"{self.run}: its instruments are not those of this version") from None
+        return Tables(*(one.copy() for one in found))
 
 
 def header_of(config: Config, *, run: str, epoch: int, continues: bool) -> Header:
@@ -71,7 +75,8 @@ def header_of(config: Config, *, run: str, epoch: int, continues: bool) -> Heade
         continues=continues,
         file=str(config.file),
         config=as_document(config),
-        instruments=digest_tables(config.tables()),
+        instruments=config.tables().instruments.tobytes(),
+        currencies=config.tables().currencies.tobytes(),
     )
 
 

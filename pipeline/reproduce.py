@@ -166,8 +166,7 @@ def read_run(path: Path, journal_path: Path | None) -> Run:
     """Collect what the run noted in `path` left behind. Raises LogError, ConfigError and JournalError."""
     header, steps = arrival_log.read(path)
     config = configuration.check(header.config, Path(header.file))
-    if arrival_log.digest_tables(config.tables()) != header.instruments:
-        raise LogError(f"{path}: the instruments in {config.instruments.file} are no longer those of the run")
+    config = msgspec.structs.replace(config, loaded=header.tables())
     source = journal_path or state.folder(header.name) / "journal"
     contents = journal_file.read_journal(source)
     runs = contents.rows(journal.RUN)

@@ -13,7 +13,10 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
 PIPELINE = TESTS / "pipeline"
-OTHERS = [PIPELINE / one for one in ("exchange", "test_live_fix.py", "test_live_orders.py")]
+OTHERS = [
+    PIPELINE / one
+    for one in ("exchange", "test_canary.py", "test_live_fix.py", "test_live_orders.py", "test_reproduce.py")
+]
 """Of the pipeline's tests, what the other half has time for."""
 
 

@@ -159,7 +159,7 @@ def test_an_incomplete_log_or_recording_ends_there_and_says_so(log, tmp_path, na
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"instruments": "0"}, "are no longer those of the run"),
+        ({"instruments": b"0"}, "its instruments are not those of this version"),
         ({"run": "another"}, "does not hold run another"),
     ],
 )

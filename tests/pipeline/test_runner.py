@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import ctypes
 import os
 from types import SimpleNamespace
@@ -39,7 +40,7 @@ def rig(monkeypatch):
         }
         monkeypatch.setattr(runner, "EVERY_STAGE", stages)
         monkeypatch.setattr(assembly, "EVERY_STAGE", stages)
-        monkeypatch.setattr(fused, "run", loop_of)
+        monkeypatch.setattr(fused, "LOOPS", collections.defaultdict(lambda: loop_of))
 
         def build_runner(*names):
             configs = {name: f"config of {name}" for name in names}

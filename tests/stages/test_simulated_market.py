@@ -42,7 +42,7 @@ def run(config, duration_ns, *, seed=1, slice_ns=50_000_000, size=1 << 20, count
         added = fill(market, frames, until)
         assert added >= 0
         assert added == frames.words[COUNT]
-        for time_ns, _, offset, length, _ in frames.index[:added].tolist():
+        for time_ns, _, offset, length, *_ in frames.index[:added].tolist():
             collected += [(time_ns, bytes(frames.data[offset : offset + length]))]
         frames.words[TAKEN] = frames.words[COUNT]
         if added == 0 and until == end:
