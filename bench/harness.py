@@ -425,9 +425,9 @@ def percentile(values, percent):
 
 @contextlib.contextmanager
 def quiet_logs():
-    """Let stages say nothing below a warning on the terminal."""
+    """Let stages say nothing below an error on the terminal."""
     import logging
 
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     yield
     structlog.reset_defaults()

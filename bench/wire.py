@@ -30,7 +30,7 @@ from venue import Market, Venue
 
 from shrivenq.pipeline.exchange import tls
 
-ROUNDS = 3
+ROUNDS = 9
 SAMPLES = 8_000
 WARM_UP = 1_000
 """Samples at the beginning that count for nothing."""

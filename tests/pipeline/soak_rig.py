@@ -38,6 +38,8 @@ KEPT = 1 << 20
 """Orders and fills that the simulator remembers."""
 PHASE_S = 4.0
 """How long a script of faults lasts."""
+SCRIPTS_MIN = 6
+"""Scripts of faults, however soon there are enough orders: one alone may hold little that goes wrong."""
 SAY_S = 20.0
 STILL_S = 60.0
 """Longest time without a new order."""
@@ -251,7 +253,7 @@ class Soak:
     def _until(self, orders):
         """Let one script of faults follow the other; orders must go on coming."""
         count, last, said = 0, time.monotonic(), time.monotonic()
-        while count < orders:
+        while count < orders or self.scripts < SCRIPTS_MIN:
             self._arm_faults(soak_faults.draw(self.dice))
             time.sleep(PHASE_S)
             before, count = count, self.orders()
