@@ -147,7 +147,7 @@ def _market_data(running: Running) -> dict[str, Any]:
         "connected": "yes" if load_word(live, source.OPEN) else "no",
         "connections": int(live[source.CONNECTS]),
         "losses": int(live[source.LOSSES]),
-        "frames": int(live[source.FRAMES]),
+        "frames": int(running.words("loop.market_data")[stage.FRAMES]),
         "snapshots": int(side[rest.SNAPSHOTS]),
         "rest_failures": int(side[rest.FAILURES]),
         "rest_weight_used": int(side[rest.USED_WEIGHT]),

@@ -54,12 +54,10 @@ HELD_NS = 60 * S_NS
 OPEN = 0  # 1 while every stream is being sent
 CONNECTS = 1  # connections opened so far
 LOSSES = 2  # of those, ended with something missing
-FRAMES = 3  # messages that came over them, as far as Python last looked
-BYTES = 4
-CLOCK_OFFSET_NS = 5  # CLOCK_REALTIME − CLOCK_MONOTONIC by which receive stamps were converted
-CLOCK_ERROR_NS = 6  # that is this exact
-CLOCK = 7  # which clock receive stamps come from: index into frames.CLOCKS
-AWAY_UNTIL_NS = 8  # ns since 1970: so long the venue has told this address to stay away, in a handshake
+CLOCK_OFFSET_NS = 3  # CLOCK_REALTIME − CLOCK_MONOTONIC by which receive stamps were converted
+CLOCK_ERROR_NS = 4  # that is this exact
+CLOCK = 5  # which clock receive stamps come from: index into frames.CLOCKS
+AWAY_UNTIL_NS = 6  # ns since 1970: so long the venue has told this address to stay away, in a handshake
 SHOWN_WORDS = 16
 
 Text = Annotated[str, msgspec.Meta(max_length=200)]
@@ -268,8 +266,7 @@ class LiveSource:
             shut = {row for group in self._groups if not group.is_open for row in group.instruments}
             for row in range(self._count):
                 store_word(self._streaming, row, int(row not in shut))
-        shown = {OPEN: self.is_open, FRAMES: rows["frames"].sum(), BYTES: rows["bytes"].sum()}
-        shown |= {CLOCK_OFFSET_NS: words[r.CLOCK_OFFSET_NS], CLOCK_ERROR_NS: words[r.CLOCK_ERROR_NS]}
+        shown = {OPEN: self.is_open, CLOCK_OFFSET_NS: words[r.CLOCK_OFFSET_NS], CLOCK_ERROR_NS: words[r.CLOCK_ERROR_NS]}
         shown[CLOCK] = rows["clock"].max()
         for word, value in shown.items():
             store_word(self._shown, word, int(value))

@@ -139,8 +139,9 @@ def test_status_tells_how_live_market_data_is():
         side[rest.VENUE_OFFSET_NS], side[rest.VENUE_ERROR_NS], side[rest.SNAPSHOTS] = -1_500_000, 250_000, 7
         live = made.control("live")
         live[source.OPEN], live[source.LOSSES], live[source.CLOCK] = 1, 3, 1
+        made.control("loop.market_data")[stage.FRAMES] = 9
         shown = inspection.status(running)["market_data"]
-        assert (shown["connected"], shown["losses"], shown["snapshots"]) == ("yes", 3, 7)
+        assert (shown["connected"], shown["losses"], shown["snapshots"], shown["frames"]) == ("yes", 3, 7, 9)
         assert (shown["venue_clock_ahead_ms"], shown["venue_clock_error_ms"]) == (-1.5, 0.25)
         assert shown["receive_clock"] == "CLOCK_REALTIME"
         json.dumps(shown)
