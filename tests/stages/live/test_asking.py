@@ -15,28 +15,7 @@ from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.live.asking import Asking, pause_ns
 from shrivenq.stages.live.venue_clock import VenueClock
 from shrivenq.stages.venues import answers as a
-from tests.pipeline.exchange.exchange_rig import running
-from tests.stages.live.orders_rig import Log, rigs
-from tests.stages.test_live_venue import Exchange
-
-LIMITS = {"orders_10s": 10_000, "connections": 10_000, "request_weight": 1_000_000}
-
-
-@pytest.fixture(scope="module")
-def exchange(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("exchange"), limits=LIMITS) as rig:
-        yield Exchange(rig)
-
-
-@pytest.fixture
-def make(exchange):
-    with rigs(exchange) as make:
-        yield make
-
-
-@pytest.fixture
-def rig(make):
-    return make()
+from tests.stages.live.orders_rig import Log
 
 
 @pytest.fixture

@@ -11,28 +11,8 @@ from shrivenq.stages import messages as m
 from shrivenq.stages.live import foreign
 from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.venues.binance_orders import ABSENCE_MS
-from tests.pipeline.exchange.exchange_rig import running
-from tests.stages.live.orders_rig import OrdersRig, rigs
-from tests.stages.test_live_venue import ONE, Exchange
-
-LIMITS = {"orders_10s": 10_000, "connections": 10_000, "request_weight": 1_000_000}
-
-
-@pytest.fixture(scope="module")
-def exchange(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("exchange"), limits=LIMITS) as rig:
-        yield Exchange(rig)
-
-
-@pytest.fixture
-def make(exchange):
-    with rigs(exchange) as make:
-        yield make
-
-
-@pytest.fixture
-def rig(make):
-    return make()
+from tests.stages.live.orders_rig import OrdersRig
+from tests.stages.test_live_venue import ONE
 
 
 def test_foreign_orders_hold_until_they_are_gone(exchange):
