@@ -5,15 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.pipeline.exchange.exchange_rig import running
-from tests.stages.live.orders_rig import rigs
+from tests.stages.live.orders_rig import WIDE, rigs
 from tests.stages.test_live_venue import Exchange
-
-LIMITS = {"orders_10s": 10_000, "connections": 10_000, "request_weight": 1_000_000}
 
 
 @pytest.fixture(scope="module")
 def exchange(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("exchange"), limits=LIMITS) as rig:
+    with running(tmp_path_factory.mktemp("exchange"), limits=WIDE) as rig:
         yield Exchange(rig)
 
 

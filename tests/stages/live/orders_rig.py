@@ -24,6 +24,8 @@ PATIENCE_S = 30
 EPOCHS = itertools.count(1)
 """Order ids of two rigs are never alike, so they may share an exchange."""
 RUN = b"0123abcd"
+WIDE = {"orders_10s": 10_000, "connections": 10_000, "request_weight": 1_000_000}
+"""Limits of an exchange that nobody meets."""
 LIMITS = gateway.Limits(quantity_max="100", price_min="0.1", price_max="2000")
 _SIGNER = load_pem_private_key(ED25519_PEM.encode(), None)
 

@@ -9,26 +9,13 @@ from shrivenq.pipeline.exchange.venue import Answer
 from shrivenq.stages import control
 from shrivenq.stages import messages as m
 from tests.pipeline.exchange.exchange_rig import running
-from tests.stages.live.orders_rig import OrdersRig, rigs
+from tests.stages.live.orders_rig import WIDE, OrdersRig
 from tests.stages.test_live_venue import ONE, Exchange
 
-LIMITS = {"orders_10s": 10_000, "connections": 10_000, "request_weight": 1_000_000}
 SOON_MS = 150
 """An answer is overdue after this long."""
 LONG_AGO_S = 14
 """What was sent so long ago the venue would refuse as too late."""
-
-
-@pytest.fixture(scope="module")
-def exchange(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("exchange"), limits=LIMITS) as rig:
-        yield Exchange(rig)
-
-
-@pytest.fixture
-def make(exchange):
-    with rigs(exchange) as make:
-        yield make
 
 
 @pytest.fixture
@@ -356,7 +343,7 @@ def test_what_was_refused_for_the_limit_goes_again_when_the_venue_says_so(rig, e
 
 def test_after_24_hours_the_session_goes_on_where_it_was(tmp_path):
     """The venue cuts it; what was filled meanwhile is learned, what is open is known, and nothing is sent twice."""
-    with running(tmp_path, sessions={"lifetime_s": 1.0}, limits=LIMITS) as found:
+    with running(tmp_path, sessions={"lifetime_s": 1.0}, limits=WIDE) as found:
         exchange = Exchange(found)
         rig = OrdersRig(exchange.url, exchange.tables).ready()
         try:
