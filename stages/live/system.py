@@ -1,4 +1,4 @@
-"""What compiled code asks of the operating system about a socket: `recvmsg`, `send`, and why it failed.
+"""What compiled code asks of the operating system about a socket: `recvmsg`, `send`, `setsockopt`, and why it failed.
 
 The names are plain C functions, so that kernels that call them stay cached on disk.
 """
@@ -18,6 +18,10 @@ if COMPILED:
 
     send: Any = types.ExternalFunction("send", types.int64(types.int32, types.int64, types.int64, types.int32))
 
+    setsockopt: Any = types.ExternalFunction(
+        "setsockopt", types.int32(types.int32, types.int32, types.int32, types.int64, types.int32)
+    )
+
     @intrinsic
     def errno(typingctx: Any) -> Any:
         """Read why the last system call of this thread failed."""
@@ -36,6 +40,7 @@ else:
     _libc.recvmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
     _libc.send.restype = ctypes.c_ssize_t
     _libc.send.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    _libc.setsockopt.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
 
     def recvmsg(descriptor: int, message: int, flags: int) -> int:
         """Receive into what the `msghdr` at the address `message` describes."""
@@ -44,6 +49,10 @@ else:
     def send(descriptor: int, data: int, size: int, flags: int) -> int:
         """Send `size` bytes at the address `data`."""
         return int(_libc.send(int(descriptor), int(data), int(size), int(flags)))
+
+    def setsockopt(descriptor: int, level: int, name: int, value: int, size: int) -> int:
+        """Set an option to the `size` bytes at the address `value`."""
+        return int(_libc.setsockopt(int(descriptor), int(level), int(name), int(value), int(size)))
 
     def errno() -> int:
         """Read why the last system call of this thread failed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import random
 import socket
+import sys
 import time
 import uuid
 
@@ -209,6 +210,42 @@ def test_connections_share_the_index_and_not_their_stripes():
         assert rig.poll() == [trade(10), trade(11), trade(12)]
     finally:
         rig.close()
+
+
+# ── acknowledgements ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+TCP_INFO_UNACKED = 24
+"""Offset of `tcpi_unacked` in the kernel's `tcp_info`."""
+
+
+def owed(sender):
+    """Count the segments that the other end has not acknowledged."""
+    info = sender.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_UNACKED + 4)
+    return int.from_bytes(info[TCP_INFO_UNACKED:], sys.byteorder)
+
+
+def test_what_was_received_is_acknowledged_once_nothing_waits_and_not_before():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+    rig = Rig()
+    try:
+        ours.setblocking(False)
+        rig.live.rows[0]["descriptor"] = ours.fileno()
+        seen = []
+        for number in range(40):
+            theirs.send(text(trade(number)))
+            while not rig.poll():
+                pass
+            before = owed(theirs)
+            assert rig.poll() == []
+            seen.append((before, owed(theirs)))
+        # Where the machine stalls, the kernel's own timer comes first.
+        assert seen.count((1, 0)) > 20, seen
+    finally:
+        rig.close()
+        ours.close()
+        theirs.close()
 
 
 # ── receive stamps ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,4 +1,4 @@
-"""`recvmsg`, `send` and `errno` as a kernel sees them."""
+"""`recvmsg`, `send`, `setsockopt` and `errno` as a kernel sees them."""
 
 from __future__ import annotations
 
@@ -59,3 +59,18 @@ def test_bytes_go_out_as_far_as_they_can():
     finally:
         ours.close()
         theirs.close()
+
+
+@kernel
+def set_option(descriptor, name, value):
+    status = system.setsockopt(descriptor, socket.IPPROTO_TCP, name, value.ctypes.data, 4)
+    return status, system.errno()
+
+
+def test_an_option_is_set_or_refused():
+    value = np.array([1], np.int64)
+    with socket.socket() as one:
+        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 0
+        assert set_option(one.fileno(), socket.TCP_NODELAY, value)[0] == 0
+        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+        assert set_option(one.fileno(), 10_000, value) == (-1, errno.ENOPROTOOPT)
