@@ -14,6 +14,7 @@ import os
 import time
 import urllib.request
 
+import bare
 import msgspec
 import orjson
 import peer_state as p
@@ -31,6 +32,12 @@ ORDER = (
     b'"timeInForce":"IOC","price":"%.2f","quantity":"%.5f","newClientOrderId":"0123abcd-1-%d",'
     b'"newOrderRespType":"ACK","recvWindow":2000,"timestamp":%d}}'
 )
+
+
+def write_order(number, bid):
+    """Spell the order of that number, to buy at that best bid."""
+    quantity = 0.0001 + number % QUANTITIES * 0.00001
+    return ORDER % (number, bid, quantity, number, time.time_ns() // 1_000_000)
 
 
 class Depth(msgspec.Struct):
@@ -89,9 +96,7 @@ class Decision:
         if best[-1] == self.bid:
             return None
         self.bid = best[-1]
-        number = next(self.numbers)
-        quantity = 0.0001 + number % QUANTITIES * 0.00001
-        return ORDER % (number, self.bid, quantity, number, time.time_ns() // 1_000_000)
+        return write_order(next(self.numbers), self.bid)
 
 
 def _snapshot(rest_url):
@@ -161,6 +166,7 @@ async def _throw_away(connection):
 # ── a process of it ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 CLIENTS = {
+    "bare": lambda venue: bare.run(venue, write_order),
     "picows_msgspec_spin": lambda venue: uvloop.run(_picows(venue, spin=True)),
     "picows_msgspec": lambda venue: uvloop.run(_picows(venue, spin=False)),
     "websockets_orjson": lambda venue: asyncio.run(_websockets(venue)),

@@ -8,7 +8,7 @@ new best bid, as an `order.place` of the WebSocket API. A frame without an order
 `fused`, `split`, `fused_tls`: `shrivenq run` in mode live, whole: logged on and reconciled, risk's checks, the journal
 kept on disk, the supervisor beside it. `picows_msgspec_spin`: picows on a uvloop that never waits, msgspec, sorted
 lists; `picows_msgspec`: the same on an ordinary uvloop; `websockets_orjson`: `websockets` on asyncio, orjson. Those
-check and journal nothing.
+check and journal nothing. `bare`: compiled code that reads no frame and sends orders written beforehand, the floor.
 
 Figures are medians over the rounds; ratios are of the same round.
 """
@@ -36,7 +36,7 @@ WARM_UP = 1_000
 """Samples at the beginning that count for nothing."""
 PAUSE_NS = 50_000
 FIGURES = {"rtt_p50": 50, "rtt_p99": 99, "rtt_p999": 99.9}
-RATIOS = {"picows_msgspec_spin": ("rtt_p50", "rtt_p99"), "picows_msgspec": ("rtt_p50",)}
+RATIOS = {"bare": ("rtt_p50",), "picows_msgspec_spin": ("rtt_p50", "rtt_p99"), "picows_msgspec": ("rtt_p50",)}
 """Figures of a peer that those of `fused` are divided by."""
 LIMIT_S = 120.0
 
