@@ -64,9 +64,11 @@ INDEX = np.dtype(
 
 BATCH_BYTES = 1 << 20
 SOURCES = 1 << 16
-BUSY_S, IDLE_S = 0.001, 0.004
-"""Between two looks at the ring, after one that found something and one that did not: a look takes a CPU that a stage
+LOOK_S, SOON_S = 0.005, 0.001
+"""Longest time between two looks at the ring, and the one after a look that found much: a look takes a CPU that a stage
 may be using for 50 µs."""
+MUCH = 8
+"""Much is more than this part of the ring: it would be full after ten looks like that."""
 
 DIGEST_FIELDS = (
     "kind",
@@ -397,22 +399,28 @@ class JournalWriter:
         """Be the journal writer until nothing comes any more; then close.
 
         `over` is asked, with the seconds since the last record, whether there will be no more; what waits then is still
-        written. What is written is synced within `sync_every_ms`. Raises JournalError.
+        written. A record's sync begins within `sync_every_ms`. Raises JournalError.
         """
-        syncing = _Syncing(self, sync_every_ms / 1e3)
-        came_at = time.monotonic()
+        every_s = sync_every_ms / 1e3
+        look_s = min(every_s, LOOK_S)
+        syncing = _Syncing(self)
+        came_at = sync_at = time.monotonic()
         try:
             while True:
                 # Asked before the ring is looked at: after it nothing more comes.
                 ending = over(time.monotonic() - came_at)
-                drained = self.drain(ring)
+                before, drained = self.written, self.drain(ring)
                 syncing.check()
+                now = time.monotonic()
                 if drained:
-                    came_at = time.monotonic()
+                    came_at = now
                 elif ending:
                     break
-                # Even at a million records a second the ring holds tens of milliseconds.
-                time.sleep(BUSY_S if drained else IDLE_S)
+                # What waits for the look after this one would come too late.
+                if self.synced < self.written and now + look_s > sync_at + every_s:
+                    sync_at = now
+                    syncing.begin()
+                time.sleep(min(SOON_S, look_s) if MUCH * (self.written - before) > len(ring.data) else look_s)
         finally:
             syncing.end()
         syncing.check()
@@ -431,20 +439,25 @@ class JournalWriter:
 class _Syncing:
     """A thread that syncs a writer's file: that takes tens of milliseconds, which draining the ring must not wait."""
 
-    def __init__(self, writer: JournalWriter, every_s: float) -> None:
-        self._writer, self._every_s = writer, every_s
+    def __init__(self, writer: JournalWriter) -> None:
+        self._writer = writer
         self._error: JournalError | None = None
-        self._ending = threading.Event()
+        self._wanted = threading.Event()
+        self._is_over = False
         self._thread = threading.Thread(target=self._run, name="sync", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            while not self._ending.wait(self._every_s):
-                if self._writer.synced < self._writer.written:
-                    self._writer.sync()
+            while self._wanted.wait() and not self._is_over:
+                self._wanted.clear()
+                self._writer.sync()
         except JournalError as error:
             self._error = error
+
+    def begin(self) -> None:
+        """Have everything written so far synced, after the sync that is under way, if one is."""
+        self._wanted.set()
 
     def check(self) -> None:
         """Raise the JournalError that ended the thread, if one did."""
@@ -453,7 +466,8 @@ class _Syncing:
 
     def end(self) -> None:
         """Stop, once a sync that is under way is over."""
-        self._ending.set()
+        self._is_over = True
+        self._wanted.set()
         self._thread.join()
 
 

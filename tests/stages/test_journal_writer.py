@@ -190,6 +190,22 @@ def test_serving_drains_everything_syncs_and_closes(tmp_path, rings, monkeypatch
         writer.detach()
 
 
+@pytest.mark.parametrize(("sync_every_ms", "is_soon"), [(5.0, True), (0.5, True), (1e6, False)])
+def test_a_sync_begins_when_it_is_due_and_no_record_has_to_follow(tmp_path, rings, monkeypatch, sync_every_ms, is_soon):
+    ring, looks, synced = rings(), [], []
+    writer = JournalWriter(tmp_path / "desk.journal")
+    ring.send(orders_of(17, 10))
+    monkeypatch.setattr(os, "fdatasync", lambda _: synced.append(writer.written))
+
+    def over(_):
+        looks.append(len(synced))
+        return bool(synced) or len(looks) == 50 * (1 + 100 * is_soon)
+
+    writer.serve(ring.consumer, over, sync_every_ms=sync_every_ms)
+    assert (looks[-1] > 0) == is_soon
+    assert synced[-1] == 10 * 240
+
+
 def test_a_sync_that_takes_long_does_not_hold_up_the_ring(tmp_path, rings, monkeypatch):
     """The first sync ends only when everything has been drained."""
     ring, orders = rings(), orders_of(14, 50)
