@@ -168,7 +168,7 @@ class Supervisor:
         return target
 
     def _create(self, part: str, *, recorded: bool) -> Assembly:
-        tables = self.config.tables()
+        tables, is_live = self.config.tables(), self.config.market_data.source == "binance"
         return Assembly.create(
             self.config.name,
             part,
@@ -177,8 +177,8 @@ class Supervisor:
             virtual=False,
             fused=len(self.groups) == 1,
             recorded=recorded,
-            live=self.config.market_data.source == "binance",
-            hold=control.STARTING | control.RECONCILING,
+            live=is_live,
+            hold=control.STARTING | control.RECONCILING | (control.SYMBOLS_UNKNOWN if is_live else 0),
         )
 
     def _build(self, assembly: Assembly, names: list[str], *, wait: int, epoch: int) -> runner.Runner:

@@ -11,6 +11,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation, getco
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shrivenq.pipeline.instruments import NUMBER_MAX, Tables
+from shrivenq.stages import control
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,75 +35,106 @@ STEPS = (
 
 
 class SymbolsError(Exception):
-    """exchangeInfo is not what was expected; one line says where."""
+    """exchangeInfo, or something in it, is not what was expected; one line says where."""
 
 
 class Symbol(NamedTuple):
-    """One symbol of exchangeInfo."""
+    """One symbol of exchangeInfo; if it makes no sense, `problem` says why in one line."""
 
     name: str
     status: str
     base: str
     quote: str
     filters: Mapping[str, Mapping[str, Any]]
+    problem: str = ""
 
 
 class Comparison(NamedTuple):
-    """What came of comparing: lines, each beginning with the symbol, and the tables with the stricter limits."""
+    """What came of comparing one instrument: lines, each beginning with its symbol."""
 
     halted: list[str]  # not trading now
-    refusals: list[str]  # contradictions that cannot be obeyed
+    refusals: list[str]  # what cannot be obeyed: contradictions, and what makes no sense
     stricter: list[str]  # limits where the venue's is stricter
     notes: list[str]  # everything that differs and can be obeyed, `halted` included
+
+    def holds(self) -> int:
+        """Give the bits of `stages/control.py` that hold the instrument for this."""
+        halted = control.NOT_TRADING if self.halted else 0
+        return halted | (control.OTHER_RULES if self.refusals or self.stricter else 0)
+
+
+class Compared(NamedTuple):
+    """What came of comparing all: a Comparison for each instrument, and the tables with the stricter limits."""
+
+    instruments: list[Comparison]
     tables: Tables
 
 
 def read_symbols(info: Any) -> dict[str, Symbol]:
-    """Read exchangeInfo. Raises SymbolsError."""
-    found = {}
+    """Read exchangeInfo. Raises SymbolsError where it does not even say of which symbols it speaks."""
     try:
-        for one in info["symbols"]:
-            filters = {str(row["filterType"]): row for row in one["filters"]}
-            symbol = Symbol(one["symbol"], one["status"], one["baseAsset"], one["quoteAsset"], filters)
-            if not all(isinstance(text, str) for text in symbol[:4]):
-                raise TypeError("a name that is no text")
-            found[symbol.name] = symbol
-    except (KeyError, TypeError, AttributeError) as error:
+        return {name: _read_symbol(name, one) for one in info["symbols"] for name in [_text(one, "symbol")]}
+    except (KeyError, TypeError) as error:
         raise SymbolsError(f"exchangeInfo: symbols are not what was expected: {error!r}"[:200]) from None
+
+
+def _text(one: Any, key: str) -> str:
+    if not isinstance(found := one[key], str):
+        raise TypeError(f"{key} is no text")
     return found
 
 
-def compare(symbols: Mapping[str, Symbol], tables: Tables) -> Comparison:
-    """Compare the instruments with the venue's symbols. Raises SymbolsError for a filter that is no number."""
+def _read_symbol(name: str, one: Any) -> Symbol:
+    try:
+        filters = {_text(row, "filterType"): row for row in one["filters"]}
+        return Symbol(name, _text(one, "status"), _text(one, "baseAsset"), _text(one, "quoteAsset"), filters)
+    except (KeyError, TypeError) as error:
+        return Symbol(name, "", "", "", {}, f"{name}: exchangeInfo is not what was expected: {error!r}"[:200])
+
+
+def compare(symbols: Mapping[str, Symbol], tables: Tables) -> Compared:
+    """Compare the instruments with the venue's symbols."""
     instruments = tables.instruments.copy()
-    made = Comparison([], [], [], [], Tables(instruments, tables.currencies))
-    for row in instruments:
-        name = row["symbol"].decode()
-        symbol = symbols.get(name)
-        if symbol is None:
-            made.refusals.append(f"{name}: the venue has no such symbol")
-            continue
-        if symbol.status != TRADING:
-            made.halted.append(f"{name}: status {symbol.status}, orders only in {TRADING}")
-        _compare_assets(symbol, row, tables.currencies, made)
+    found = [_compare_one(symbols.get(row["symbol"].decode()), row, tables.currencies) for row in instruments]
+    return Compared(found, Tables(instruments, tables.currencies))
+
+
+def _compare_one(symbol: Symbol | None, row: Any, currencies: Any) -> Comparison:
+    """Compare one instrument, whose `row` gets the stricter limits."""
+    made = Comparison([], [], [], [])
+    if symbol is None:
+        made.refusals.append(f"{row['symbol'].decode()}: the venue has no such symbol")
+        return made
+    if symbol.problem:
+        made.refusals.append(symbol.problem)
+        return made
+    if symbol.status != TRADING:
+        made.halted.append(f"{symbol.name}: status {symbol.status!a}, orders only in {TRADING}"[:200])
+    _compare_assets(symbol, row, currencies, made)
+    try:
         for where, key, ours, exponent in STEPS:
             _compare_step(symbol, row, where, key, ours, exponent, made)
         for where, key, ours, exponent, is_lower in LIMITS:
-            decimals = row[exponent] if exponent else tables.currencies[row["quote_currency"]]["decimals"]
+            decimals = row[exponent] if exponent else currencies[row["quote_currency"]]["decimals"]
             _compare_limit(symbol, row, where, key, ours, int(decimals), made, is_lower=is_lower)
+    except SymbolsError as error:
+        made.refusals.append(str(error))
     made.notes[:0] = made.halted
     return made
 
 
 def _number(symbol: Symbol, where: str, key: str) -> Decimal | None:
-    """Read a filter's number; None where the venue has no such rule, or 0, which disables it."""
-    text = symbol.filters.get(where, {}).get(key)
-    if text is None:
+    """Read a filter's number; None where the venue has no such filter, or 0, which disables it. Raises SymbolsError."""
+    if where not in symbol.filters:
         return None
+    text = symbol.filters[where].get(key)
     try:
+        if isinstance(text, bool) or not isinstance(text, (str, int)):
+            raise TypeError
         value = Decimal(text)
     except (InvalidOperation, TypeError, ValueError):
-        raise SymbolsError(f"{symbol.name}: {where}.{key} is {text!r}: a number expected"[:200]) from None
+        found = "missing" if text is None else repr(text)
+        raise SymbolsError(f"{symbol.name}: {where}.{key} is {found}: a number expected"[:200]) from None
     # What has more digits than Decimal keeps would be compared rounded.
     if not value.is_finite() or not 0 <= value < 10**18 or len(value.as_tuple().digits) > getcontext().prec:
         raise SymbolsError(f"{symbol.name}: {where}.{key} is {text!r}: out of range"[:200])

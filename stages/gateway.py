@@ -53,7 +53,7 @@ LOOK_NS, REST_NS = 5_000_000_000, 60_000_000_000
 DUPLICATE, NO_SLOT, MALFORMED = m.REASON["duplicate"], m.REASON["no_slot"], m.REASON["malformed"]
 SECOND_LINE, KILLED, JOURNAL, LOST = m.REASON["second_line"], m.REASON["killed"], m.REASON["journal"], m.REASON["lost"]
 ORDER_WORDS = m.ORDER.itemsize // 8
-HELD, UNKNOWN_ORDER = m.REASON["held"], m.REASON["unknown_order"]
+HELD, NOT_TRADABLE, UNKNOWN_ORDER = m.REASON["held"], m.REASON["not_tradable"], m.REASON["unknown_order"]
 JOURNALED = 2 * m.ORDER.itemsize
 """Bytes of the journal fetched ahead: a record of an order, or of a report."""
 
@@ -314,7 +314,9 @@ def _stopped(context: Any) -> int:
         return 0
     if control.kill_level(context.kill) != control.ARMED:
         return KILLED
-    return HELD if control.held(context.hold) != 0 else 0
+    if control.held(context.hold) != 0:
+        return HELD
+    return NOT_TRADABLE if control.held_alone(context.instrument_hold, order[0]["instrument"]) != 0 else 0
 
 
 @inlined
@@ -478,6 +480,7 @@ def build(setup: Setup) -> Gateway:
         text=np.zeros(ORDER_TEXT_MAX, np.uint8),
         kill=setup.shared["kill"],
         hold=setup.shared["hold"],
+        instrument_hold=setup.shared["instrument_hold"],
         order=order,
         order_words=order.view(np.int64),
         report=report,

@@ -118,11 +118,14 @@ def armed(level: int, held: int, reducing: bool) -> int:
 
 
 @kernel
-def instrument(instruments: Any, i: int) -> int:
-    """Refuse what the instrument table does not hold or marks as not tradable."""
+def instrument(instruments: Any, held: Any, i: int, reducing: bool) -> int:
+    """Refuse what the instrument table does not hold or marks as not tradable.
+
+    What is `held` alone (bits of its own, 0 for none) lets verified reductions pass, like a hold of everything.
+    """
     if i < 0 or i >= instruments.shape[0]:
         return UNKNOWN_INSTRUMENT
-    if instruments[i]["tradable"] == 0:
+    if instruments[i]["tradable"] == 0 or (held[i] != 0 and not reducing):
         return NOT_TRADABLE
     return PASS
 

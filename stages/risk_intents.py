@@ -91,7 +91,7 @@ def check_form(context: Risk, slot: int, reducing: bool) -> int:
     reason = c.armed(context.words[LEVEL], context.words[HELD], reducing)
     if reason != c.PASS:
         return reason
-    reason = c.instrument(instruments, i)
+    reason = c.instrument(instruments, context.held, i, reducing)
     if reason != c.PASS:
         return reason
     named = intent[slot]["kind"] == m.REPLACE

@@ -40,6 +40,7 @@ class Twin:
         self.last_id = 0
         self.rejects = 0
         self.operator = self.machine = self.hold = 0
+        self.alone = set()  # instruments that are held by themselves
         self.level = 0
         self.spared, self.let_in, self.swept = set(), set(), 0
 
@@ -207,7 +208,7 @@ class Twin:
         if not 0 <= i < len(self.table):
             return "unknown_instrument"
         row = self.table[i]
-        if not row["tradable"]:
+        if not row["tradable"] or (i in self.alone and not reducing):
             return "not_tradable"
         if not self.identified(intent, named=kind == m.REPLACE):
             return "malformed"

@@ -136,6 +136,10 @@ class Walk:
         elif pick.random() < 0.2:
             twin.hold = 0
         desk.hold[control.HOLD] = twin.hold
+        i = pick.choice((SPOT, PERPETUAL, OTHER))
+        if pick.random() < (0.5 if i in twin.alone else 0.03):
+            twin.alone ^= {i}
+            desk.hold_alone(i, control.OTHER_RULES if i in twin.alone else 0)
         if pick.random() < 0.01:
             twin.operator = pick.choice((0, control.HALT, control.CANCEL))
             desk.kill[control.OPERATOR] = 7 << control.GENERATION_SHIFT | twin.operator
@@ -280,6 +284,7 @@ def test_the_stage_decides_as_its_twin(seed):
     frequent = {
         "not_armed",
         "held",
+        "not_tradable",
         "unknown_instrument",
         "malformed",
         "tick_size",

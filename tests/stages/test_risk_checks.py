@@ -86,7 +86,12 @@ def test_instrument():
         -1: "unknown_instrument", 0: "none", 1: "not_tradable", 2: "none", 3: "unknown_instrument",
         2**31 - 1: "unknown_instrument",
     }  # fmt: skip
-    assert {i: name(c.instrument(instruments, i)) for i in expected} == expected
+    for held in ([0, 0, 0], [0, control.NOT_TRADING, control.OTHER_RULES]):
+        for reducing in (False, True):
+            if held[2] and not reducing:
+                expected = expected | {2: "not_tradable"}
+            found = {i: name(c.instrument(instruments, np.array(held), i, reducing)) for i in expected}
+            assert found == (expected if not reducing else expected | {2: "none"}), (held, reducing)
 
 
 @pytest.mark.parametrize(
