@@ -109,7 +109,7 @@ def _compare_one(symbol: Symbol | None, row: Any, currencies: Any) -> Comparison
         made.refusals.append(symbol.problem)
         return made
     if symbol.status != TRADING:
-        made.halted.append(f"{symbol.name}: status {symbol.status!a}, orders only in {TRADING}"[:200])
+        made.halted.append(f"{symbol.name}: status {ascii(symbol.status)[1:-1]:.40}, orders only in {TRADING}")
     _compare_assets(symbol, row, currencies, made)
     try:
         for where, key, ours, exponent in STEPS:

@@ -6,7 +6,7 @@ it. Positions, profit and exposure follow from REPORTs alone. The strategy is a 
 taken for rubbish until it is checked, and its flags are never looked at.
 
 A step takes touches first (all there were when the intents were counted), then reports, then intents, and publishes
-once per ring before it releases what it read. It reads clock, kill and hold once, and what holds single instruments only
+once per ring before it releases what it read. It reads clock, kill and hold once, and what holds single instruments
 where a count says that it has changed: with those and the counts of what it took, which `arrivals` notes, everything it
 did can be done again. Killed to `cancel`, risk cancels every open order,
 and again until it has ended: a cancel may be refused, or lost. Killed to `flatten`, it also closes positions at market,

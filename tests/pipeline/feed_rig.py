@@ -51,7 +51,7 @@ class Stack:
         self.side = Side(
             config, Tables(self.rig.instruments, np.zeros(1, m.CURRENCY)), self.requests,
             byte_ring.producer(rest), self.rig.resync, self.streaming, self.shown, np.zeros(16, np.int64),
-            np.zeros(16, np.int64), Log(), random.Random(1),
+            np.zeros(16, np.int64), np.zeros(16, np.int64), Log(), random.Random(1),
         )  # fmt: skip
         self.book = book_rig.make_rig(
             self.rig.instruments, book.Config(window_ticks=65_536, far_levels=8192, buffer_ticks=16_384), virtual=0,

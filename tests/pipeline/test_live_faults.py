@@ -117,22 +117,24 @@ def test_a_refused_key_is_told_until_it_is_replaced(venue, tmp_path):
         assert OTHER not in str(stack.rig.log.lines)
 
 
-def test_a_symbol_that_halts_or_changes_its_filters_holds_and_lets_go(venue, tmp_path):
-    with stack_of(venue, exchange_info_s=0.1) as stack:
-        tables, _ = read_instruments(tmp_path / "instruments.toml", ["BTCUSDT"])
-        stack.side.tables = rest._check(stack.requests, tables, stack.rig.log)
-        engine, hold = venue.venue.engine, stack.side.hold
-        stack.until(lambda: stack.valid() >= 1 and not hold[control.HOLD], "valid books, nothing held")
+def test_a_symbol_that_halts_or_changes_its_filters_is_held_and_let_go(venue, tmp_path):
+    with stack_of(venue, exchange_info_s=0.1, symbols=(b"BTCUSDT", b"ETHUSDT")) as stack:
+        tables, _ = read_instruments(tmp_path / "instruments.toml", ["BTCUSDT", "ETHUSDT"])
+        stack.side._watch.tables = rest._check(stack.requests, tables, stack.rig.log)
+        engine, hold = venue.venue.engine, stack.side.instrument_hold
+        stack.until(lambda: stack.valid() >= 1 and stack.side._watch.is_known, "valid books")
+        assert not hold.any()
         venue.call(lambda: engine.set_status("BTCUSDT", "HALT"))
-        stack.until(lambda: hold[control.HOLD] == control.NOT_TRADING, "held")
+        stack.until(lambda: hold[0] == control.NOT_TRADING, "held")
         venue.call(lambda: engine.set_status("BTCUSDT", "TRADING"))
-        stack.until(lambda: not hold[control.HOLD], "let go")
+        stack.until(lambda: not hold[0], "let go")
         symbol = engine.symbols["BTCUSDT"]
         stricter = msgspec.structs.replace(symbol, quantity_max=symbol.quantity_max // 2)
         venue.call(lambda: engine.symbols.__setitem__("BTCUSDT", stricter))
-        stack.until(lambda: hold[control.HOLD] == control.NOT_TRADING, "held for a stricter filter")
+        stack.until(lambda: hold[0] == control.OTHER_RULES, "held for a stricter filter")
         venue.call(lambda: engine.symbols.__setitem__("BTCUSDT", symbol))
-        stack.until(lambda: not hold[control.HOLD], "let go again")
+        stack.until(lambda: not hold[0], "let go again")
+        assert not hold[1]
         lines = [fields["what"] for fields in said(stack, "held: symbol not as at the start")]
         assert lines[0] == "BTCUSDT: status HALT, orders only in TRADING"
         assert lines[-1].startswith("BTCUSDT: quantity_max is ")
@@ -154,8 +156,8 @@ def test_a_rest_process_that_begins_anew_brings_the_book_back(venue):
             stack.turn()
         assert stack.valid() == count, "without snapshots nothing is valid"
         rest._forget(out)
-        fields = ("config", "tables", "requests", "ring", "resync", "streaming", "live", "words", "hold", "log")
-        stack.side = Side(*(getattr(side, name) for name in fields))
+        fields = ("config", "tables", "requests", "ring", "resync", "streaming", "live", "words", "hold")
+        stack.side = Side(*(getattr(side, name) for name in (*fields, "instrument_hold", "log")))
         stack.until(lambda: stack.valid() > count + 3, "valid books again")
         assert check_against_quotes(np.concatenate(stack.books)) >= 3
         comes_right(stack, venue)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 
 import pytest
 
-from shrivenq.pipeline.venue_symbols import SymbolsError, compare, read_symbols
+from shrivenq.pipeline.venue_symbols import Comparison, SymbolsError, compare, read_symbols
+from shrivenq.stages import control
 from tests.hostile_json import mutations
 from tests.pipeline.pipeline_rig import tables
+
+NOTHING = Comparison([], [], [], [])
 
 
 def info(**changes):
@@ -37,12 +41,16 @@ def info(**changes):
 
 
 def compared(**changes):
-    return compare(read_symbols(info(**changes)), tables())
+    """Compare BTCUSDT; ETHUSDT, of which nothing is changed, must agree."""
+    found = compare(read_symbols(info(**changes)), tables())
+    assert found.instruments[1] == NOTHING
+    return found.instruments[0]
 
 
 def test_what_agrees_says_nothing():
-    found = compared()
-    assert found[:4] == ([], [], [], [])
+    found = compare(read_symbols(info()), tables())
+    assert found.instruments == [NOTHING, NOTHING]
+    assert found.instruments[0].holds() == 0
     assert (found.tables.instruments == tables().instruments).all()
 
 
@@ -57,7 +65,9 @@ def test_what_agrees_says_nothing():
     ],
 )
 def test_what_everything_is_built_on_refuses(change, said):
-    assert compared(**change).refusals == [said]
+    found = compared(**change)
+    assert found.refusals == [said]
+    assert found.holds() == control.OTHER_RULES
 
 
 @pytest.mark.parametrize(
@@ -72,29 +82,28 @@ def test_what_everything_is_built_on_refuses(change, said):
     ],
 )
 def test_the_stricter_limit_is_obeyed_and_told(change, field, value):
-    found = compared(**change)
-    assert not found.refusals
-    assert len(found.stricter) == 1
-    assert found.stricter[0] in found.notes[0]
-    assert found.notes[0].endswith("the venue's is obeyed")
-    row = found.tables.instruments[0]
-    assert row[field] == value
-    assert compare(read_symbols(info(**change)), found.tables).notes == [], "obeyed, it no longer differs"
+    found, obeyed = compare(read_symbols(info(**change)), tables())
+    assert found[1] == NOTHING
+    assert not found[0].refusals
+    assert len(found[0].stricter) == 1
+    assert found[0].stricter[0] in found[0].notes[0]
+    assert found[0].notes[0].endswith("the venue's is obeyed")
+    assert found[0].holds() == control.OTHER_RULES
+    assert obeyed.instruments[0][field] == value
+    assert compare(read_symbols(info(**change)), obeyed).instruments[0] == NOTHING, "obeyed, it no longer differs"
 
 
 def test_a_laxer_limit_of_the_venue_changes_nothing_but_is_told():
-    found = compared(LOT_SIZE__maxQty="10000", NOTIONAL__minNotional="1")
-    assert not found.stricter
+    (found, _), obeyed = compare(read_symbols(info(LOT_SIZE__maxQty="10000", NOTIONAL__minNotional="1")), tables())
+    assert found.holds() == 0
     assert len(found.notes) == 2
     assert all(line.endswith("the configuration's is obeyed") for line in found.notes)
-    assert (found.tables.instruments == tables().instruments).all()
+    assert (obeyed.instruments == tables().instruments).all()
 
 
 def test_a_rule_that_is_off_or_missing_is_none():
-    assert compared(PRICE_FILTER__minPrice="0", PRICE_FILTER__tickSize="0.00").notes == []
-    bare = info()
-    bare["symbols"][0]["filters"] = []
-    assert compare(read_symbols(bare), tables())[:4] == ([], [], [], [])
+    assert compared(PRICE_FILTER__minPrice="0", PRICE_FILTER__tickSize="0.00") == NOTHING
+    assert compared(filters=[]) == NOTHING
 
 
 def test_no_highest_notional_of_ours_is_laxer_than_any():
@@ -109,26 +118,39 @@ def test_a_symbol_that_is_not_trading_is_told(status):
     assert found.halted == [f"BTCUSDT: status {status}, orders only in TRADING"]
     assert found.notes == found.halted
     assert not found.refusals
+    assert found.holds() == control.NOT_TRADING
 
 
-@pytest.mark.parametrize("value", ["abc", "-1", "NaN", "Infinity", "1e99", str(1 << 70), "0." + "1" * 30, {}, [], True])
-def test_a_filter_that_is_no_number_is_told(value):
-    if value is True:
-        assert compared(PRICE_FILTER__minPrice=value).notes
-        return
-    with pytest.raises(SymbolsError, match=r"^BTCUSDT: PRICE_FILTER.minPrice is [^\n]+$"):
-        compared(PRICE_FILTER__minPrice=value)
+@pytest.mark.parametrize("name", ["PRICE_FILTER__minPrice", "LOT_SIZE__stepSize", "NOTIONAL__maxNotional"])
+@pytest.mark.parametrize(
+    "value", ["abc", "-1", "NaN", "Infinity", "1e99", str(1 << 70), "0." + "1" * 30, {}, [], True, None, 0.1]
+)
+def test_a_filter_that_is_no_number_is_refused_in_one_line(name, value):
+    found = compared(**{name: value})
+    (line,) = found.refusals
+    assert re.fullmatch(rf"BTCUSDT: {name.replace('__', '.')} is [^\n]+", line)
+    assert found.holds() == control.OTHER_RULES
 
 
 @pytest.mark.parametrize(
     "hostile",
-    [None, [], {}, {"symbols": None}, {"symbols": [None]}, {"symbols": [{}]}, {"symbols": [{"symbol": "A"}]},
-     {"symbols": [{"symbol": 1, "status": "", "baseAsset": "", "quoteAsset": "", "filters": []}]},
-     {"symbols": [{"symbol": "A", "status": "", "baseAsset": "", "quoteAsset": "", "filters": [1]}]}],
-)  # fmt: skip
+    [None, [], {}, {"symbols": None}, {"symbols": [None]}, {"symbols": [{}]}, {"symbols": [{"symbol": 1}]}],
+)
 def test_what_is_no_exchange_info_is_told(hostile):
     with pytest.raises(SymbolsError, match=r"^exchangeInfo: [^\n]+$"):
         read_symbols(hostile)
+
+
+@pytest.mark.parametrize("change", [{"status": 1}, {"baseAsset": None}, {"quoteAsset": []}, {"filters": [1]},
+                                    {"filters": {}}, {"filters": None}, {"filters": [{"filterType": 7}]}])  # fmt: skip
+def test_a_symbol_that_makes_no_sense_is_refused_alone(change):
+    found = compared(**change)
+    if change == {"filters": {}}:
+        assert found == NOTHING
+        return
+    (line,) = found.refusals
+    assert re.fullmatch(r"BTCUSDT: exchangeInfo is not what was expected: [^\n]+", line)
+    assert found.holds() == control.OTHER_RULES
 
 
 def test_whatever_is_said_it_is_compared_or_refused():

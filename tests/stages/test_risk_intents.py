@@ -250,7 +250,9 @@ def test_only_cancels_and_verified_reductions_pass_a_stop(stop, side):
     assert desk.ask(side=side, quantity=500_000, price=away)["flags"] == m.REDUCING
 
 
-@pytest.mark.parametrize("causes", [control.NOT_TRADING, control.OTHER_RULES, control.NOT_TRADING | control.OTHER_RULES])
+@pytest.mark.parametrize(
+    "causes", [control.NOT_TRADING, control.OTHER_RULES, control.NOT_TRADING | control.OTHER_RULES]
+)
 def test_what_holds_one_instrument_stops_its_new_orders_and_no_others(causes):
     desk = hold_position(2_000_000)
     resting = desk.ask(side=m.SELL, quantity=100_000, price=50_200)
