@@ -26,7 +26,7 @@ import numpy as np
 from shrivenq.pipeline import processes, topology
 from shrivenq.pipeline.deadline import deadline
 from shrivenq.pipeline.symbol_watch import SymbolWatch
-from shrivenq.pipeline.venue_symbols import Symbol, SymbolsError, compare, read_symbols
+from shrivenq.pipeline.venue_symbols import Rules, Symbol, SymbolsError, compare, read_symbols
 from shrivenq.shm import byte_ring
 from shrivenq.shm.atomics import load_word, store_word
 from shrivenq.shm.kernel import kernel
@@ -241,8 +241,8 @@ def symbols_of(tables: Tables) -> list[str]:
     return [row["symbol"].decode() for row in tables.instruments]
 
 
-def check_instruments(config: source.Config, tables: Tables, log: Any, *, patience_s: float = START_S) -> Tables:
-    """Compare the instruments with the venue's before a start; return them with the stricter of both limits.
+def check_instruments(config: source.Config, rules: Rules, log: Any, *, patience_s: float = START_S) -> Rules:
+    """Compare the instruments with the venue's before a start; return the stricter of both rules.
 
     What differs is logged. Raises RestError where the venue does not answer, knows a symbol not, or contradicts in what
     cannot be obeyed: assets, decimals, tick and step, on which strategies and books are built.
@@ -253,7 +253,7 @@ def check_instruments(config: source.Config, tables: Tables, log: Any, *, patien
     try:
         while True:
             try:
-                return _check(requests, tables, log)
+                return _check(requests, rules, log)
             except RestError as error:
                 if error.status or time.monotonic() > until:
                     raise
@@ -262,10 +262,10 @@ def check_instruments(config: source.Config, tables: Tables, log: Any, *, patien
         client.close()
 
 
-def _check(requests: Requests, tables: Tables, log: Any) -> Tables:
-    info = exchange_info(requests, symbols_of(tables))
+def _check(requests: Requests, rules: Rules, log: Any) -> Rules:
+    info = exchange_info(requests, symbols_of(rules.tables))
     try:
-        found = compare(read_symbols(info), tables)
+        found = compare(read_symbols(info), rules)
     except SymbolsError as error:
         raise RestError(str(error), 200) from None
     for line in (line for one in found.instruments for line in one.notes):
@@ -273,7 +273,7 @@ def _check(requests: Requests, tables: Tables, log: Any) -> Tables:
     refusals = [line for one in found.instruments for line in one.refusals]
     if refusals:
         raise RestError("; ".join(refusals), 200)
-    return found.tables
+    return found.rules
 
 
 # ── the process ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -294,7 +294,7 @@ class Side:
     """The REST process's work, one `step` at a time; `words` is its region, `now_s` a monotonic clock."""
 
     config: source.Config
-    tables: Tables
+    rules: Rules
     requests: Requests
     ring: byte_ring.Producer
     resync: Any  # int64, one an instrument
@@ -308,7 +308,7 @@ class Side:
     now_s: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        self._symbols = symbols_of(self.tables)
+        self._symbols = symbols_of(self.rules.tables)
         self._wanted = [_Wanted() for _ in self._symbols]
         # A partial book is a snapshot itself, and without depth there is no book.
         self._needs_snapshots = any(one in ("depth", "depth@100ms") for one in self.config.streams)
@@ -317,7 +317,7 @@ class Side:
         self._clocks: deque[tuple[float, int, int]] = deque(maxlen=8)  # when, the venue's offset, its error
         self._unknown: list[str] = []  # symbols that the venue does not know any more
         self._watch = SymbolWatch(
-            self.tables, self.hold, self.instrument_hold, self.log, period_s=self.config.exchange_info_s
+            self.rules, self.hold, self.instrument_hold, self.log, period_s=self.config.exchange_info_s
         )
         self._blocked_said = 0
         # What the venue has said to a process before this one holds for this one.
@@ -454,14 +454,14 @@ class Side:
         return True
 
 
-def start(config: source.Config, tables: Tables, assembly: Assembly, log: Any) -> Process:
+def start(config: source.Config, rules: Rules, assembly: Assembly, log: Any) -> Process:
     """Start the REST process of a run. Raises RestError."""
     client = HttpClient(config.rest_url, config.authority)
     ring = byte_ring.producer(assembly.segments["rest"])
     _forget(ring)
     side = Side(
         config,
-        tables,
+        rules,
         Requests(client),
         ring,
         assembly.control_read("resync"),

@@ -23,6 +23,7 @@ from shrivenq.pipeline import placement, processes, recorder, recovery, rest, ru
 from shrivenq.pipeline.assembly import Assembly, sweep
 from shrivenq.pipeline.config import ConfigError
 from shrivenq.pipeline.inspection import Running
+from shrivenq.pipeline.venue_symbols import Rules
 from shrivenq.pipeline.watch import CYCLE_S, Watch
 from shrivenq.shm import byte_ring, segment
 from shrivenq.shm.atomics import and_word, load_word, or_word, store_word
@@ -126,10 +127,13 @@ class Supervisor:
         if feed.source != "binance":
             return
         try:
-            found = rest.check_instruments(feed.binance, self.config.tables(), self.log)
+            found = rest.check_instruments(feed.binance, self._rules(), self.log)
         except rest.RestError as error:
             raise SupervisorError(f"market_data.binance: {error}") from None
-        self.config = msgspec.structs.replace(self.config, loaded=found)
+        self.config = msgspec.structs.replace(self.config, loaded=found.tables, risk=found.risk)
+
+    def _rules(self) -> Rules:
+        return Rules(self.config.tables(), self.config.risk)
 
     def warm_up(self) -> None:
         """Compile or load every stage's machine code here, so that a fork has it and a restart takes milliseconds.
@@ -245,7 +249,7 @@ class Supervisor:
     def _start_rest(self) -> None:
         assert self.assembly is not None
         if self.config.market_data.source == "binance":
-            self.rest = rest.start(self.config.market_data.binance, self.config.tables(), self.assembly, self.log)
+            self.rest = rest.start(self.config.market_data.binance, self._rules(), self.assembly, self.log)
 
     def _remember_venue(self) -> None:
         """Leave for `shrivenq kill` where orders can be cancelled without us."""

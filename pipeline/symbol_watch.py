@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from shrivenq.pipeline.venue_symbols import Comparison, Symbol, compare
+from shrivenq.pipeline.venue_symbols import Comparison, Rules, Symbol, compare
 from shrivenq.shm.atomics import and_word, load_word, or_word, store_word
 from shrivenq.stages import control
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from shrivenq.pipeline.instruments import Tables
 
 LOOKS_MISSED = 5
 """After so many periods without a look that succeeded nothing is known."""
@@ -28,17 +26,17 @@ class SymbolWatch:
     writer. Nothing is known before the first look.
     """
 
-    def __init__(self, tables: Tables, hold: Any, instrument_hold: Any, log: Any, *, period_s: float) -> None:
-        self.tables = tables
+    def __init__(self, rules: Rules, hold: Any, instrument_hold: Any, log: Any, *, period_s: float) -> None:
+        self.rules = rules
         self.is_known = False
         self._hold, self._instrument_hold, self._log = hold, instrument_hold, log
         self._patience_s = LOOKS_MISSED * period_s
         self._seen_s: float | None = None
-        self._lines: list[list[str]] = [[] for _ in tables.instruments]
+        self._lines: list[list[str]] = [[] for _ in rules.tables.instruments]
 
     def look(self, symbols: Mapping[str, Symbol], now_s: float) -> None:
         """Hold and let go by what the venue says now."""
-        for row, found in enumerate(compare(symbols, self.tables).instruments):
+        for row, found in enumerate(compare(symbols, self.rules).instruments):
             self._settle(row, found)
         self._seen_s, self.is_known = now_s, True
         if load_word(self._hold, control.HOLD) & control.SYMBOLS_UNKNOWN:
@@ -67,7 +65,7 @@ class SymbolWatch:
         store_word(self._instrument_hold, row, causes)
         store_word(self._hold, control.CHANGES, int(load_word(self._hold, control.CHANGES)) + 1)
         if not causes:
-            symbol = self.tables.instruments[row]["symbol"].decode()
+            symbol = self.rules.tables.instruments[row]["symbol"].decode()
             self._log.info("symbol as at the start again: new orders pass", symbol=symbol)
 
     def _tell(self, found: Comparison) -> None:

@@ -142,8 +142,11 @@ def closing_quantity(instruments: Any, rows: Any, positions: p.Positions, i: int
     else:
         quantity = -position - rows[i]["open_buy"]
     quantity = min(quantity, instruments[i]["quantity_max"])
-    quantity -= quantity % instruments[i]["step"]
-    return quantity if quantity >= instruments[i]["quantity_min"] else 0
+    if instruments[i]["market_quantity_max"] > 0:
+        quantity = min(quantity, instruments[i]["market_quantity_max"])
+    quantity -= quantity % max(instruments[i]["step"], instruments[i]["market_step"])
+    least = max(instruments[i]["quantity_min"], instruments[i]["market_quantity_min"])
+    return quantity if quantity >= least else 0
 
 
 @inlined

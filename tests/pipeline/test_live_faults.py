@@ -10,11 +10,13 @@ from shrivenq.pipeline import live_key, rest
 from shrivenq.pipeline.exchange.faults import Rule, Script
 from shrivenq.pipeline.instruments import read_instruments
 from shrivenq.pipeline.rest import Side
+from shrivenq.pipeline.venue_symbols import Rules
 from shrivenq.shm import byte_ring
 from shrivenq.stages import book_sync, control, market_data_state
 from shrivenq.stages.live import source
 from tests.pipeline.exchange.exchange_rig import FLOWING, OTHER, TRADER, running
 from tests.pipeline.feed_rig import check_against_quotes, levels_of, stack_of
+from tests.pipeline.pipeline_rig import rules
 from tests.pipeline.test_live_key import KEY
 from tests.stages.market_rig import Log
 
@@ -120,7 +122,8 @@ def test_a_refused_key_is_told_until_it_is_replaced(venue, tmp_path):
 def test_a_symbol_that_halts_or_changes_its_filters_is_held_and_let_go(venue, tmp_path):
     with stack_of(venue, exchange_info_s=0.1, symbols=(b"BTCUSDT", b"ETHUSDT")) as stack:
         tables, _ = read_instruments(tmp_path / "instruments.toml", ["BTCUSDT", "ETHUSDT"])
-        stack.side._watch.tables = rest._check(stack.requests, tables, stack.rig.log)
+        own = Rules(tables, rules().risk)
+        stack.side._watch.rules = rest._check(stack.requests, own, stack.rig.log)
         engine, hold = venue.venue.engine, stack.side.instrument_hold
         stack.until(lambda: stack.valid() >= 1 and stack.side._watch.is_known, "valid books")
         assert not hold.any()
@@ -156,7 +159,7 @@ def test_a_rest_process_that_begins_anew_brings_the_book_back(venue):
             stack.turn()
         assert stack.valid() == count, "without snapshots nothing is valid"
         rest._forget(out)
-        fields = ("config", "tables", "requests", "ring", "resync", "streaming", "live", "words", "hold")
+        fields = ("config", "rules", "requests", "ring", "resync", "streaming", "live", "words", "hold")
         stack.side = Side(*(getattr(side, name) for name in (*fields, "instrument_hold", "log")))
         stack.until(lambda: stack.valid() > count + 3, "valid books again")
         assert check_against_quotes(np.concatenate(stack.books)) >= 3
@@ -194,4 +197,4 @@ def test_a_symbol_the_venue_has_none_of_refuses_the_start(venue, tmp_path):
     tables, _ = read_instruments(tmp_path / "instruments.toml", ["BTCUSDT", "ETHUSDT"])
     tables.instruments["symbol"][1] = b"NOSUCHUSDT"
     with pytest.raises(rest.RestError, match=r"^NOSUCHUSDT: the venue answers HTTP 400: Invalid symbol. \(-1121\)$"):
-        rest.check_instruments(source.Config(rest_url=venue.rest), tables, Log())
+        rest.check_instruments(source.Config(rest_url=venue.rest), Rules(tables, rules().risk), Log())

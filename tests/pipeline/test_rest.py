@@ -18,7 +18,7 @@ from shrivenq.stages import control
 from shrivenq.stages.live import source as live_source
 from shrivenq.stages.live.source import Config
 from tests.hostile_json import mutations
-from tests.pipeline.pipeline_rig import tables
+from tests.pipeline.pipeline_rig import rules
 from tests.pipeline.test_venue_symbols import info
 
 S = 1_000_000_000
@@ -70,7 +70,7 @@ class World:
         self.streaming[:2], self.hold[control.HOLD] = 1, control.SYMBOLS_UNKNOWN
         self.requests = Requests(self.venue, clock=lambda: self.venue.now_ns)
         self.side = Side(
-            Config(**config), tables(), self.requests, byte_ring.producer(self.segment), self.resync, self.streaming,
+            Config(**config), rules(), self.requests, byte_ring.producer(self.segment), self.resync, self.streaming,
             self.live, self.words, self.hold, self.instrument_hold, self.log, random.Random(1), lambda: self.now_s,
         )  # fmt: skip
 
@@ -275,7 +275,7 @@ def test_what_a_process_before_has_held_and_was_told_holds_for_the_next(world):
     world.instrument_hold[1] = control.NOT_TRADING
     world.words[rest.BLOCKED_UNTIL_NS] = world.venue.now_ns + 5 * S
     side = world.side
-    fields = ("config", "tables", "requests", "ring", "resync", "streaming", "live", "words", "hold", "instrument_hold")
+    fields = ("config", "rules", "requests", "ring", "resync", "streaming", "live", "words", "hold", "instrument_hold")
     world.requests = side.requests = Requests(world.venue, clock=lambda: world.venue.now_ns)
     world.side = Side(*(getattr(side, name) for name in fields), world.log, random.Random(1), lambda: world.now_s)
     world.run(4.9)

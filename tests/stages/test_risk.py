@@ -45,6 +45,11 @@ class Walk:
                 reject_streak_max=4,
             )
         )
+        spot, perpetual, other = self.desk.instruments
+        spot["stop_orders_max"], spot["market_step"] = 2, 1_000
+        perpetual["market_quantity_min"], perpetual["refused_modes"] = 5, 1 << m.TRANSFER - 1
+        other["market_quantity_max"], other["refused_types"] = 1_500_000, 1 << m.TAKE_PROFIT - 1
+        other["refused_requests"] = m.NO_AMEND
         self.twin = Twin(self.desk.instruments, self.desk.currencies, self.desk.setup.config)
         self.price = dict(PRICE)
         self.orders = {}  # order id → its ORDER record, from admission to its end
@@ -257,6 +262,7 @@ class Walk:
             row, position = context.rows[i], context.positions.rows[i]
             assert row["open_buy"] == twin.open_quantity(i, m.BUY)
             assert row["open_sell"] == twin.open_quantity(i, m.SELL)
+            assert row["open_stops"] == twin.open_stops(i)
             assert row["open_orders"] == sum(order["instrument"] == i for order in twin.open.values())
             assert (position["position"], position["cost"]) == (twin.position[i], twin.cost[i])
             assert position["realised"] == twin.realised[i]
@@ -285,6 +291,7 @@ def test_the_stage_decides_as_its_twin(seed):
         "not_armed",
         "held",
         "not_tradable",
+        "not_supported",
         "unknown_instrument",
         "malformed",
         "tick_size",
