@@ -27,7 +27,7 @@ def exchange(tmp_path):
     """Prices at which both symbols are worth an order."""
     market = FLOWING | {"spread_bps": 5.0, "volatility_bps": 20.0, "price": {"BTCUSDT": "600", "ETHUSDT": "500"}}
     limits = {"orders_10s": 100_000, "request_weight": 1_000_000}
-    with running(tmp_path, market=market, limits=limits) as rig:
+    with running(tmp_path, market=market, limits=limits, symbols={"BTCUSDT": {"orders_max": 3}}) as rig:
         yield rig
 
 
@@ -87,8 +87,12 @@ def test_one_symbol_is_held_alone_and_the_run_can_be_done_again(recorded, exchan
         if run.process.poll() is None:
             run.stop()
     log = tmp_path / "recording" / "arrivals" / f"{NAME}-0001.zst"
-    check_orders(arrival_log.read(log)[1]["risk"])
+    header, steps = arrival_log.read(log)
+    check_orders(steps["risk"])
+    most = {symbol: one["open_orders_max"] for symbol, one in header.config["risk"]["limits"].items()}
+    assert most == {"BTCUSDT": 3, "ETHUSDT": 20}, "the venue's, where it is stricter"
     lines = (state.folder(NAME) / "log.jsonl").read_text()
+    assert "BTCUSDT: open_orders_max is 20, the venue's MAX_NUM_ORDERS.maxNumOrders is 3" in lines
     assert "BTCUSDT: status HALT, orders only in TRADING" in lines
     assert "BTCUSDT: quantity_max is 9000, the venue's maxQty is 1" in lines
     again = reproduce.reproduce(log, journal_path=None, progress=lambda _: None, log=structlog.get_logger())

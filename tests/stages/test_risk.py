@@ -425,6 +425,25 @@ def test_a_kill_to_flatten_closes_at_market(side):
     assert desk.read("order") == []
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("market_quantity_max", 300_000, [300_000]),
+        ("market_step", 3_000, [3_999_000]),
+        ("market_quantity_min", 4_000_000, [4_000_000]),
+        ("market_quantity_min", 4_000_100, []),
+    ],
+)
+def test_what_flatten_sends_is_a_market_order_that_the_venue_takes(field, value, expected):
+    desk = hold_position(4_000_000)
+    desk.instruments[SPOT][field] = value
+    desk.hold_alone(SPOT, control.OTHER_RULES)
+    desk.kill[control.OPERATOR] = 4 << control.GENERATION_SHIFT | control.FLATTEN
+    desk.touch()
+    desk.step()
+    assert [int(one["quantity"]) for one in desk.read("order")] == expected
+
+
 def test_flatten_waits_until_the_account_is_reconciled():
     desk = hold_position(1_000_000)
     desk.kill[control.OPERATOR] = control.FLATTEN
