@@ -47,7 +47,8 @@ class SymbolWatch:
         """Hold everything once the last look is too long ago."""
         if self._seen_s is None:
             self._seen_s = now_s  # those of a process before us count for as long as our own
-        if not self.is_known or now_s - self._seen_s <= self._patience_s:
+        is_held = load_word(self._hold, control.HOLD) & control.SYMBOLS_UNKNOWN
+        if is_held or now_s - self._seen_s <= self._patience_s:
             return
         self.is_known = False
         or_word(self._hold, control.HOLD, control.SYMBOLS_UNKNOWN)

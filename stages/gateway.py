@@ -4,8 +4,7 @@ Each order is looked at once more, journaled, encoded as the venue's own text (t
 only after the kill and hold words have been read again. Each report advances the order it is about by the table in
 `orders`; fills are told apart by (instrument, trade id) and counted once; reports are journaled whole before risk sees
 them. An order whose answer is overdue becomes unknown: it keeps its slot and exposure, and the venue is asked until it
-answers.
-Nothing is ever sent twice.
+answers. Nothing is ever sent twice.
 
 No report is dropped. Where the journal or the `report` ring is full the venue is not read until there is room; an
 order that cannot be journaled is denied, and new orders are held. In replay the gateway's own words (DENIED, UNKNOWN)
