@@ -180,7 +180,7 @@ def measure(seed: int) -> tuple[float, float, float]:
     instruments, currencies = make_tables()
     dtypes = {"touch": m.TOUCH, "report": m.REPORT, "intent": m.INTENT, "order": m.ORDER, "feedback": m.REPORT}
     ends = {name: private_ring(dtype, 1024) for name, dtype in dtypes.items()}
-    loop, kill, hold = (np.zeros(512, np.int64) for _ in range(3))
+    loop, kill, hold, instrument_hold = (np.zeros(512, np.int64) for _ in range(4))
     loop[stage.VIRTUAL] = 1
     slots = pool.private(ORDER_SLOT, OPEN + BATCH)
     context = risk.build(
@@ -191,7 +191,13 @@ def measure(seed: int) -> tuple[float, float, float]:
             producers={name: ends[name][0] for name in risk.STAGE.writes},
             consumers={name: ends[name][1] for name in risk.STAGE.reads},
             loop=loop,
-            shared={"kill": kill, "hold": hold, "orders": slots, "epoch": np.array([1], np.int64)},
+            shared={
+                "kill": kill,
+                "hold": hold,
+                "instrument_hold": instrument_hold,
+                "orders": slots,
+                "epoch": np.array([1], np.int64),
+            },
         )
     )
     context.rows["bid"], context.rows["ask"], context.rows["touch_valid"] = 5_000_000, 5_000_001, 1

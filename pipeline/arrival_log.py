@@ -19,7 +19,7 @@ import zstandard
 
 from shrivenq.pipeline import topology
 from shrivenq.pipeline.config import as_document
-from shrivenq.pipeline.instruments import Tables
+from shrivenq.pipeline.instruments import SYMBOL, Tables
 from shrivenq.shm import ring
 from shrivenq.shm.atomics import load_word, store_word
 from shrivenq.stages import arrivals
@@ -61,6 +61,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Give the tables the run was built with. Raises LogError for bytes that are none."""
         try:
             found = Tables(np.frombuffer(self.instruments, m.INSTRUMENT), np.frombuffer(self.currencies, m.CURRENCY))
+            if not all(SYMBOL.fullmatch(row["symbol"].decode("ascii", "replace")) for row in found.instruments):
+                raise ValueError("rows of another size")
         except ValueError:
             raise LogError(f"{self.run}: its instruments are not those of this version") from None
         return Tables(*(one.copy() for one in found))

@@ -202,6 +202,7 @@ class Assembly:
         shared = {
             "kill": self._words("kill", writable=name in ("risk", "gateway")),
             "hold": self._words("hold", writable=name in ("risk", "gateway", "book", "live_venue")),
+            "instrument_hold": self.control_read("instrument_hold"),
             "venue": self._words("venue", writable=name in ("market_data", "paper_venue")),
             "resync": self._words("resync", writable=name == "book"),
             "epoch": np.array([epoch], np.int64),

@@ -127,12 +127,24 @@ def status(running: Running) -> dict[str, Any]:
         "armed": state.armed(running.name) or "no",
         "why_killed": state.why_killed(running.name),
         "holds": [name for bit, name in enumerate(control.HOLDS) if holds >> bit & 1],
+        "held_alone": _held_alone(running),
         "supervisor_alive": running.control.creator_alive(),
         "stages": [_stage(running, name) for name in topology.stages_of(_mode(running))],
         **({"market_data": _market_data(running)} if _is_fed_live(running) else {}),
         "rings": [_ring(running, spec) for spec in topology.RINGS],
         "memory": [asdict(row) for row in stats.collect(f"{running.name}.{running.run}.")],
     }
+
+
+def _held_alone(running: Running) -> list[str]:
+    """Name the instruments that are held by themselves, by their row: the table is in no segment."""
+    words = running.words("instrument_hold")
+    return [
+        f"instrument {row}: {name}"
+        for row in np.flatnonzero(words)
+        for bit, name in enumerate(control.INSTRUMENT_HOLDS)
+        if int(words[row]) >> bit & 1
+    ]
 
 
 def _is_fed_live(running: Running) -> bool:

@@ -220,8 +220,10 @@ class Again:
         setups["market_data"].loop[stage.VIRTUAL] = 1
         self.gates = {name: _gate(setups, assembly, name) for name in GATED}
         self.kill, self.holds = np.zeros(64, np.int64), np.zeros(64, np.int64)
+        self.instrument_hold = np.zeros(len(assembly.instruments), np.int64)
+        told = {"kill": self.kill, "hold": self.holds, "instrument_hold": self.instrument_hold}
         for setup in setups.values():
-            setup.shared = {**setup.shared, "kill": self.kill, "hold": self.holds}
+            setup.shared = {**setup.shared, **told}
         self.pool = setups["risk"].shared["orders"]
         self.loops = {name: setup.loop for name, setup in setups.items()}
         self.contexts = {name: STAGES[name].build(setup) for name, setup in setups.items()}
@@ -325,6 +327,11 @@ class Again:
     def _risk(self) -> bool:
         """Do risk's next step, if what it took is there."""
         row, gates = self.next_of("risk"), self.gates
+        if row is not None and row["kind"] == arrivals.HELD:
+            self.at["risk"] += 1
+            self.instrument_hold[row["number"]] = row["held"]
+            self.holds[control.CHANGES] += 1
+            return True
         if row is None or gates["touch"].waiting() < row["first"] or gates["intent"].waiting() < row["third"]:
             return False
         if self._reported + row["second"] > len(self.run.reports):

@@ -5,8 +5,8 @@ through the `rest` ring, wrapped as `{"stream":"btcusdt@snapshot","data":…}`, 
 any other frame. Requests are paced: jittered, fewer where they repeat, within the venue's weight limit, and none while
 the venue has said to stay away (429, 418).
 
-Symbols are compared with the configured instruments before a start (`check_instruments`) and while running: a symbol
-that is not trading, or whose rules have become stricter, holds new orders until it is as it was.
+Symbols are compared with the configured instruments before a start (`check_instruments`) and while running
+(`symbol_watch`): one that is not trading, or whose rules have become stricter, is held alone until it is as it was.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import numpy as np
 
 from shrivenq.pipeline import processes, topology
 from shrivenq.pipeline.deadline import deadline
-from shrivenq.pipeline.venue_symbols import Symbol, SymbolsError, compare, read_symbols
+from shrivenq.pipeline.symbol_watch import SymbolWatch
+from shrivenq.pipeline.venue_symbols import Rules, Symbol, SymbolsError, compare, read_symbols
 from shrivenq.shm import byte_ring
-from shrivenq.shm.atomics import and_word, load_word, or_word, store_word
+from shrivenq.shm.atomics import load_word, store_word
 from shrivenq.shm.kernel import kernel
-from shrivenq.stages import control
 from shrivenq.stages.frames import TEXT
 from shrivenq.stages.live import source
 from shrivenq.stages.live.transport import TransportError, make_tls_context
@@ -76,6 +76,8 @@ PAUSE_S = 0.01
 DRIFT_NS_PER_S = 50_000
 """How far two clocks may drift apart: 50 ppm, a poor quartz."""
 TIME_US_MAX = 10**17
+LOOK_AGAIN_S = 5.0
+"""After a look at the symbols that failed: at most."""
 START_S = 10.0
 """How long a start waits for a venue that does not answer."""
 
@@ -239,8 +241,8 @@ def symbols_of(tables: Tables) -> list[str]:
     return [row["symbol"].decode() for row in tables.instruments]
 
 
-def check_instruments(config: source.Config, tables: Tables, log: Any, *, patience_s: float = START_S) -> Tables:
-    """Compare the instruments with the venue's before a start; return them with the stricter of both limits.
+def check_instruments(config: source.Config, rules: Rules, log: Any, *, patience_s: float = START_S) -> Rules:
+    """Compare the instruments with the venue's before a start; return the stricter of both rules.
 
     What differs is logged. Raises RestError where the venue does not answer, knows a symbol not, or contradicts in what
     cannot be obeyed: assets, decimals, tick and step, on which strategies and books are built.
@@ -251,7 +253,7 @@ def check_instruments(config: source.Config, tables: Tables, log: Any, *, patien
     try:
         while True:
             try:
-                return _check(requests, tables, log)
+                return _check(requests, rules, log)
             except RestError as error:
                 if error.status or time.monotonic() > until:
                     raise
@@ -260,17 +262,18 @@ def check_instruments(config: source.Config, tables: Tables, log: Any, *, patien
         client.close()
 
 
-def _check(requests: Requests, tables: Tables, log: Any) -> Tables:
-    info = exchange_info(requests, symbols_of(tables))
+def _check(requests: Requests, rules: Rules, log: Any) -> Rules:
+    info = exchange_info(requests, symbols_of(rules.tables))
     try:
-        found = compare(read_symbols(info), tables)
+        found = compare(read_symbols(info), rules)
     except SymbolsError as error:
         raise RestError(str(error), 200) from None
-    for line in found.notes:
+    for line in (line for one in found.instruments for line in one.notes):
         log.warning("instrument differs from the venue's", what=line)
-    if found.refusals:
-        raise RestError("; ".join(found.refusals), 200)
-    return found.tables
+    refusals = [line for one in found.instruments for line in one.refusals]
+    if refusals:
+        raise RestError("; ".join(refusals), 200)
+    return found.rules
 
 
 # ── the process ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -291,7 +294,7 @@ class Side:
     """The REST process's work, one `step` at a time; `words` is its region, `now_s` a monotonic clock."""
 
     config: source.Config
-    tables: Tables
+    rules: Rules
     requests: Requests
     ring: byte_ring.Producer
     resync: Any  # int64, one an instrument
@@ -299,12 +302,13 @@ class Side:
     live: Any  # words of `stages/live/source.py`
     words: Any
     hold: Any
+    instrument_hold: Any
     log: Any
     random: random.Random = field(default_factory=random.Random)
     now_s: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        self._symbols = symbols_of(self.tables)
+        self._symbols = symbols_of(self.rules.tables)
         self._wanted = [_Wanted() for _ in self._symbols]
         # A partial book is a snapshot itself, and without depth there is no book.
         self._needs_snapshots = any(one in ("depth", "depth@100ms") for one in self.config.streams)
@@ -312,7 +316,9 @@ class Side:
         self._clock_s = 0.0
         self._clocks: deque[tuple[float, int, int]] = deque(maxlen=8)  # when, the venue's offset, its error
         self._unknown: list[str] = []  # symbols that the venue does not know any more
-        self._reasons: list[str] | None = None  # not looked at yet: one before us may have held
+        self._watch = SymbolWatch(
+            self.rules, self.hold, self.instrument_hold, self.log, period_s=self.config.exchange_info_s
+        )
         self._blocked_said = 0
         # What the venue has said to a process before this one holds for this one.
         self.requests.blocked_until_ns = int(load_word(self.words, BLOCKED_UNTIL_NS))
@@ -324,7 +330,10 @@ class Side:
         if told_ns > self.requests.blocked_until_ns:
             self.requests.blocked_until_ns = told_ns
             self.requests.blocked_why = "the venue has told market data's connections to stay away"
-        made = self._snapshot() or self._look_at_symbols() or self._look_at_clock()
+        self._watch.wait(self.now_s())
+        # Everything is held until the symbols are known: many snapshots can use up the weight of a minute.
+        made = not self._watch.is_known and self._look_at_symbols()
+        made = made or self._snapshot() or self._look_at_symbols() or self._look_at_clock()
         if made:
             store_word(self.words, USED_WEIGHT, self.requests.used_weight)
             store_word(self.words, BLOCKED_UNTIL_NS, self.requests.blocked_until_ns)
@@ -380,27 +389,16 @@ class Side:
         self.log.warning("REST request failed", what=what, reason=str(error), **fields)
 
     def _look_at_symbols(self) -> bool:
-        """Compare the venue's symbols with ours again; hold while one is not as it was at the start."""
-        now = self.now_s()
+        """Have the venue's symbols compared with ours again."""
+        now, period_s = self.now_s(), self.config.exchange_info_s
         if now < self._look_s or not self.requests.allows(20):
             return False
-        self._look_s = now + self.config.exchange_info_s * self.random.uniform(0.9, 1.1)
         try:
-            found = compare(self._read_symbols(), self.tables)
+            self._watch.look(self._read_symbols(), now)
         except (RestError, SymbolsError) as error:
-            # Not to know is no reason to hold: market data and orders have watchdogs of their own.
+            period_s = min(period_s, LOOK_AGAIN_S)
             self._failed("exchangeInfo", error if isinstance(error, RestError) else RestError(str(error)))
-            return True
-        reasons = found.halted + found.refusals + found.stricter
-        if reasons != self._reasons:
-            for line in reasons:
-                self.log.warning("held: symbol not as at the start", what=line)
-            if reasons:
-                or_word(self.hold, control.HOLD, control.NOT_TRADING)
-            elif load_word(self.hold, control.HOLD) & control.NOT_TRADING:
-                and_word(self.hold, control.HOLD, ~control.NOT_TRADING)
-                self.log.info("all symbols trading again")
-            self._reasons = reasons
+        self._look_s = now + period_s * self.random.uniform(0.9, 1.1)
         return True
 
     def _read_symbols(self) -> dict[str, Symbol]:
@@ -456,14 +454,14 @@ class Side:
         return True
 
 
-def start(config: source.Config, tables: Tables, assembly: Assembly, log: Any) -> Process:
+def start(config: source.Config, rules: Rules, assembly: Assembly, log: Any) -> Process:
     """Start the REST process of a run. Raises RestError."""
     client = HttpClient(config.rest_url, config.authority)
     ring = byte_ring.producer(assembly.segments["rest"])
     _forget(ring)
     side = Side(
         config,
-        tables,
+        rules,
         Requests(client),
         ring,
         assembly.control_read("resync"),
@@ -471,6 +469,7 @@ def start(config: source.Config, tables: Tables, assembly: Assembly, log: Any) -
         assembly.control_read("live"),
         assembly.control("rest"),
         assembly.control("hold"),
+        assembly.control("instrument_hold"),
         log,
     )
     supervisor = assembly.control_read("supervisor")

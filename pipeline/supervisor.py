@@ -23,6 +23,7 @@ from shrivenq.pipeline import placement, processes, recorder, recovery, rest, ru
 from shrivenq.pipeline.assembly import Assembly, sweep
 from shrivenq.pipeline.config import ConfigError
 from shrivenq.pipeline.inspection import Running
+from shrivenq.pipeline.venue_symbols import Rules
 from shrivenq.pipeline.watch import CYCLE_S, Watch
 from shrivenq.shm import byte_ring, segment
 from shrivenq.shm.atomics import and_word, load_word, or_word, store_word
@@ -126,10 +127,13 @@ class Supervisor:
         if feed.source != "binance":
             return
         try:
-            found = rest.check_instruments(feed.binance, self.config.tables(), self.log)
+            found = rest.check_instruments(feed.binance, self._rules(), self.log)
         except rest.RestError as error:
             raise SupervisorError(f"market_data.binance: {error}") from None
-        self.config = msgspec.structs.replace(self.config, loaded=found)
+        self.config = msgspec.structs.replace(self.config, loaded=found.tables, risk=found.risk)
+
+    def _rules(self) -> Rules:
+        return Rules(self.config.tables(), self.config.risk)
 
     def warm_up(self) -> None:
         """Compile or load every stage's machine code here, so that a fork has it and a restart takes milliseconds.
@@ -168,7 +172,7 @@ class Supervisor:
         return target
 
     def _create(self, part: str, *, recorded: bool) -> Assembly:
-        tables = self.config.tables()
+        tables, is_live = self.config.tables(), self.config.market_data.source == "binance"
         return Assembly.create(
             self.config.name,
             part,
@@ -177,8 +181,8 @@ class Supervisor:
             virtual=False,
             fused=len(self.groups) == 1,
             recorded=recorded,
-            live=self.config.market_data.source == "binance",
-            hold=control.STARTING | control.RECONCILING,
+            live=is_live,
+            hold=control.STARTING | control.RECONCILING | (control.SYMBOLS_UNKNOWN if is_live else 0),
         )
 
     def _build(self, assembly: Assembly, names: list[str], *, wait: int, epoch: int) -> runner.Runner:
@@ -245,7 +249,7 @@ class Supervisor:
     def _start_rest(self) -> None:
         assert self.assembly is not None
         if self.config.market_data.source == "binance":
-            self.rest = rest.start(self.config.market_data.binance, self.config.tables(), self.assembly, self.log)
+            self.rest = rest.start(self.config.market_data.binance, self._rules(), self.assembly, self.log)
 
     def _remember_venue(self) -> None:
         """Leave for `shrivenq kill` where orders can be cancelled without us."""

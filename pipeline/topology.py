@@ -88,6 +88,7 @@ CONTROL = Layout(
     (
         Region("kill", np.dtype("<i8"), WORDS_PER_PAGE),
         Region("hold", np.dtype("<i8"), WORDS_PER_PAGE),
+        Region("instrument_hold", np.dtype("<i8"), WORDS_PER_PAGE),  # REST process: what holds one instrument alone
         Region("venue", np.dtype("<i8"), WORDS_PER_PAGE),
         Region("resync", np.dtype("<i8"), WORDS_PER_PAGE),  # book: requests for a snapshot, a word an instrument
         Region("live", np.dtype("<i8"), WORDS_PER_PAGE),  # market_data: its connections, words of live/source.py

@@ -20,7 +20,7 @@ from shrivenq.stages.stage import stamp
 ARRIVAL = np.dtype(
     [
         ("time_ns", "<i8"),  # ns since 1970: what the step took for now; a timer's time
-        ("number", "<i8"),  # market data: frames taken before; book: position on `tick` of the event's END
+        ("number", "<i8"),  # market data: frames taken before; book: position on `tick` of the event's END; HELD: which
         ("first", "<i4"),  # messages taken: signal from `feedback`, risk from `touch`
         ("second", "<i4"),  # … signal from `book`, risk from `report`
         ("third", "<i4"),  # … risk from `intent`
@@ -41,6 +41,7 @@ TIMER = 2  # market data: a timer, after `number` frames
 DROPPED = 3  # market data: the event made last found no room; book: not all that followed from an event did
 UNRECORDED = 4  # market data: frame `number` is not in the recording
 INCOMPLETE = 5  # this log found no room: it ends here
+HELD = 6  # risk: from its next step on `held` holds instrument `number` alone
 EVERY = -1
 
 STAGES = ("market_data", "book", "signal", "risk")

@@ -1,7 +1,8 @@
 """Hold and kill: the two ways trading stops, as words in shared memory.
 
 HOLD is a bit per cause; new orders stop, cancels and verified reductions pass (while RECONCILING no reduction is: the
-position may lack fills); a bit is cleared when its cause ends.
+position may lack fills); a bit is cleared when its cause ends. What concerns one instrument holds it alone: a word of
+the `instrument_hold` region for each, and CHANGES counts their changes, so that who keeps a copy knows when to look.
 KILL is a level that only a person lowers. Two words raise it, each with writers of one kind, so that the operator's
 command needs nothing but an ordinary aligned store: OPERATOR is written by `shrivenq kill` and `arm` (one at a time,
 under a file lock), MACHINE by stages and the supervisor (by compare-and-swap). The higher level counts. Each word is
@@ -23,8 +24,9 @@ LEVELS = ("armed", "halt", "cancel", "flatten")
 LEVEL_MASK = 255
 GENERATION_SHIFT = 8
 
-# Bits of word 0 of the `hold` region.
-HOLD = 0
+# Words of the `hold` region: the bits below, and how often `instrument_hold` has changed.
+HOLD, CHANGES = 0, 1
+
 STARTING = 1  # not every stage is ready, or the name is not armed yet
 STAGE_DOWN = 2
 STAGE_SILENT = 4
@@ -35,7 +37,7 @@ JOURNAL_LAG = 64
 NO_SUPERVISOR = 128
 STOPPING = 256
 STRATEGY_DEAF = 512  # a report found no room on `feedback`: what the strategy believes is wrong from now on
-NOT_TRADING = 1024  # the venue trades a symbol not, or by other rules than at the start
+SYMBOLS_UNKNOWN = 1024  # what the venue says of its symbols has not been read yet, or not for long
 HOLDS = (
     "starting",
     "stage_down",
@@ -47,8 +49,13 @@ HOLDS = (
     "no_supervisor",
     "stopping",
     "strategy_deaf",
-    "not_trading",
+    "symbols_unknown",
 )
+
+# Bits of an instrument's word.
+NOT_TRADING = 1  # the venue does not trade it
+OTHER_RULES = 2  # its rules are stricter than at the start, or contradict what is built on, or cannot be read
+INSTRUMENT_HOLDS = ("not_trading", "other_rules")
 
 
 @kernel
@@ -87,3 +94,9 @@ def unhold(holds: Any, bit: int) -> None:
 def held(holds: Any) -> int:
     """Read the bits that hold new orders, 0 for none."""
     return load_acquire(holds, HOLD)
+
+
+@kernel
+def held_alone(instrument_hold: Any, i: int) -> int:
+    """Read the bits that hold new orders of one instrument, 0 for none."""
+    return load_acquire(instrument_hold, i)

@@ -4,8 +4,7 @@ Each order is looked at once more, journaled, encoded as the venue's own text (t
 only after the kill and hold words have been read again. Each report advances the order it is about by the table in
 `orders`; fills are told apart by (instrument, trade id) and counted once; reports are journaled whole before risk sees
 them. An order whose answer is overdue becomes unknown: it keeps its slot and exposure, and the venue is asked until it
-answers.
-Nothing is ever sent twice.
+answers. Nothing is ever sent twice.
 
 No report is dropped. Where the journal or the `report` ring is full the venue is not read until there is room; an
 order that cannot be journaled is denied, and new orders are held. In replay the gateway's own words (DENIED, UNKNOWN)
@@ -53,7 +52,7 @@ LOOK_NS, REST_NS = 5_000_000_000, 60_000_000_000
 DUPLICATE, NO_SLOT, MALFORMED = m.REASON["duplicate"], m.REASON["no_slot"], m.REASON["malformed"]
 SECOND_LINE, KILLED, JOURNAL, LOST = m.REASON["second_line"], m.REASON["killed"], m.REASON["journal"], m.REASON["lost"]
 ORDER_WORDS = m.ORDER.itemsize // 8
-HELD, UNKNOWN_ORDER = m.REASON["held"], m.REASON["unknown_order"]
+HELD, NOT_TRADABLE, UNKNOWN_ORDER = m.REASON["held"], m.REASON["not_tradable"], m.REASON["unknown_order"]
 JOURNALED = 2 * m.ORDER.itemsize
 """Bytes of the journal fetched ahead: a record of an order, or of a report."""
 
@@ -314,7 +313,9 @@ def _stopped(context: Any) -> int:
         return 0
     if control.kill_level(context.kill) != control.ARMED:
         return KILLED
-    return HELD if control.held(context.hold) != 0 else 0
+    if control.held(context.hold) != 0:
+        return HELD
+    return NOT_TRADABLE if control.held_alone(context.instrument_hold, order[0]["instrument"]) != 0 else 0
 
 
 @inlined
@@ -478,6 +479,7 @@ def build(setup: Setup) -> Gateway:
         text=np.zeros(ORDER_TEXT_MAX, np.uint8),
         kill=setup.shared["kill"],
         hold=setup.shared["hold"],
+        instrument_hold=setup.shared["instrument_hold"],
         order=order,
         order_words=order.view(np.int64),
         report=report,

@@ -93,6 +93,7 @@ class Gateway(NamedTuple):
     text: Any  # uint8: the venue's text of the last order
     kill: Any
     hold: Any
+    instrument_hold: Any
     order: Any  # ORDER, the one being handled,
     order_words: Any  # and as int64
     report: Any  # REPORT, the one being handled,

@@ -79,6 +79,7 @@ STOP_LOSS, STOP_LOSS_LIMIT, TAKE_PROFIT, TAKE_PROFIT_LIMIT = 4, 5, 6, 7  # MARKE
 GTC, IOC, FOK = 1, 2, 3  # `time_in_force`
 # `self_trade`: who goes when two orders of one account would meet; 0 is the instrument's default.
 STP_NONE, EXPIRE_TAKER, EXPIRE_MAKER, EXPIRE_BOTH, DECREMENT, TRANSFER = 1, 2, 3, 4, 5, 6
+NO_AMEND, NO_REPLACE = 1, 2  # INSTRUMENT `refused_requests`
 
 REASONS = (
     "none",
@@ -130,6 +131,7 @@ REASONS = (
     "unauthorized",  # key, signature, permission or session
     "venue_error",  # the venue cannot say what became of it
     "disconnected",  # there is no session with the venue: nothing was sent
+    "not_supported",  # an order type, self-trade mode or request that the venue does not take of this instrument
 )
 REASON = {name: code for code, name in enumerate(REASONS)}
 
@@ -276,6 +278,13 @@ INSTRUMENT_FIELDS = (
     ("inverse", "i1", 124, "1 if profit is contract_size × (1/entry − 1/exit), settled in the base currency"),
     ("tradable", "i1", 125, "1 if orders may be sent"),
     ("futures", "i1", 126, "1 if depth events follow the futures rules (pu)"),
+    ("refused_types", "i1", 127, "bit order_type − 1: the venue takes no such order"),
+    ("market_quantity_min", "<i8", 128, "smallest quantity of a MARKET order beside quantity_min"),
+    ("market_quantity_max", "<i8", 136, "largest, beside quantity_max; 0 for none"),
+    ("market_step", "<i8", 144, "quantity step of MARKET orders, a multiple of step; 0 for none but that"),
+    ("stop_orders_max", "<i4", 152, "most open stop orders, 0 for no limit"),
+    ("refused_modes", "i1", 156, "bit self_trade − 1: the venue takes no such mode"),
+    ("refused_requests", "i1", 157, "NO_AMEND, NO_REPLACE: the venue takes no such request"),
 )
 
 CURRENCY_FIELDS = (
@@ -305,7 +314,7 @@ TOUCH = _record(TOUCH_FIELDS, 64)
 INTENT = _record(INTENT_FIELDS, 128)
 ORDER = _record(ORDER_FIELDS, 192)
 REPORT = _record(REPORT_FIELDS, 192)
-INSTRUMENT = _record(INSTRUMENT_FIELDS, 128)
+INSTRUMENT = _record(INSTRUMENT_FIELDS, 192)
 CURRENCY = _record(CURRENCY_FIELDS, 16)
 
 MESSAGES = {

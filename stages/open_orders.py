@@ -33,6 +33,7 @@ OPEN_FIELDS = (
     ("currency", "<i4", 72, "settlement currency"),
     ("side", "i1", 76, "BUY or SELL"),
     ("spared", "i1", 77, "by a kill: CANCELLED already, or LET_IN; 0 for neither"),
+    ("stop", "i1", 78, "1 for a stop order"),
 )
 OPEN = np.dtype(
     {
@@ -86,7 +87,10 @@ def enter(
     quantity: int,
     value: int,
 ) -> int:
-    """Bind a new order's quantity and value; its row, or NONE if there is no room. `slot` is left to the caller."""
+    """Bind a new order's quantity and value; its row, or NONE if there is no room.
+
+    `slot`, and that it is a stop order, are left to the caller.
+    """
     at = slab.allocate(book.slab)
     if at < 0:
         return NONE
@@ -101,6 +105,7 @@ def enter(
     order[at]["currency"] = currency
     order[at]["side"] = side
     order[at]["spared"] = 0
+    order[at]["stop"] = 0
     order[at]["previous"] = NONE
     first = rows[i]["first_buy"] if side == BUY else rows[i]["first_sell"]
     order[at]["next"] = first
@@ -169,6 +174,7 @@ def leave(book: OpenOrders, rows: Any, totals: Any, at: int) -> None:
     else:
         rows[i]["first_sell"] = older
     rows[i]["open_orders"] -= 1
+    rows[i]["open_stops"] -= order[at]["stop"]
     id_map.remove(book.ids, order[at]["order_id"], 0)
     slab.free(book.slab, at)
     if price != 0 and price == (rows[i]["best_buy"] if side == BUY else rows[i]["best_sell"]):

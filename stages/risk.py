@@ -6,8 +6,9 @@ it. Positions, profit and exposure follow from REPORTs alone. The strategy is a 
 taken for rubbish until it is checked, and its flags are never looked at.
 
 A step takes touches first (all there were when the intents were counted), then reports, then intents, and publishes
-once per ring before it releases what it read. It reads clock, kill and hold once: with those and the counts of what it
-took, which `arrivals` notes, everything it did can be done again. Killed to `cancel`, risk cancels every open order,
+once per ring before it releases what it read. It reads clock, kill and hold once, and what holds single instruments
+where a count says that it has changed: with those and the counts of what it took, which `arrivals` notes, everything it
+did can be done again. Killed to `cancel`, risk cancels every open order,
 and again until it has ended: a cancel may be refused, or lost. Killed to `flatten`, it also closes positions at market,
 while the touch is valid and fresh and the account is reconciled.
 """
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from shrivenq.shm import board, ring, slab
-from shrivenq.shm.atomics import store_release
+from shrivenq.shm.atomics import load_acquire, store_release
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import arrivals, control, id_map, open_orders
 from shrivenq.stages import messages as m
@@ -81,6 +82,20 @@ def watch_kill(context: Risk, loop: Any, stamp_ns: int) -> None:
 
 
 @kernel
+def watch_instruments(context: Risk, now_ns: int) -> None:
+    """Take over what holds single instruments; each change is an arrival of its own, before the step's."""
+    for i in range(context.held.shape[0]):
+        causes = control.held_alone(context.instrument_hold, i)
+        if causes == context.held[i]:
+            continue
+        context.held[i] = causes
+        if context.arrivals.words[arrivals.ON] != 0:
+            arrivals.note(
+                context.arrivals, arrivals.HELD, now_ns, i, 0, 0, 0, 0, causes, arrivals.EVERY, arrivals.EVERY
+            )
+
+
+@kernel
 def unspare(words: Any, order: Any, links: Any) -> None:
     """Have every order cancelled again that a cancel has not ended."""
     for at in range(order.shape[0]):
@@ -127,8 +142,11 @@ def closing_quantity(instruments: Any, rows: Any, positions: p.Positions, i: int
     else:
         quantity = -position - rows[i]["open_buy"]
     quantity = min(quantity, instruments[i]["quantity_max"])
-    quantity -= quantity % instruments[i]["step"]
-    return quantity if quantity >= instruments[i]["quantity_min"] else 0
+    if instruments[i]["market_quantity_max"] > 0:
+        quantity = min(quantity, instruments[i]["market_quantity_max"])
+    quantity -= quantity % max(instruments[i]["step"], instruments[i]["market_step"])
+    least = max(instruments[i]["quantity_min"], instruments[i]["market_quantity_min"])
+    return quantity if quantity >= least else 0
 
 
 @inlined
@@ -233,6 +251,10 @@ def step(context: Risk, loop: Any) -> int:
         advance_time(context.words, context.totals, context.positions, stamp_ns + loop[s.OFFSET_NS])
     watch_kill(context, loop, stamp_ns)
     words = context.words
+    changes = load_acquire(context.holds, control.CHANGES)
+    if changes != words[state.CHANGES]:
+        words[state.CHANGES] = changes
+        watch_instruments(context, stamp_ns + loop[s.OFFSET_NS])
     full, lost = words[state.ORDER_FULL], words[state.FEEDBACK_LOST]
     for ahead in range(reports):
         on_report(context, ring.slot_at(context.report, ahead))
@@ -265,8 +287,8 @@ def run(context: Risk, loop: Any) -> None:
 def build(setup: s.Setup) -> Risk:
     """Make the context. Raises ValueError in one line for limits or instruments that cannot be.
 
-    Reads from `setup.shared`: `kill` and `hold` (both writable), `orders` (the order pool), `epoch`, and `positions` (a
-    board of POSITION rows) where there is one.
+    Reads from `setup.shared`: `kill` and `hold` (both writable), `instrument_hold`, `orders` (the order pool), `epoch`,
+    and `positions` (a board of POSITION rows) where there is one.
     """
     config: Config = setup.config
     check_instruments(setup.instruments)
@@ -304,6 +326,8 @@ def build(setup: s.Setup) -> Risk:
         board=published,
         kill=setup.shared["kill"],
         holds=setup.shared["hold"],
+        instrument_hold=setup.shared["instrument_hold"],
+        held=np.zeros(count, np.int64),
         words=words,
         arrivals=setup.shared.get("arrivals") or arrivals.nowhere(),
     )

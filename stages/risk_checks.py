@@ -28,6 +28,7 @@ NO_TOUCH, STALE_TOUCH, PRICE_COLLAR = m.REASON["no_touch"], m.REASON["stale_touc
 ORDER_QUANTITY, ORDER_VALUE = m.REASON["order_quantity"], m.REASON["order_value"]
 POSITION, GROSS_EXPOSURE = m.REASON["position"], m.REASON["gross_exposure"]
 OPEN_ORDERS, MESSAGE_RATE = m.REASON["open_orders"], m.REASON["message_rate"]
+NOT_SUPPORTED = m.REASON["not_supported"]
 DUPLICATE, INTENT_AGE, DAILY_LOSS = m.REASON["duplicate"], m.REASON["intent_age"], m.REASON["daily_loss"]
 OVERFLOWED, NO_CONVERSION = m.REASON["overflow"], m.REASON["no_conversion"]
 SELF_TRADE, REPEATED_CAUSE = m.REASON["self_trade"], m.REASON["repeated_cause"]
@@ -49,7 +50,8 @@ ROW_FIELDS = (
     ("touch_valid", "<i8", 24, "1 if it can be relied upon"),
     ("open_buy", "<i8", 32, "quantity of open buy orders not yet filled"),
     ("open_sell", "<i8", 40, "quantity of open sell orders not yet filled"),
-    ("open_orders", "<i8", 48, "open orders"),
+    ("open_orders", "<i4", 48, "open orders"),
+    ("open_stops", "<i4", 52, "stop orders among them"),
     ("best_buy", "<i8", 56, "highest price of an open buy order, 0 for none"),
     ("best_sell", "<i8", 64, "lowest price of an open sell order, NUMBER_MAX for none"),
     ("first_buy", "<i4", 72, "row of the newest open buy order, -1 for none"),
@@ -118,11 +120,14 @@ def armed(level: int, held: int, reducing: bool) -> int:
 
 
 @kernel
-def instrument(instruments: Any, i: int) -> int:
-    """Refuse what the instrument table does not hold or marks as not tradable."""
+def instrument(instruments: Any, held: Any, i: int, reducing: bool) -> int:
+    """Refuse what the instrument table does not hold or marks as not tradable.
+
+    What is `held` alone (bits of its own, 0 for none) lets verified reductions pass, like a hold of everything.
+    """
     if i < 0 or i >= instruments.shape[0]:
         return UNKNOWN_INSTRUMENT
-    if instruments[i]["tradable"] == 0:
+    if instruments[i]["tradable"] == 0 or (held[i] != 0 and not reducing):
         return NOT_TRADABLE
     return PASS
 
@@ -163,6 +168,16 @@ def well_formed(
 
 
 @inlined
+def supported(instruments: Any, i: int, order_type: int, self_trade_mode: int, replaces: bool) -> int:
+    """Refuse what the venue does not take of this instrument: an order type, a self-trade mode, replacements."""
+    if instruments[i]["refused_types"] >> (order_type - 1) & 1 != 0:
+        return NOT_SUPPORTED
+    if self_trade_mode > 0 and instruments[i]["refused_modes"] >> (self_trade_mode - 1) & 1 != 0:
+        return NOT_SUPPORTED
+    return NOT_SUPPORTED if replaces and instruments[i]["refused_requests"] & m.NO_REPLACE != 0 else PASS
+
+
+@inlined
 def price_filter(instruments: Any, i: int, price: int) -> int:
     """Refuse a price the venue would refuse."""
     if price < instruments[i]["price_min"] or price > instruments[i]["price_max"]:
@@ -181,7 +196,10 @@ def filters(instruments: Any, i: int, order_type: int, price: int, quantity: int
         reason = price_filter(instruments, i, stop_price)
         if reason != PASS:
             return reason
-    return quantity_filter(instruments, i, quantity)
+    reason = quantity_filter(instruments, i, quantity)
+    if reason == PASS and order_type == m.MARKET:
+        return market_filter(instruments, i, quantity)
+    return reason
 
 
 @inlined
@@ -192,6 +210,15 @@ def quantity_filter(instruments: Any, i: int, quantity: int) -> int:
     if quantity % instruments[i]["step"] != 0:
         return STEP_SIZE
     return PASS
+
+
+@inlined
+def market_filter(instruments: Any, i: int, quantity: int) -> int:
+    """Refuse a quantity of a MARKET order that the venue would take of others."""
+    most, step = instruments[i]["market_quantity_max"], instruments[i]["market_step"]
+    if quantity < instruments[i]["market_quantity_min"] or (most > 0 and quantity > most):
+        return QUANTITY_RANGE
+    return STEP_SIZE if step > 0 and quantity % step != 0 else PASS
 
 
 @inlined
@@ -281,9 +308,13 @@ def gross_exposure(rows: Any, totals: Any, positions: Any, i: int, currency: int
 
 
 @kernel
-def open_orders(rows: Any, i: int) -> int:
-    """Refuse one open order too many."""
-    return OPEN_ORDERS if rows[i]["open_orders"] >= rows[i]["open_orders_max"] else PASS
+def open_orders(rows: Any, instruments: Any, i: int, order_type: int) -> int:
+    """Refuse one open order, or one stop order, too many."""
+    if rows[i]["open_orders"] >= rows[i]["open_orders_max"]:
+        return OPEN_ORDERS
+    if is_stop(order_type) and 0 < instruments[i]["stop_orders_max"] <= rows[i]["open_stops"]:
+        return OPEN_ORDERS
+    return PASS
 
 
 @kernel

@@ -91,7 +91,7 @@ def check_form(context: Risk, slot: int, reducing: bool) -> int:
     reason = c.armed(context.words[LEVEL], context.words[HELD], reducing)
     if reason != c.PASS:
         return reason
-    reason = c.instrument(instruments, i)
+    reason = c.instrument(instruments, context.held, i, reducing)
     if reason != c.PASS:
         return reason
     named = intent[slot]["kind"] == m.REPLACE
@@ -100,6 +100,9 @@ def check_form(context: Risk, slot: int, reducing: bool) -> int:
         return reason
     stop_price, mode = intent[slot]["stop_price"], intent[slot]["self_trade"]
     reason = c.well_formed(side, order_type, intent[slot]["time_in_force"], price, quantity, stop_price, mode)
+    if reason != c.PASS:
+        return reason
+    reason = c.supported(instruments, i, order_type, mode, named)
     if reason != c.PASS:
         return reason
     if named:
@@ -136,7 +139,7 @@ def check_amount(context: Risk, slot: int, value: int, reducing: bool) -> int:
         reason = c.gross_exposure(rows, context.totals, context.positions, i, currency, value)
         if reason != c.PASS:
             return reason
-    return c.open_orders(rows, i)
+    return c.open_orders(rows, instruments, i, intent[slot]["order_type"])
 
 
 @inlined
@@ -262,6 +265,9 @@ def place(
     order = context.open.slab.slots
     order[entered]["slot"] = slot
     order[entered]["generation"] = context.slots.generation[slot]
+    if orders.is_stop(order_type):
+        order[entered]["stop"] = 1
+        context.rows[i]["open_stops"] += 1
     if context.words[LEVEL] >= control.CANCEL:
         order[entered]["spared"] = open_orders.LET_IN
         context.words[SPARED] += 1
@@ -364,6 +370,8 @@ def decide_about(context: Risk, slot: int, now_ns: int, stamp_ns: int) -> int:
     allowed = words[MESSAGE_MAX]
     if kind == m.AMEND:
         allowed -= words[RESERVE]
+        if context.instruments[i]["refused_requests"] & m.NO_AMEND != 0:
+            return c.NOT_SUPPORTED
         reason = check_amended(context, i, target, intent[slot]["quantity"])
         if reason != c.PASS:
             return reason

@@ -41,6 +41,7 @@ LEVEL_READ = 25  # both as they were read, and whether that differs from what wa
 HELD_READ = 26
 CHANGED = 27
 SWEPT_NS = 28  # when a kill last cancelled an order
+CHANGES = 29  # of `instrument_hold`, up to which `held` has them
 WORDS = 32
 
 
@@ -66,6 +67,8 @@ class Risk(NamedTuple):
     board: board.BoardWriter
     kill: Any
     holds: Any
+    instrument_hold: Any
+    held: Any  # int64 per instrument: `instrument_hold` as it was read
     words: Any
     arrivals: Arrivals
 

@@ -12,11 +12,13 @@ import numpy as np
 from shrivenq.pipeline.instruments import Tables
 from shrivenq.pipeline.rest import HttpClient, Requests, Side
 from shrivenq.pipeline.topology import REST_BYTES
+from shrivenq.pipeline.venue_symbols import Rules
 from shrivenq.shm import byte_ring, segment
 from shrivenq.stages import book, market_data, order_book
 from shrivenq.stages import messages as m
 from shrivenq.stages.live import source
 from tests.pipeline.exchange.exchange_rig import TRADER
+from tests.pipeline.pipeline_rig import rules
 from tests.stages import book_rig
 from tests.stages.market_rig import Log, Rig, joined
 
@@ -49,9 +51,9 @@ class Stack:
         self.client = HttpClient(config.rest_url, config.authority)
         self.requests = Requests(self.client)
         self.side = Side(
-            config, Tables(self.rig.instruments, np.zeros(1, m.CURRENCY)), self.requests,
+            config, Rules(Tables(self.rig.instruments, np.zeros(1, m.CURRENCY)), rules().risk), self.requests,
             byte_ring.producer(rest), self.rig.resync, self.streaming, self.shown, np.zeros(16, np.int64),
-            np.zeros(16, np.int64), Log(), random.Random(1),
+            np.zeros(16, np.int64), np.zeros(16, np.int64), Log(), random.Random(1),
         )  # fmt: skip
         self.book = book_rig.make_rig(
             self.rig.instruments, book.Config(window_ticks=65_536, far_levels=8192, buffer_ticks=16_384), virtual=0,

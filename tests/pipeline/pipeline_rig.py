@@ -10,6 +10,7 @@ import numpy as np
 
 from shrivenq.pipeline import config as configuration
 from shrivenq.pipeline.assembly import Assembly
+from shrivenq.pipeline.venue_symbols import Rules
 from shrivenq.shm import ring
 from shrivenq.shm.atomics import store_word
 
@@ -19,6 +20,12 @@ START_MS = START_NS // 1_000_000
 
 def tables():
     return configuration.load("default").tables()
+
+
+def rules():
+    """What the shipped configuration obeys."""
+    found = configuration.load("default")
+    return Rules(found.tables(), found.risk)
 
 
 @contextlib.contextmanager

@@ -107,6 +107,7 @@ def test_status_says_what_the_words_say(run):
     state.write_armed(NAME, "tested")
     store_word(run.control("kill"), control.OPERATOR, 5 << control.GENERATION_SHIFT | control.CANCEL)
     store_word(run.control("hold"), control.HOLD, control.FEED_STALE | control.STOPPING)
+    store_word(run.control("instrument_hold"), 1, control.NOT_TRADING | control.OTHER_RULES)
     page = run.control("loop.risk")
     page[stage.PID], page[stage.STATE], page[stage.TURNS], page[stage.WORK] = os.getpid(), stage.RUNNING, 11, 7
     run.control("loop.gateway")[stage.FAULT] = stage.FAULT_RING_FULL
@@ -115,6 +116,7 @@ def test_status_says_what_the_words_say(run):
     assert (found["name"], found["run"], found["kill"], found["supervisor_alive"]) == (NAME, run.run, "cancel", True)
     assert found["armed"].endswith(": tested")
     assert found["holds"] == ["feed_stale", "stopping"]
+    assert found["held_alone"] == ["instrument 1: not_trading", "instrument 1: other_rules"]
     stages = {row["stage"]: row for row in found["stages"]}
     assert list(stages) == list(topology.STAGES)
     assert (stages["risk"]["state"], stages["risk"]["alive"], stages["risk"]["messages"]) == ("running", True, 7)

@@ -10,11 +10,13 @@ from shrivenq.pipeline import live_key, rest
 from shrivenq.pipeline.exchange.faults import Rule, Script
 from shrivenq.pipeline.instruments import read_instruments
 from shrivenq.pipeline.rest import Side
+from shrivenq.pipeline.venue_symbols import Rules
 from shrivenq.shm import byte_ring
 from shrivenq.stages import book_sync, control, market_data_state
 from shrivenq.stages.live import source
 from tests.pipeline.exchange.exchange_rig import FLOWING, OTHER, TRADER, running
 from tests.pipeline.feed_rig import check_against_quotes, levels_of, stack_of
+from tests.pipeline.pipeline_rig import rules
 from tests.pipeline.test_live_key import KEY
 from tests.stages.market_rig import Log
 
@@ -117,22 +119,25 @@ def test_a_refused_key_is_told_until_it_is_replaced(venue, tmp_path):
         assert OTHER not in str(stack.rig.log.lines)
 
 
-def test_a_symbol_that_halts_or_changes_its_filters_holds_and_lets_go(venue, tmp_path):
-    with stack_of(venue, exchange_info_s=0.1) as stack:
-        tables, _ = read_instruments(tmp_path / "instruments.toml", ["BTCUSDT"])
-        stack.side.tables = rest._check(stack.requests, tables, stack.rig.log)
-        engine, hold = venue.venue.engine, stack.side.hold
-        stack.until(lambda: stack.valid() >= 1 and not hold[control.HOLD], "valid books, nothing held")
+def test_a_symbol_that_halts_or_changes_its_filters_is_held_and_let_go(venue, tmp_path):
+    with stack_of(venue, exchange_info_s=0.1, symbols=(b"BTCUSDT", b"ETHUSDT")) as stack:
+        tables, _ = read_instruments(tmp_path / "instruments.toml", ["BTCUSDT", "ETHUSDT"])
+        own = Rules(tables, rules().risk)
+        stack.side._watch.rules = rest._check(stack.requests, own, stack.rig.log)
+        engine, hold = venue.venue.engine, stack.side.instrument_hold
+        stack.until(lambda: stack.valid() >= 1 and stack.side._watch.is_known, "valid books")
+        assert not hold.any()
         venue.call(lambda: engine.set_status("BTCUSDT", "HALT"))
-        stack.until(lambda: hold[control.HOLD] == control.NOT_TRADING, "held")
+        stack.until(lambda: hold[0] == control.NOT_TRADING, "held")
         venue.call(lambda: engine.set_status("BTCUSDT", "TRADING"))
-        stack.until(lambda: not hold[control.HOLD], "let go")
+        stack.until(lambda: not hold[0], "let go")
         symbol = engine.symbols["BTCUSDT"]
         stricter = msgspec.structs.replace(symbol, quantity_max=symbol.quantity_max // 2)
         venue.call(lambda: engine.symbols.__setitem__("BTCUSDT", stricter))
-        stack.until(lambda: hold[control.HOLD] == control.NOT_TRADING, "held for a stricter filter")
+        stack.until(lambda: hold[0] == control.OTHER_RULES, "held for a stricter filter")
         venue.call(lambda: engine.symbols.__setitem__("BTCUSDT", symbol))
-        stack.until(lambda: not hold[control.HOLD], "let go again")
+        stack.until(lambda: not hold[0], "let go again")
+        assert not hold[1]
         lines = [fields["what"] for fields in said(stack, "held: symbol not as at the start")]
         assert lines[0] == "BTCUSDT: status HALT, orders only in TRADING"
         assert lines[-1].startswith("BTCUSDT: quantity_max is ")
@@ -154,8 +159,8 @@ def test_a_rest_process_that_begins_anew_brings_the_book_back(venue):
             stack.turn()
         assert stack.valid() == count, "without snapshots nothing is valid"
         rest._forget(out)
-        fields = ("config", "tables", "requests", "ring", "resync", "streaming", "live", "words", "hold", "log")
-        stack.side = Side(*(getattr(side, name) for name in fields))
+        fields = ("config", "rules", "requests", "ring", "resync", "streaming", "live", "words", "hold")
+        stack.side = Side(*(getattr(side, name) for name in (*fields, "instrument_hold", "log")))
         stack.until(lambda: stack.valid() > count + 3, "valid books again")
         assert check_against_quotes(np.concatenate(stack.books)) >= 3
         comes_right(stack, venue)
@@ -192,4 +197,4 @@ def test_a_symbol_the_venue_has_none_of_refuses_the_start(venue, tmp_path):
     tables, _ = read_instruments(tmp_path / "instruments.toml", ["BTCUSDT", "ETHUSDT"])
     tables.instruments["symbol"][1] = b"NOSUCHUSDT"
     with pytest.raises(rest.RestError, match=r"^NOSUCHUSDT: the venue answers HTTP 400: Invalid symbol. \(-1121\)$"):
-        rest.check_instruments(source.Config(rest_url=venue.rest), tables, Log())
+        rest.check_instruments(source.Config(rest_url=venue.rest), Rules(tables, rules().risk), Log())

@@ -18,7 +18,7 @@ from shrivenq.stages import control
 from shrivenq.stages.live import source as live_source
 from shrivenq.stages.live.source import Config
 from tests.hostile_json import mutations
-from tests.pipeline.pipeline_rig import tables
+from tests.pipeline.pipeline_rig import rules
 from tests.pipeline.test_venue_symbols import info
 
 S = 1_000_000_000
@@ -65,12 +65,13 @@ class World:
         self.venue, self.log, self.now_s = Venue(), Log(), 0.0
         self.segment = byte_ring.create(f"{segment.PREFIX}test-rest-{uuid.uuid4().hex[:12]}", 1 << 16)
         self.reader = byte_ring.consumer(self.segment)
-        self.resync, self.streaming, self.live, self.words, self.hold = (np.zeros(512, np.int64) for _ in range(5))
-        self.streaming[:2] = 1
+        self.resync, self.streaming, self.live, self.words = (np.zeros(512, np.int64) for _ in range(4))
+        self.hold, self.instrument_hold = np.zeros(512, np.int64), np.zeros(512, np.int64)
+        self.streaming[:2], self.hold[control.HOLD] = 1, control.SYMBOLS_UNKNOWN
         self.requests = Requests(self.venue, clock=lambda: self.venue.now_ns)
         self.side = Side(
-            Config(**config), tables(), self.requests, byte_ring.producer(self.segment), self.resync, self.streaming,
-            self.live, self.words, self.hold, self.log, random.Random(1), lambda: self.now_s,
+            Config(**config), rules(), self.requests, byte_ring.producer(self.segment), self.resync, self.streaming,
+            self.live, self.words, self.hold, self.instrument_hold, self.log, random.Random(1), lambda: self.now_s,
         )  # fmt: skip
 
     def run(self, seconds):
@@ -82,6 +83,13 @@ class World:
             self.side.step()
             found += [(self.now_s, payload) for _, _, payload in byte_ring.drain(self.reader)]
         return found
+
+    def held(self):
+        """What holds everything, and what each instrument."""
+        return int(self.hold[control.HOLD]), self.instrument_hold[:2].tolist()
+
+    def said(self, event):
+        return [fields["what"] for found, fields in self.log.lines if found.startswith(event)]
 
     def asked(self, what):
         return [one for one in self.venue.asked if what in one]
@@ -148,6 +156,8 @@ def test_without_diffs_no_snapshot_is_fetched(streams):
 
 
 def test_a_failure_is_told_and_tried_again(world):
+    world.run(1)
+    world.resync[:2] += 1
     world.venue.answers = [RestError("no answer"), (503, {}, b"<html>"), (200, {}, DEPTH), (200, {}, DEPTH)]
     assert len(world.run(3)) == 2
     reasons = [fields["reason"] for event, fields in world.log.lines if event == "REST request failed"]
@@ -223,65 +233,105 @@ def test_the_venues_own_count_is_believed():
     assert requests.allows(11)
 
 
-def test_a_symbol_that_halts_holds_until_it_trades_again(world):
+def test_a_symbol_that_halts_is_held_alone_until_it_trades_again(world):
     world.run(1)
-    assert not world.hold[control.HOLD]
+    assert world.held() == (0, [0, 0])
+    assert not world.hold[control.CHANGES]
     world.venue.info = info(status="HALT")
     world.run(70)
-    assert world.hold[control.HOLD] == control.NOT_TRADING
-    held = [fields["what"] for event, fields in world.log.lines if event.startswith("held")]
-    assert held == ["BTCUSDT: status HALT, orders only in TRADING"], "said once"
+    assert world.held() == (0, [control.NOT_TRADING, 0])
+    world.run(70)
+    assert world.hold[control.CHANGES] == 1
+    assert world.said("held") == ["BTCUSDT: status HALT, orders only in TRADING"], "said once"
     world.venue.info = info()
     world.run(70)
-    assert not world.hold[control.HOLD]
+    assert world.held() == (0, [0, 0])
+    assert world.hold[control.CHANGES] == 2
+    assert ("symbol as at the start again: new orders pass", {"symbol": "BTCUSDT"}) in world.log.lines
 
 
-def test_a_symbol_that_is_listed_no_more_holds_and_the_others_are_watched_as_ever(world):
+def test_a_symbol_that_is_listed_no_more_is_held_and_the_others_are_watched_as_ever(world):
     world.run(1)
     world.venue.info["symbols"].pop(0)
     world.run(70)
-    assert world.hold[control.HOLD] == control.NOT_TRADING
+    assert world.held() == (0, [control.OTHER_RULES, 0])
     world.venue.info["symbols"][0]["status"] = "HALT"
     world.venue.asked.clear()
     world.run(66)
-    held = [fields["what"] for event, fields in world.log.lines if event.startswith("held")]
+    assert world.held() == (0, [control.OTHER_RULES, control.NOT_TRADING])
     gone = "BTCUSDT: the venue has no such symbol"
-    assert held == [gone, "ETHUSDT: status HALT, orders only in TRADING", gone]
+    assert world.said("held") == [gone, "ETHUSDT: status HALT, orders only in TRADING"]
     assert len(world.asked("exchangeInfo")) == 2, "the others with one request, as ever, and it with another"
     world.venue.info = info()
     world.run(70)
-    assert not world.hold[control.HOLD]
+    assert world.held() == (0, [0, 0])
     world.venue.asked.clear()
     world.run(66)
     assert len(world.asked("exchangeInfo")) == 1
 
 
 def test_what_a_process_before_has_held_and_was_told_holds_for_the_next(world):
-    world.hold[control.HOLD] = control.NOT_TRADING | control.RECONCILING
+    world.hold[control.HOLD] = control.SYMBOLS_UNKNOWN | control.RECONCILING
+    world.instrument_hold[1] = control.NOT_TRADING
     world.words[rest.BLOCKED_UNTIL_NS] = world.venue.now_ns + 5 * S
     side = world.side
-    fields = ("config", "tables", "requests", "ring", "resync", "streaming", "live", "words", "hold", "log")
+    fields = ("config", "rules", "requests", "ring", "resync", "streaming", "live", "words", "hold", "instrument_hold")
     world.requests = side.requests = Requests(world.venue, clock=lambda: world.venue.now_ns)
-    world.side = Side(*(getattr(side, name) for name in fields), random.Random(1), lambda: world.now_s)
+    world.side = Side(*(getattr(side, name) for name in fields), world.log, random.Random(1), lambda: world.now_s)
     world.run(4.9)
     assert not world.venue.asked, "the ban is not forgotten"
     assert len(world.run(2)) == 2
-    assert world.hold[control.HOLD] == control.RECONCILING, "and neither is the hold, which is over"
+    assert world.held() == (control.RECONCILING, [0, 0]), "and neither are the holds, which are over"
 
 
 @pytest.mark.parametrize("change", [{"PRICE_FILTER__tickSize": "0.1"}, {"LOT_SIZE__maxQty": "1"}, {"symbol": "GONE"}])
-def test_stricter_rules_while_running_hold(world, change):
+def test_stricter_rules_while_running_hold_their_symbol(world, change):
     world.venue.info = info(**change)
     world.run(1)
-    assert world.hold[control.HOLD] == control.NOT_TRADING
+    assert world.held() == (0, [control.OTHER_RULES, 0])
+    (said,) = [fields for event, fields in world.log.lines if event == "held: symbol not as at the start"]
+    assert said["what"].startswith("BTCUSDT: ")
+    assert "restart" in said["fix"]
+
+
+@pytest.mark.parametrize("value", ["x", "-1", None])
+def test_a_rule_that_makes_no_sense_holds_its_symbol(world, value):
+    world.venue.info = info(LOT_SIZE__maxQty=value)
+    world.run(1)
+    assert world.held() == (0, [control.OTHER_RULES, 0])
+    (line,) = world.said("held")
+    assert line.startswith("BTCUSDT: LOT_SIZE.maxQty is ")
+
+
+@pytest.mark.parametrize("answer", [(503, {}, b""), (429, {"retry-after": "25"}, b""), (200, {}, b"{}")])
+def test_symbols_that_are_unknown_for_long_hold_everything(answer):
+    world = World(exchange_info_s=2.0)
+    try:
+        world.run(1)
+        assert world.held() == (0, [0, 0])
+        get = world.venue.get
+        world.venue.get = lambda target: answer if "exchangeInfo" in target else get(target)
+        world.run(8)
+        assert world.held() == (0, [0, 0]), "now and then a request fails"
+        world.run(5)
+        assert world.held() == (control.SYMBOLS_UNKNOWN, [0, 0])
+        world.run(5)
+        assert sum(event == "held: the venue's symbols are unknown" for event, _ in world.log.lines) == 1
+        world.venue.get = get
+        world.run(30)
+        assert world.held() == (0, [0, 0])
+    finally:
+        world.close()
 
 
 @pytest.mark.parametrize("garbage", [b"", b"[]", b"\xff", b'{"symbols":[1]}', b"[" * 100_000, b'{"rateLimits":7}'])
-def test_garbage_is_told_and_holds_nothing(world, garbage):
-    world.venue.answers = [(200, {}, garbage)] * 8
+def test_until_the_symbols_are_known_everything_is_held(world, garbage):
+    world.venue.answers = [(200, {}, garbage)] * 4
     world.run(1)
     assert world.words[rest.FAILURES]
-    assert not world.hold[control.HOLD]
+    assert world.held() == (control.SYMBOLS_UNKNOWN, [0, 0])
+    world.run(6)
+    assert world.held() == (0, [0, 0])
 
 
 def test_the_venues_clock_is_estimated(world):

@@ -19,7 +19,7 @@ from shrivenq.pipeline.rest import HttpClient, Requests, RestError, check_instru
 from shrivenq.shm import byte_ring
 from shrivenq.shm.atomics import store_word
 from shrivenq.stages.live.source import Config
-from tests.pipeline.pipeline_rig import tables
+from tests.pipeline.pipeline_rig import rules
 from tests.pipeline.test_rest import DEPTH, Log, frame
 from tests.pipeline.test_venue_symbols import info
 from tests.stages.live import authority
@@ -74,19 +74,19 @@ def test_instruments_are_checked_at_a_start():
     log, said = Log(), info(LOT_SIZE__maxQty="10")
     with serving(lambda _: (200, json.dumps(said).encode())) as url:
         config = Config(rest_url=url)
-        found = check_instruments(config, tables(), log)
-        assert found.instruments[0]["quantity_max"] == 10 * 10**8
+        found = check_instruments(config, rules(), log)
+        assert found.tables.instruments[0]["quantity_max"] == 10 * 10**8
         assert [event for event, _ in log.lines] == ["instrument differs from the venue's"]
         said["symbols"][0]["filters"][0]["tickSize"] = "0.05"
         with pytest.raises(RestError, match=r"^BTCUSDT: tick is 0.01, the venue's tickSize is 0.05$"):
-            check_instruments(config, tables(), log)
+            check_instruments(config, rules(), log)
 
 
 def test_a_venue_that_is_not_there_is_told_in_one_line():
     with serving(lambda _: (200, b"")) as url:
         pass
     with pytest.raises(RestError, match=f"^{url}: Connection refused$"):
-        check_instruments(Config(rest_url=url), tables(), Log(), patience_s=0.2)
+        check_instruments(Config(rest_url=url), rules(), Log(), patience_s=0.2)
 
 
 @pytest.mark.parametrize("url", ["https://[", "http://x:port"])
@@ -96,9 +96,9 @@ def test_a_url_that_is_none_is_told(url):
 
 
 def test_the_process_of_a_run_serves_it_until_it_is_told_to_stop():
-    found = tables()
+    found = rules()
     name = f"test-rest-{uuid.uuid4().hex[:8]}"
-    assembly = Assembly.create(name, "run", found.instruments, found.currencies, virtual=False, fused=False, live=True)
+    assembly = Assembly.create(name, "run", *found.tables, virtual=False, fused=False, live=True)
     started = None
     try:
         with serving(lambda path: (200, DEPTH if "/depth" in path else b"{}")) as url:
@@ -122,9 +122,9 @@ def test_the_process_of_a_run_serves_it_until_it_is_told_to_stop():
 
 
 def test_a_process_that_was_killed_in_the_middle_of_an_answer_is_replaced_and_serves_everything():
-    found = tables()
+    found = rules()
     name = f"test-rest-{uuid.uuid4().hex[:8]}"
-    assembly = Assembly.create(name, "run", found.instruments, found.currencies, virtual=False, fused=False, live=True)
+    assembly = Assembly.create(name, "run", *found.tables, virtual=False, fused=False, live=True)
     asked, go_on = threading.Event(), threading.Event()
 
     def answer(path):

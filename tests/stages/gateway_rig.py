@@ -28,7 +28,7 @@ class GatewayRig:
         self.pool = pool.private(o.ORDER_SLOT, 32) if slots is None else slots
         self.loop = np.zeros(512, np.int64)
         self.loop[stage.VIRTUAL] = 1 if virtual else 0
-        self.kill, self.hold = np.zeros(512, np.int64), np.zeros(512, np.int64)
+        self.kill, self.hold, self.instrument_hold = (np.zeros(512, np.int64) for _ in range(3))
         self.context = gateway.build(
             stage.Setup(
                 config=gateway.Config(
@@ -50,6 +50,7 @@ class GatewayRig:
                     "run": np.frombuffer(b"f00d", np.uint8),
                     "kill": self.kill,
                     "hold": self.hold,
+                    "instrument_hold": self.instrument_hold,
                 },
             )
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from shrivenq.shm import pool, ring
+from shrivenq.stages import control, risk, stage
 from shrivenq.stages import messages as m
-from shrivenq.stages import risk, stage
 from shrivenq.stages.orders import ORDER_SLOT
 from shrivenq.stages.risk_limits import Config, Limits
 
@@ -88,7 +88,7 @@ class Desk:
         sizes = {"touch": 64, "report": 64, "intent": 64, "order": 256, "feedback": 256} | (rings or {})
         dtypes = {"touch": m.TOUCH, "report": m.REPORT, "intent": m.INTENT, "order": m.ORDER, "feedback": m.REPORT}
         self.ends = {name: private_ring(dtypes[name], count) for name, count in sizes.items()}
-        self.kill, self.hold, self.loop = (np.zeros(512, np.int64) for _ in range(3))
+        self.kill, self.hold, self.instrument_hold, self.loop = (np.zeros(512, np.int64) for _ in range(4))
         self.loop[stage.VIRTUAL] = 1
         self.pool = pool.private(ORDER_SLOT, pool_count)
         self.setup = stage.Setup(
@@ -98,7 +98,13 @@ class Desk:
             producers={name: self.ends[name][0] for name in risk.STAGE.writes},
             consumers={name: self.ends[name][1] for name in risk.STAGE.reads},
             loop=self.loop,
-            shared={"kill": self.kill, "hold": self.hold, "orders": self.pool, "epoch": np.array([3], np.int64)},
+            shared={
+                "kill": self.kill,
+                "hold": self.hold,
+                "instrument_hold": self.instrument_hold,
+                "orders": self.pool,
+                "epoch": np.array([3], np.int64),
+            },
         )
         self.context = risk.build(self.setup)
         self.now = NOON
@@ -178,6 +184,11 @@ class Desk:
             pool.give_back(self.pool, order["slot"], order["generation"])
         self.write("report", **values)
         self.step()
+
+    def hold_alone(self, instrument, causes):
+        """Hold one instrument, or no more with 0, as the REST process does."""
+        self.instrument_hold[instrument] = causes
+        self.hold[control.CHANGES] += 1
 
     def fill(self, order, price, quantity, trade_id, *, fee=0, fee_currency=USD, final=True):
         """Tell a fill of an ORDER."""

@@ -40,6 +40,7 @@ class Twin:
         self.last_id = 0
         self.rejects = 0
         self.operator = self.machine = self.hold = 0
+        self.alone = set()  # instruments that are held by themselves
         self.level = 0
         self.spared, self.let_in, self.swept = set(), set(), 0
 
@@ -207,7 +208,7 @@ class Twin:
         if not 0 <= i < len(self.table):
             return "unknown_instrument"
         row = self.table[i]
-        if not row["tradable"]:
+        if not row["tradable"] or (i in self.alone and not reducing):
             return "not_tradable"
         if not self.identified(intent, named=kind == m.REPLACE):
             return "malformed"
@@ -225,13 +226,31 @@ class Twin:
         )
         if not good:
             return "malformed"
+        if not self.supported(row, order_type, intent["self_trade"], kind):
+            return "not_supported"
         if kind == m.REPLACE:
             target = self.open.get(intent["target_id"])
             if target is None or target["instrument"] != i:
                 return "unknown_order"
             if target["side"] != intent["side"]:
                 return "malformed"
-        return self.filters(row, price, stop_price, quantity) or self.collar(i, price, stop_price)
+        reason = self.filters(row, price, stop_price, quantity)
+        if reason is None and order_type == m.MARKET:
+            reason = self.market(row, quantity)
+        return reason or self.collar(i, price, stop_price)
+
+    @staticmethod
+    def supported(row, order_type, mode, kind):
+        types = {one for one in range(1, 8) if not row["refused_types"] & 2 ** (one - 1)}
+        modes = {0} | {one for one in range(1, 7) if not row["refused_modes"] & 2 ** (one - 1)}
+        refused = {1: {m.AMEND}, 2: {m.REPLACE}, 3: {m.AMEND, m.REPLACE}}.get(row["refused_requests"], set())
+        return order_type in types and mode in modes and kind not in refused
+
+    @staticmethod
+    def market(row, quantity):
+        if quantity < row["market_quantity_min"] or quantity > (row["market_quantity_max"] or quantity):
+            return "quantity_range"
+        return "step_size" if row["market_step"] and quantity % row["market_step"] else None
 
     @staticmethod
     def identified(intent, *, named):
@@ -287,7 +306,14 @@ class Twin:
         if not reducing and self.gross(row["settle_currency"]) + value > self.money(i, limits.gross_exposure_max):
             return "gross_exposure"
         count = sum(order["instrument"] == i for order in self.open.values())
-        return "open_orders" if count >= limits.open_orders_max else None
+        if count >= limits.open_orders_max:
+            return "open_orders"
+        stops = self.open_stops(i)
+        is_full = row["stop_orders_max"] and stops >= row["stop_orders_max"]
+        return "open_orders" if intent["order_type"] in STOPS and is_full else None
+
+    def open_stops(self, i):
+        return sum(order["instrument"] == i and order["order_type"] in STOPS for order in self.open.values())
 
     def busy(self, now, allowed):
         return sum(now - then < self.config.message_window_ms * 10**6 for then in self.times) >= allowed
@@ -354,6 +380,8 @@ class Twin:
         if kind != m.CANCEL_ALL and (target is None or target["instrument"] != i):
             return "unknown_order"
         if kind == m.AMEND:
+            if self.table[i]["refused_requests"] & 1:
+                return "not_supported"
             if not 0 < quantity < SMALL:
                 return "malformed"
             if not target["size"] - target["leaves"] <= quantity < target["size"]:
@@ -365,7 +393,7 @@ class Twin:
         return "repeated_cause" if intent["order_id"] <= self.last_id else None
 
     def admit(self, intent, now):
-        order = {key: intent[key] for key in ("instrument", "side", "price", "quantity")}
+        order = {key: intent[key] for key in ("instrument", "side", "price", "quantity", "order_type")}
         order |= {"leaves": intent["quantity"], "size": intent["quantity"], "value": self.worth(intent)}
         self.open[intent["order_id"]] = order
         price = intent["price"] or intent["stop_price"]

@@ -34,7 +34,7 @@ def take(end):
 
 
 def made_up(rng):
-    kind = rng.choice((arrivals.STEP, arrivals.TIMER, arrivals.DROPPED, arrivals.UNRECORDED))
+    kind = rng.choice((arrivals.STEP, arrivals.TIMER, arrivals.DROPPED, arrivals.UNRECORDED, arrivals.HELD))
     return (kind, rng.randrange(1 << 62), rng.randrange(1 << 62), *(rng.randrange(-1, 1 << 31) for _ in range(7)))
 
 

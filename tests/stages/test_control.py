@@ -42,6 +42,7 @@ def test_holds_are_bits_of_their_own():
     assert control.held(holds) == control.FEED_STALE
 
 
-def test_every_hold_has_a_name():
-    bits = [getattr(control, name.upper()) for name in control.HOLDS]
-    assert bits == [1 << place for place in range(len(control.HOLDS))]
+@pytest.mark.parametrize("names", [control.HOLDS, control.INSTRUMENT_HOLDS])
+def test_every_hold_has_a_name(names):
+    bits = [getattr(control, name.upper()) for name in names]
+    assert bits == [1 << place for place in range(len(names))]

@@ -286,6 +286,22 @@ def test_a_full_journal_denies_and_holds():
     assert control.held(rig.hold) == 0, "the hold ends by itself: held, risk lets no order through that could end it"
 
 
+def test_a_hold_of_one_instrument_stops_its_new_orders_on_their_way_and_no_others():
+    limits = {"SYM0": LIMITS["SYM0"], "SYM1": LIMITS["SYM0"]}
+    rig = GatewayRig(instruments=instruments_of(2), limits=limits)
+    order = rig.send()
+    rig.instrument_hold[0] = control.NOT_TRADING
+    denied, other = rig.send(), rig.send(instrument=1)
+    reducing = rig.send(flags=m.REDUCING)
+    cancel = rig.send(m.CANCEL_ALL, target_id=order)
+    assert [order_id for _, order_id, _ in rig.sent()] == [order, other, reducing, cancel]
+    assert rig.said() == [(m.DENIED, denied)]
+    assert rig.context.report[0]["reason"] == m.REASON["not_tradable"]
+    rig.instrument_hold[0] = 0
+    allowed = rig.send()
+    assert [order_id for _, order_id, _ in rig.sent()] == [allowed]
+
+
 def test_a_hold_stops_new_orders_on_their_way(rig):
     order = rig.send()
     rig.hold[control.HOLD] = control.STAGE_DOWN

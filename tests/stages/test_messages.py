@@ -11,7 +11,7 @@ import pytest
 from shrivenq.stages import messages as m
 
 SIZES = {
-    "TICK": 64, "BOOK": 448, "TOUCH": 64, "INTENT": 128, "ORDER": 192, "REPORT": 192, "INSTRUMENT": 128, "CURRENCY": 16,
+    "TICK": 64, "BOOK": 448, "TOUCH": 64, "INTENT": 128, "ORDER": 192, "REPORT": 192, "INSTRUMENT": 192, "CURRENCY": 16,
 }  # fmt: skip
 TABLES = ("INSTRUMENT", "CURRENCY")
 """Tables, not messages: they are never on a ring."""

@@ -45,6 +45,11 @@ class Walk:
                 reject_streak_max=4,
             )
         )
+        spot, perpetual, other = self.desk.instruments
+        spot["stop_orders_max"], spot["market_step"] = 2, 1_000
+        perpetual["market_quantity_min"], perpetual["refused_modes"] = 5, 1 << m.TRANSFER - 1
+        other["market_quantity_max"], other["refused_types"] = 1_500_000, 1 << m.TAKE_PROFIT - 1
+        other["refused_requests"] = m.NO_AMEND
         self.twin = Twin(self.desk.instruments, self.desk.currencies, self.desk.setup.config)
         self.price = dict(PRICE)
         self.orders = {}  # order id → its ORDER record, from admission to its end
@@ -136,6 +141,10 @@ class Walk:
         elif pick.random() < 0.2:
             twin.hold = 0
         desk.hold[control.HOLD] = twin.hold
+        i = pick.choice((SPOT, PERPETUAL, OTHER))
+        if pick.random() < (0.5 if i in twin.alone else 0.03):
+            twin.alone ^= {i}
+            desk.hold_alone(i, control.OTHER_RULES if i in twin.alone else 0)
         if pick.random() < 0.01:
             twin.operator = pick.choice((0, control.HALT, control.CANCEL))
             desk.kill[control.OPERATOR] = 7 << control.GENERATION_SHIFT | twin.operator
@@ -253,6 +262,7 @@ class Walk:
             row, position = context.rows[i], context.positions.rows[i]
             assert row["open_buy"] == twin.open_quantity(i, m.BUY)
             assert row["open_sell"] == twin.open_quantity(i, m.SELL)
+            assert row["open_stops"] == twin.open_stops(i)
             assert row["open_orders"] == sum(order["instrument"] == i for order in twin.open.values())
             assert (position["position"], position["cost"]) == (twin.position[i], twin.cost[i])
             assert position["realised"] == twin.realised[i]
@@ -280,6 +290,8 @@ def test_the_stage_decides_as_its_twin(seed):
     frequent = {
         "not_armed",
         "held",
+        "not_tradable",
+        "not_supported",
         "unknown_instrument",
         "malformed",
         "tick_size",
@@ -411,6 +423,25 @@ def test_a_kill_to_flatten_closes_at_market(side):
     desk.fill(rest, 50_000, 1_000_000, 78)
     assert desk.context.positions.rows[SPOT]["position"] == 0
     assert desk.read("order") == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("market_quantity_max", 300_000, [300_000]),
+        ("market_step", 3_000, [3_999_000]),
+        ("market_quantity_min", 4_000_000, [4_000_000]),
+        ("market_quantity_min", 4_000_100, []),
+    ],
+)
+def test_what_flatten_sends_is_a_market_order_that_the_venue_takes(field, value, expected):
+    desk = hold_position(4_000_000)
+    desk.instruments[SPOT][field] = value
+    desk.hold_alone(SPOT, control.OTHER_RULES)
+    desk.kill[control.OPERATOR] = 4 << control.GENERATION_SHIFT | control.FLATTEN
+    desk.touch()
+    desk.step()
+    assert [int(one["quantity"]) for one in desk.read("order")] == expected
 
 
 def test_flatten_waits_until_the_account_is_reconciled():

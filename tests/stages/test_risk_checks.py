@@ -10,7 +10,7 @@ from shrivenq.stages import messages as m
 from shrivenq.stages import risk_checks as c
 from shrivenq.stages.money import OVERFLOW
 from shrivenq.stages.positions import make_positions
-from tests.stages.risk_desk import SPOT, USD, make_config, tables
+from tests.stages.risk_desk import OTHER, SPOT, USD, make_config, tables
 
 INSTRUMENTS, CURRENCIES = tables()
 MAX = c.NUMBER_MAX
@@ -86,7 +86,12 @@ def test_instrument():
         -1: "unknown_instrument", 0: "none", 1: "not_tradable", 2: "none", 3: "unknown_instrument",
         2**31 - 1: "unknown_instrument",
     }  # fmt: skip
-    assert {i: name(c.instrument(instruments, i)) for i in expected} == expected
+    for held in ([0, 0, 0], [0, control.NOT_TRADING, control.OTHER_RULES]):
+        for reducing in (False, True):
+            if held[2] and not reducing:
+                expected = expected | {2: "not_tradable"}
+            found = {i: name(c.instrument(instruments, np.array(held), i, reducing)) for i in expected}
+            assert found == (expected if not reducing else expected | {2: "none"}), (held, reducing)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +303,57 @@ def test_open_orders(rows):
     rows["open_orders_max"] = 3
     for count, expected in ((2, "none"), (3, "open_orders")):
         rows["open_orders"] = count
-        assert name(c.open_orders(rows, SPOT)) == expected
+        assert name(c.open_orders(rows, INSTRUMENTS, SPOT, m.LIMIT)) == expected
+
+
+@pytest.mark.parametrize(
+    ("most", "open_stops", "order_type", "expected"),
+    [
+        (0, 9, m.STOP_LOSS, "none"),
+        (2, 1, m.STOP_LOSS, "none"),
+        (2, 2, m.TAKE_PROFIT_LIMIT, "open_orders"),
+        (2, 3, m.STOP_LOSS_LIMIT, "open_orders"),
+        (2, 2, m.LIMIT, "none"),
+        (2, 2, m.MARKET, "none"),
+    ],
+)
+def test_open_stop_orders(rows, most, open_stops, order_type, expected):
+    instruments = INSTRUMENTS.copy()
+    instruments["stop_orders_max"], rows["open_orders_max"], rows["open_stops"] = most, 100, open_stops
+    assert name(c.open_orders(rows, instruments, SPOT, order_type)) == expected
+
+
+@pytest.mark.parametrize(
+    ("quantity", "expected"),
+    [(2_999, "quantity_range"), (3_000, "none"), (3_001, "step_size"), (9_000, "none"), (9_001, "quantity_range")],
+)
+def test_market_filter(quantity, expected):
+    instruments = INSTRUMENTS.copy()
+    instruments["step"], instruments["market_step"] = 1, 100
+    instruments["market_quantity_min"], instruments["market_quantity_max"] = 3_000, 9_000
+    assert name(c.filters(instruments, SPOT, m.MARKET, 0, quantity, 0)) == expected
+    assert name(c.filters(instruments, SPOT, m.LIMIT, 50_000, quantity, 0)) == "none"
+    assert name(c.filters(instruments, SPOT, m.STOP_LOSS, 0, quantity, 50_000)) == "none"
+
+
+@pytest.mark.parametrize("order_type", range(m.LIMIT, m.TAKE_PROFIT_LIMIT + 1))
+@pytest.mark.parametrize("mode", range(m.TRANSFER + 1))
+def test_supported(order_type, mode):
+    instruments = INSTRUMENTS.copy()
+    assert name(c.supported(instruments, SPOT, order_type, mode, True)) == "none"
+    for field, value, good in (
+        ("refused_types", 1 << order_type - 1, False),
+        ("refused_types", 127 ^ 1 << order_type - 1, True),
+        ("refused_modes", 63, mode == 0),
+        ("refused_modes", 63 ^ (1 << mode - 1 if mode else 0), True),
+        ("refused_requests", m.NO_REPLACE, False),
+        ("refused_requests", m.NO_AMEND, True),
+    ):
+        instruments = INSTRUMENTS.copy()
+        instruments[SPOT][field] = value
+        assert name(c.supported(instruments, SPOT, order_type, mode, True)) == ("none" if good else "not_supported")
+        assert name(c.supported(instruments, OTHER, order_type, mode, True)) == "none"
+    assert name(c.supported(instruments, SPOT, order_type, mode, False)) == "none"
 
 
 def test_message_rate_is_exact():

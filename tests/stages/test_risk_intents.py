@@ -250,6 +250,25 @@ def test_only_cancels_and_verified_reductions_pass_a_stop(stop, side):
     assert desk.ask(side=side, quantity=500_000, price=away)["flags"] == m.REDUCING
 
 
+@pytest.mark.parametrize(
+    "causes", [control.NOT_TRADING, control.OTHER_RULES, control.NOT_TRADING | control.OTHER_RULES]
+)
+def test_what_holds_one_instrument_stops_its_new_orders_and_no_others(causes):
+    desk = hold_position(2_000_000)
+    resting = desk.ask(side=m.SELL, quantity=100_000, price=50_200)
+    desk.hold_alone(SPOT, causes)
+    desk.touch(OTHER, 20_000, 20_010)
+    assert desk.ask(quantity=100_000, price=49_900) == "not_tradable"
+    assert desk.ask(kind=m.REPLACE, target_id=resting["order_id"], side=m.SELL, quantity=2_000_100) == "not_tradable"
+    assert desk.ask(instrument=OTHER, quantity=100_000, price=20_000)["flags"] == 0
+    assert desk.ask(kind=m.AMEND, target_id=resting["order_id"], quantity=50_000)["flags"] == 0
+    assert desk.ask(side=m.SELL, quantity=500_000, price=50_300)["flags"] == m.REDUCING
+    assert desk.ask(kind=m.CANCEL, target_id=resting["order_id"])["flags"] == 0
+    assert desk.ask(kind=m.CANCEL_ALL)["flags"] == 0
+    desk.hold_alone(SPOT, 0)
+    assert desk.ask(quantity=200_000, price=49_900)["flags"] == 0
+
+
 def test_nothing_is_a_reduction_of_a_position_that_is_being_reconciled():
     desk = hold_position(2_000_000)
     desk.hold[control.HOLD] = control.RECONCILING

@@ -83,7 +83,9 @@ class OrdersRig:
         self.log, self.run = Log(), np.frombuffer(run, np.uint8)
         epoch = next(EPOCHS)
         self.number = epoch << m.EPOCH_SHIFT
-        shared = {"kill": self.kill, "hold": self.hold, "run": self.run, "orders": self.pool}
+        self.instrument_hold = np.zeros(512, np.int64)
+        shared = {"kill": self.kill, "hold": self.hold, "instrument_hold": self.instrument_hold, "run": self.run}
+        shared["orders"] = self.pool
         limits = {row["symbol"].decode(): LIMITS for row in self.instruments}
         gateway_config = gateway.Config(unknown_after_ms=unknown_after_ms, orders_max=1000, window_ms=1, limits=limits)
         self.gateway = gateway.build(
