@@ -28,7 +28,7 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from shrivenq.pipeline import processes
+from shrivenq.pipeline import processes, venue_symbols
 from shrivenq.shm.atomics import load_word, store_word
 
 DEPTH_FRAMES = 1_000
@@ -130,7 +130,9 @@ def exchange_info(tables):
         ]  # fmt: skip
         symbols.append(
             {"symbol": row["symbol"].decode(), "status": "TRADING", "baseAsset": base["code"].decode(),
-             "quoteAsset": quote["code"].decode(), "filters": filters}
+             "quoteAsset": quote["code"].decode(), "filters": filters, "orderTypes": venue_symbols.ORDER_TYPES,
+             "allowedSelfTradePreventionModes": venue_symbols.SELF_TRADE_MODES, "isSpotTradingAllowed": True,
+             "amendAllowed": True, "cancelReplaceAllowed": True}
         )  # fmt: skip
     return {"timezone": "UTC", "serverTime": 0, "rateLimits": LIMITS, "exchangeFilters": [], "symbols": symbols}
 

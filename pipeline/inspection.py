@@ -137,10 +137,10 @@ def status(running: Running) -> dict[str, Any]:
 
 
 def _held_alone(running: Running) -> list[str]:
-    """Name the instruments that are held by themselves, by their row: the table is in no segment."""
-    words = running.words("instrument_hold")
+    """Name the instruments that are held by themselves, and why."""
+    words, symbols = running.words("instrument_hold"), running.words("symbols")
     return [
-        f"instrument {row}: {name}"
+        f"{symbols[row].decode()}: {name}"
         for row in np.flatnonzero(words)
         for bit, name in enumerate(control.INSTRUMENT_HOLDS)
         if int(words[row]) >> bit & 1

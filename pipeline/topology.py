@@ -88,6 +88,7 @@ CONTROL = Layout(
     (
         Region("kill", np.dtype("<i8"), WORDS_PER_PAGE),
         Region("hold", np.dtype("<i8"), WORDS_PER_PAGE),
+        Region("symbols", m.INSTRUMENT["symbol"], WORDS_PER_PAGE),  # of the instruments, for who looks at a run
         Region("instrument_hold", np.dtype("<i8"), WORDS_PER_PAGE),  # REST process: what holds one instrument alone
         Region("venue", np.dtype("<i8"), WORDS_PER_PAGE),
         Region("resync", np.dtype("<i8"), WORDS_PER_PAGE),  # book: requests for a snapshot, a word an instrument

@@ -116,7 +116,7 @@ def test_status_says_what_the_words_say(run):
     assert (found["name"], found["run"], found["kill"], found["supervisor_alive"]) == (NAME, run.run, "cancel", True)
     assert found["armed"].endswith(": tested")
     assert found["holds"] == ["feed_stale", "stopping"]
-    assert found["held_alone"] == ["instrument 1: not_trading", "instrument 1: other_rules"]
+    assert found["held_alone"] == ["ETHUSDT: not_trading", "ETHUSDT: other_rules"]
     stages = {row["stage"]: row for row in found["stages"]}
     assert list(stages) == list(topology.STAGES)
     assert (stages["risk"]["state"], stages["risk"]["alive"], stages["risk"]["messages"]) == ("running", True, 7)

@@ -75,7 +75,7 @@ def test_one_symbol_is_held_alone_and_the_run_can_be_done_again(recorded, exchan
             ({"filters": {"quantity_max": "1"}}, {"filters": {"quantity_max": "9000"}}, "other_rules"),
         ):
             change(exchange, **begin)
-            run.until(lambda cause=cause: alone() == [f"instrument {BTC}: {cause}"])
+            run.until(lambda cause=cause: alone() == [f"BTCUSDT: {cause}"])
             run.until(live.reconciled)  # nothing holds everything
             goes_on(run, exchange, "ETHUSDT")
             change(exchange, **end)
