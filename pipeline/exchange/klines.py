@@ -160,21 +160,23 @@ class Klines:
 
         They are made of the kept intervals of `source_s` seconds (`Interval.source_s`), on whose edges theirs must lie.
         """
-        found: dict[int, Kline] = {}
+        within: list[Kline] = []
         close = None
-        at = len(edges) - 2
-        for one in reversed(self._kept.get((symbol, source_s), ()) if at >= 0 else ()):
+        for one in reversed(self._kept.get((symbol, source_s), ()) if edges else ()):
             if one.start_s < edges[0]:
                 close = one.close
                 break
-            if one.start_s >= edges[-1]:
-                continue
-            while one.start_s < edges[at]:
-                at -= 1
-            whole = msgspec.structs.replace(one, start_s=edges[at])
+            if one.start_s < edges[-1]:
+                within.append(one)
+        found: dict[int, Kline] = {}
+        at = 0
+        for one in reversed(within):
+            while one.start_s >= edges[at + 1]:
+                at += 1
             if edges[at] in found:
-                whole.add(found[edges[at]])
-            found[edges[at]] = whole
+                found[edges[at]].add(one)
+            else:
+                found[edges[at]] = msgspec.structs.replace(one, start_s=edges[at])
         made = []
         for start_s in edges[:-1]:
             if start_s in found:
