@@ -7,6 +7,8 @@
     journal     what we did, see `stages.journal`
     epoch       the last epoch used in order ids
     log.jsonl
+
+Shared memory goes by the name alone, whatever the state folder: /dev/shm/shrivenq-NAME.lock is the lock of the machine.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+SHARED = Path("/dev/shm")  # noqa: S108 - where Linux shows POSIX shared memory
 NAME = re.compile(r"[a-z0-9-]{1,24}")
 """What a pipeline may be called: it becomes part of file and segment names."""
 LIVE = "venue.json"
@@ -66,6 +69,54 @@ def locked(name: str, file: str, *, wait: bool) -> Iterator[None]:
         except BlockingIOError:
             raise StateError(f"{name}: is running already (another process holds {path})") from None
         yield
+
+
+@contextlib.contextmanager
+def claimed(name: str) -> Iterator[None]:
+    """Hold the name on this machine, against every other state folder and every other user. Raises StateError.
+
+    Forked children hold it too: stages that outlive a supervisor still use the segments that a next run would sweep.
+    """
+    path = SHARED / f"shrivenq-{name}.lock"
+    descriptor = _claim(name, path)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()}, state folder {folder(name)}".encode(), 0)
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: nobody else's can have this name
+        os.close(descriptor)
+
+
+def _claim(name: str, path: Path) -> int:
+    """Open the file at `path` and lock it; return its descriptor. Raises StateError."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except PermissionError:
+            raise StateError(_foreign(name, path, path.lstat().st_uid)) from None
+        except OSError as error:
+            raise StateError(f"{path}: cannot be locked: {error.strerror}") from None
+        held = os.fstat(descriptor)
+        try:
+            if held.st_uid != os.geteuid():
+                raise StateError(_foreign(name, path, held.st_uid))
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = os.pread(descriptor, 4096, 0).decode(errors="replace") or "another process"
+            os.close(descriptor)
+            raise StateError(f"{name}: is running already on this machine ({who} holds {path})") from None
+        except StateError:
+            os.close(descriptor)
+            raise
+        with contextlib.suppress(FileNotFoundError):
+            if path.lstat().st_ino == held.st_ino:
+                return descriptor
+        os.close(descriptor)  # whoever held it has removed it since
+
+
+def _foreign(name: str, path: Path, owner: int) -> str:
+    return f"{name}: is a name of uid {owner} on this machine, expected {os.geteuid()} (by {path}); choose another"
 
 
 def armed(name: str) -> str | None:

@@ -85,9 +85,9 @@ class Supervisor:
 
     def run(self) -> int:
         """Run until SIGINT or SIGTERM; return the exit code. Raises SupervisorError, StateError and SegmentError."""
-        with state.locked(self.config.name, "lock", wait=False):
+        with state.locked(self.config.name, "lock", wait=False), state.claimed(self.config.name):
             self._finish_journal()
-            living = sweep(self.config.name, unfinished=True)  # the name's lock is ours: no run is being made
+            living = sweep(self.config.name, unfinished=True)  # the name is ours: no run is being made
             if living:
                 raise SupervisorError(f"{living[0].name}: belongs to the living process {living[0].creator_pid}")
             for number in (signal.SIGINT, signal.SIGTERM):

@@ -158,6 +158,8 @@ class StreamTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     sbe_partial_ms: Milliseconds = 50
     """`@depth20` in SBE."""
     reference_ms: Milliseconds = 1_000
+    ticker_ms: Milliseconds = 1_000
+    """`@ticker`, `@miniTicker`, `!miniTicker@arr`, `@avgPrice`."""
     kline_1s_ms: Milliseconds = 1_000
     """`@kline_1s`."""
     kline_ms: Milliseconds = 2_000

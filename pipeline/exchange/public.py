@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from shrivenq.pipeline.exchange import reference
 from shrivenq.pipeline.exchange.accounts import last_us, to_us
 from shrivenq.pipeline.exchange.errors import ApiError
-from shrivenq.pipeline.exchange.klines import INTERVALS, chosen
+from shrivenq.pipeline.exchange.klines import INTERVALS
 from shrivenq.pipeline.exchange.types import Symbol, Ticker
 
 if TYPE_CHECKING:
@@ -95,10 +96,13 @@ def _aggregate_trades(venue: Venue, call: Call) -> Any:
 
 def _klines(venue: Venue, call: Call) -> Any:
     symbol = symbol_of(venue, call)
-    form, values, interval_s = venue.formats[symbol.name], call.values, INTERVALS[call.values["interval"]]
+    form, values, interval = venue.formats[symbol.name], call.values, INTERVALS[call.values["interval"]]
+    zone_s = values.get("timeZone", 0)
     start_s = -(-to_us(values["startTime"]) // 1_000_000) if "startTime" in values else None
     end_s = last_us(values["endTime"]) // 1_000_000 if "endTime" in values else None
-    starts = chosen(interval_s, values.get("limit", KLINES_DEFAULT), call.now_us // 1_000_000, start_s, end_s)
+    limit, now_s = values.get("limit", KLINES_DEFAULT), call.now_us // 1_000_000
+    edges = interval.chosen(limit, now_s, start_s, end_s, zone_s)
+    ends = dict(pairwise(edges))
     return [
         [
             call.time(one.start_s * 1_000_000),
@@ -107,14 +111,14 @@ def _klines(venue: Venue, call: Call) -> Any:
             form.price(one.low),
             form.price(one.close),
             form.quantity(one.quantity),
-            call.time((one.start_s + interval_s) * 1_000_000) - 1,
+            call.time(ends[one.start_s] * 1_000_000) - 1,
             form.value(one.value),
             one.trades,
             form.quantity(one.bought),
             form.value(one.bought_value),
             "0",
         ]
-        for one in venue.klines.klines(symbol.name, interval_s, starts)
+        for one in venue.klines.klines(symbol.name, interval.source_s(zone_s), edges)
     ]
 
 
@@ -124,16 +128,30 @@ def _average_price(venue: Venue, call: Call) -> Any:
     return {
         "mins": minutes,
         "price": venue.formats[symbol.name].price(price),
-        "closeTime": call.time(call.now_us),
+        "closeTime": last_trade_time(venue, symbol, call.time),
     }
 
 
-def _of_symbols(venue: Venue, call: Call, make: Callable[[Symbol], dict[str, Any]]) -> Any:
-    """Answer about one symbol with an object, about several or all with a list."""
+def last_trade_time(venue: Venue, symbol: Symbol, time: Callable[[int], int]) -> int:
+    """Tell when a symbol last traded, 0 for never."""
+    traded_us = venue.rolling.last_us(symbol.name)
+    return time(traded_us) if traded_us else 0
+
+
+def of_symbols(venue: Venue, call: Call, make: Callable[[Symbol], dict[str, Any]]) -> Any:
+    """Answer about one symbol with an object, about several or all with a list.
+
+    Only symbols of the `symbolStatus` that was asked for, if one was. Raises ApiError -1121, and -1220 for one symbol
+    that has another.
+    """
+    status = call.values.get("symbolStatus")
     if "symbol" in call.values:
-        return make(symbol_of(venue, call))
-    names = call.values.get("symbols", list(venue.symbols))
-    return [make(known(venue, name)) for name in names]
+        symbol = symbol_of(venue, call)
+        if status not in (None, symbol.status):
+            raise ApiError(-1220, "The symbol's status does not match the requested symbolStatus.")
+        return make(symbol)
+    found = [known(venue, name) for name in call.values.get("symbols", list(venue.symbols))]
+    return [make(one) for one in found if status in (None, one.status)]
 
 
 def ticker_object(venue: Venue, ticker: Ticker) -> dict[str, Any]:
@@ -149,7 +167,7 @@ def ticker_object(venue: Venue, ticker: Ticker) -> dict[str, Any]:
 
 
 def _book_ticker(venue: Venue, call: Call) -> Any:
-    return _of_symbols(venue, call, lambda one: ticker_object(venue, venue.engine.book_ticker(one.name)))
+    return of_symbols(venue, call, lambda one: ticker_object(venue, venue.engine.book_ticker(one.name)))
 
 
 def _price_ticker(venue: Venue, call: Call) -> Any:
@@ -157,7 +175,7 @@ def _price_ticker(venue: Venue, call: Call) -> Any:
         price = venue.engine.last_price(symbol.name)
         return {"symbol": symbol.name, "price": venue.formats[symbol.name].price(price)}
 
-    return _of_symbols(venue, call, make)
+    return of_symbols(venue, call, make)
 
 
 def _reference_price(venue: Venue, call: Call) -> Any:
@@ -180,7 +198,7 @@ def _execution_rules(venue: Venue, call: Call) -> Any:
     def make(symbol: Symbol) -> dict[str, Any]:
         return {"symbol": symbol.name, "rules": reference.execution_rules(symbol)}
 
-    rules = _of_symbols(venue, call, make)
+    rules = of_symbols(venue, call, make)
     return {"symbolRules": rules if isinstance(rules, list) else [rules]}
 
 
@@ -194,6 +212,7 @@ COMMANDS = {
     "trades.historical": _trades,
     "trades.aggregate": _aggregate_trades,
     "klines": _klines,
+    "uiKlines": _klines,
     "avgPrice": _average_price,
     "ticker.book": _book_ticker,
     "ticker.price": _price_ticker,

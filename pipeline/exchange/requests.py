@@ -13,9 +13,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
+from shrivenq.pipeline.exchange import ticker_requests as tickers
 from shrivenq.pipeline.exchange.accounts import RECV_WINDOW_MAX_US, to_us
 from shrivenq.pipeline.exchange.errors import ApiError, invalid, missing
-from shrivenq.pipeline.exchange.klines import INTERVALS
+from shrivenq.pipeline.exchange.klines import INTERVALS, read_zone
 from shrivenq.pipeline.exchange.types import (
     CancelRestrictions,
     Error,
@@ -60,6 +61,8 @@ WORDS: dict[str, tuple[str, ...]] = {
     "pegOffsetType": ("PRICE_LEVEL",),
     "symbolStatus": ("TRADING", "END_OF_DAY", "HALT", "BREAK", "CANCEL_ONLY"),
     "interval": tuple(INTERVALS),
+    "tickerType": tickers.TYPES,
+    "windowSize": tuple(tickers.WINDOWS),
 }
 WRONG_WORDS = {
     "side": Error(-1117, "Invalid side."),
@@ -68,6 +71,7 @@ WRONG_WORDS = {
     "cancelRestrictions": Error(-1145, "`cancelRestrictions` has to be either `ONLY_NEW` or `ONLY_PARTIALLY_FILLED`."),
     "symbolStatus": Error(-1122, "Invalid symbolStatus."),
     "interval": Error(-1120, "Invalid interval."),
+    "tickerType": Error(-1139, "Invalid ticker type."),
 }
 DECIMALS = frozenset({"price", "quantity", "quoteOrderQty", "stopPrice", "icebergQty", "newQty"})
 CLIENT_IDS = frozenset({"newClientOrderId", "origClientOrderId", "cancelOrigClientOrderId", "cancelNewClientOrderId"})
@@ -121,10 +125,14 @@ METHODS = {
     "trades.recent": Method("NONE", 25, ("symbol",), ("limit",)),
     "trades.historical": Method("NONE", 25, ("symbol",), ("limit", "fromId")),
     "trades.aggregate": Method("NONE", 4, ("symbol",), ("fromId", "startTime", "endTime", "limit")),
-    "klines": Method("NONE", 2, ("symbol", "interval"), ("startTime", "endTime", "limit")),
+    "klines": Method("NONE", 2, ("symbol", "interval"), ("startTime", "endTime", "limit", "timeZone")),
+    "uiKlines": Method("NONE", 2, ("symbol", "interval"), ("startTime", "endTime", "limit", "timeZone")),
     "avgPrice": Method("NONE", 2, ("symbol",)),
-    "ticker.book": Method("NONE", 2, (), ("symbol", "symbols")),
-    "ticker.price": Method("NONE", 2, (), ("symbol", "symbols")),
+    "ticker": Method("NONE", 4, (), ("symbol", "symbols", "windowSize", "type", "symbolStatus")),
+    "ticker.24hr": Method("NONE", 2, (), ("symbol", "symbols", "type", "symbolStatus")),
+    "ticker.tradingDay": Method("NONE", 4, (), ("symbol", "symbols", "timeZone", "type", "symbolStatus")),
+    "ticker.book": Method("NONE", 2, (), ("symbol", "symbols", "symbolStatus")),
+    "ticker.price": Method("NONE", 2, (), ("symbol", "symbols", "symbolStatus")),
     "referencePrice": Method("NONE", 2, ("symbol",)),
     "session.logon": Method("SESSION", 2, ("apiKey", "timestamp", "signature"), ("recvWindow",)),
     "session.status": Method("SESSION", 2),
@@ -156,8 +164,15 @@ METHODS = {
     "allOrders": Method("USER_DATA", 20, ("symbol",), PAGE),
     "myTrades": Method("USER_DATA", 20, ("symbol",), (*PAGE, "fromId")),
     "account.status": Method("USER_DATA", 20, (), ("omitZeroBalances",)),
+    "account.commission": Method("USER_DATA", 20, ("symbol",)),
     "account.rateLimits.orders": Method("USER_DATA", 40),
     "myFilters": Method("USER_DATA", 40, ("symbol",)),
+    "myPreventedMatches": Method(
+        "USER_DATA", 2, ("symbol",), ("preventedMatchId", "orderId", "fromPreventedMatchId", "limit")
+    ),
+    "myAllocations": Method(
+        "USER_DATA", 20, ("symbol",), ("startTime", "endTime", "fromAllocationId", "limit", "orderId")
+    ),
 }  # fmt: skip
 
 
@@ -169,8 +184,12 @@ def weight(name: str, values: Mapping[str, Any]) -> int:
         return 5 if asked <= 100 else 25 if asked <= 500 else 50 if asked <= 1000 else 250
     if name == "openOrders.status" and "symbol" not in values:
         return 80
+    if name in tickers.TYPED:
+        return tickers.ticker_weight(name, values)
     if name in {"ticker.book", "ticker.price"} and "symbol" not in values:
         return 4
+    if name == "myPreventedMatches" and "orderId" in values:
+        return 20
     if name == "myTrades" and "orderId" in values:
         return 5
     if name == "order.test" and str(values.get("computeCommissionRates", "")).lower() == "true":
@@ -206,7 +225,8 @@ def check(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
     for key in method.mandatory:
         if key not in params:
             raise missing(key)
-    values = {key: value_of(key, value) for key, value in params.items()}
+    words = {"type": "tickerType"} if name in tickers.TYPED else {}
+    values = {key: value_of(words.get(key, key), value) for key, value in params.items()}
     _check_together(name, values)
     return values
 
@@ -243,6 +263,11 @@ def value_of(key: str, value: Any) -> Any:
         return text
     if key in TEXTS:
         return text
+    if key == "timeZone":
+        try:
+            return read_zone(text)
+        except ValueError:
+            raise invalid(key) from None
     if key in CLIENT_IDS:
         if not CLIENT_ID.fullmatch(text):
             raise _illegal(key, "^[a-zA-Z0-9-_]{1,36}$")
@@ -305,6 +330,12 @@ def _check_together(name: str, values: dict[str, Any]) -> None:
         raise _either("origClientOrderId", "orderId")
     if name == "order.cancelReplace" and not values.keys() & {"cancelOrderId", "cancelOrigClientOrderId"}:
         raise _either("cancelOrigClientOrderId", "cancelOrderId")
+    if name in tickers.COMPUTED:
+        count = tickers.count_symbols(values)
+        if count is None:
+            raise _either("symbol", "symbols")
+        if count > tickers.SYMBOLS_MAX:
+            raise ApiError(-1101, f"Too many parameters; expected '{tickers.SYMBOLS_MAX}' and received '{count}'.")
     if "limit" in values:
         most = INT64_MAX if name == "depth" else LIMIT_MAX  # depth: whoever asks for more gets what there is
         if not 1 <= values["limit"] <= most:
@@ -313,7 +344,7 @@ def _check_together(name: str, values: dict[str, Any]) -> None:
     if start is not None and end is not None:
         if end < start:
             raise ApiError(-1128, "Combination of optional parameters invalid.")
-        if end - start > DAY_MS * 1000 and name != "klines":
+        if end - start > DAY_MS * 1000 and name not in {"klines", "uiKlines"}:
             raise ApiError(-1127, "More than 24 hours between startTime and endTime.")
 
 

@@ -40,7 +40,11 @@ ROUTES = {
     ("GET", "historicalTrades"): "trades.historical",
     ("GET", "aggTrades"): "trades.aggregate",
     ("GET", "klines"): "klines",
+    ("GET", "uiKlines"): "uiKlines",
     ("GET", "avgPrice"): "avgPrice",
+    ("GET", "ticker"): "ticker",
+    ("GET", "ticker/24hr"): "ticker.24hr",
+    ("GET", "ticker/tradingDay"): "ticker.tradingDay",
     ("GET", "ticker/bookTicker"): "ticker.book",
     ("GET", "ticker/price"): "ticker.price",
     ("GET", "referencePrice"): "referencePrice",
@@ -55,8 +59,11 @@ ROUTES = {
     ("GET", "allOrders"): "allOrders",
     ("GET", "myTrades"): "myTrades",
     ("GET", "account"): "account.status",
+    ("GET", "account/commission"): "account.commission",
     ("GET", "rateLimit/order"): "account.rateLimits.orders",
     ("GET", "myFilters"): "myFilters",
+    ("GET", "myPreventedMatches"): "myPreventedMatches",
+    ("GET", "myAllocations"): "myAllocations",
 }
 PATHS = {path for _, path in ROUTES}
 JSON = "application/json;charset=UTF-8"

@@ -1,7 +1,7 @@
 """SBE streams: the simulator's market streams in binary, beside the JSON ones and of the same market.
 
     <symbol>@trade        at once, the trades of one taker order in one message
-    <symbol>@bestBidAsk   at once
+    <symbol>@bestBidAsk   at once; who reads too slowly gets the newest of each symbol, not all (auto-culling)
     <symbol>@depth        merged over an interval, 20 ms at the venue
     <symbol>@depth20      each 50 ms
 
@@ -18,7 +18,7 @@ from shrivenq.pipeline.exchange import sbe
 from shrivenq.pipeline.exchange.errors import ApiError
 from shrivenq.pipeline.exchange.sockets import encode
 from shrivenq.pipeline.exchange.stream_sessions import StreamLimits, refuse, serve_streams
-from shrivenq.pipeline.exchange.streams import Merged, Streams
+from shrivenq.pipeline.exchange.streams import Listener, Merged, Streams
 from shrivenq.pipeline.exchange.types import DepthEvent, Event, TickerEvent, TradeEvent
 from shrivenq.pipeline.exchange.venue import Venue
 
@@ -35,6 +35,23 @@ class SbeStreams(Streams):
     def __init__(self, venue: Venue) -> None:
         super().__init__(venue)
         self._merged = {"": {}}
+        self._newest: dict[Listener, dict[str, bytes]] = {}  # what waits for those behind, by the stream's name
+
+    def join(self, listener: Listener) -> None:
+        """Begin to serve a connection."""
+        super().join(listener)
+        self._newest[listener] = {}
+        listener.socket.watch_backlog(lambda: self._catch_up(listener))
+
+    def leave(self, listener: Listener) -> None:
+        """Stop serving a connection."""
+        super().leave(listener)
+        self._newest.pop(listener, None)
+
+    def unsubscribe(self, listener: Listener, name: str) -> None:
+        """Send it no more, nor what of it still waits."""
+        super().unsubscribe(listener, name)
+        self._newest.get(listener, {}).pop(name, None)
 
     def take(self, events: list[Event]) -> None:
         """Send what is sent at once, and merge what is not."""
@@ -51,7 +68,7 @@ class SbeStreams(Streams):
                 self._send_trades(trades)
                 if name := self._heard(event.symbol, "bestBidAsk"):
                     symbol = self._venue.symbols[event.symbol]
-                    self._send(name, sbe.best_bid_ask(symbol, event, self._venue.now_us()))
+                    self._send_newest(name, sbe.best_bid_ask(symbol, event, self._venue.now_us()))
         self._send_trades(trades)
 
     def publish_depth(self, speed: str = "") -> None:
@@ -86,10 +103,29 @@ class SbeStreams(Streams):
 
     def _send(self, name: str, payload: bytes) -> None:
         """Send a message to all who listen to `name`."""
+        self._send_to(list(self._listeners[name]), name, payload)
+
+    def _send_newest(self, name: str, payload: bytes) -> None:
+        """Send a message that makes those before it worthless: to who is behind it goes later, or never."""
+        in_time = []
+        for listener in self._listeners[name]:
+            if listener.socket.is_behind:
+                self._newest[listener][name] = payload
+            else:
+                in_time.append(listener)
+        self._send_to(in_time, name, payload)
+
+    def _catch_up(self, listener: Listener) -> None:
+        """Send what waited for a connection; a newer message cannot have overtaken it."""
+        waiting, self._newest[listener] = self._newest.get(listener, {}), {}
+        for name, payload in waiting.items():
+            self._send_to([listener], name, payload)
+
+    def _send_to(self, listeners: list[Listener], name: str, payload: bytes) -> None:
         outgoing = self._venue.outgoing
         frame = encode(payload, text=False)
         is_open = outgoing.is_open
-        for listener in list(self._listeners[name]):
+        for listener in listeners:
             if is_open:
                 listener.socket.send_frame(frame)
             else:

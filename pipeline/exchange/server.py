@@ -111,6 +111,7 @@ class Simulator:
             (times.depth_ms, lambda: self.streams.publish_depth("@100ms")),
             (times.depth_slow_ms, lambda: self.streams.publish_depth("")),
             (times.reference_ms, self.streams.publish_reference),
+            (times.ticker_ms, self.streams.publish_tickers),
             (times.kline_1s_ms, lambda: self.streams.publish_klines(["1s"])),
             (times.kline_ms, lambda: self.streams.publish_klines([one for one in INTERVALS if one != "1s"])),
             (times.sbe_depth_ms, self.sbe_streams.publish_depth),

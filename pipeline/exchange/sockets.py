@@ -1,12 +1,13 @@
 """Sockets: WebSocket connections of the venue, over uvicorn's `websockets` protocol.
 
 What uvicorn does stays: handshake, pings and pongs, close. Added is what a venue needs: a frame encoded once and sent
-to many, frames of one turn in one write, a limit on incoming messages of every kind, and an end for who reads too
-slowly, so that nobody else waits.
+to many, frames of one turn in one write, a limit on incoming messages of every kind, a word when a slow reader has
+caught up, and an end for who reads too slowly, so that nobody else waits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -36,6 +37,7 @@ class VenueSocket(WebSocketsSansIOProtocol):
         """Incoming messages a second, pings and pongs too; 0 for any number."""
         self.close_timeout = CLOSE_S
         self._pending: list[bytes] = []
+        self._caught_up: Callable[[], None] | None = None
         self._second = 0
         self._count = 0
 
@@ -43,6 +45,23 @@ class VenueSocket(WebSocketsSansIOProtocol):
     def is_open(self) -> bool:
         """Tell whether anything can still be sent."""
         return self.handshake_complete and not self.close_sent and not self.transport.is_closing()
+
+    @property
+    def is_behind(self) -> bool:
+        """Tell whether something that was written for the client still waits here."""
+        return not self.writable.is_set()
+
+    def watch_backlog(self, caught_up: Callable[[], None]) -> None:
+        """Have `is_behind` say so from the first byte on that waits, and call `caught_up` when none does any more."""
+        # 1, not 0: TLS would take an empty buffer for a full one.
+        self.transport.set_write_buffer_limits(high=1, low=0)
+        self._caught_up = caught_up
+
+    def resume_writing(self) -> None:
+        """Go on: the client has read what waited."""
+        super().resume_writing()
+        if self._caught_up is not None:
+            self._caught_up()
 
     def send_message(self, payload: bytes, *, text: bool = True) -> None:
         """Send one message, at the end of this turn of the loop."""

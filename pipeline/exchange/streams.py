@@ -2,30 +2,39 @@
 
     trades, aggregates, best bid and ask   at once
     depth, partial books                   merged over an interval, two speeds
-    reference price, klines of a second    each second
+    reference price, klines of a second,
+    tickers of 24 hours, average price     each second
     other klines                           every two seconds
 
-A connection is raw (`/ws/NAME`) or combined (`/stream?streams=A/B`), in milliseconds or microseconds: at most four
-versions of a frame are made. Source: sections 2, 4 and 5 of the protocol sheet.
+`@blockTrade` is silent: nobody trades blocks here. A connection is raw (`/ws/NAME`) or combined
+(`/stream?streams=A/B`), in milliseconds or microseconds: at most four versions of a frame are made. Source: sections 2,
+4 and 5 of the protocol sheet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from shrivenq.pipeline.exchange.klines import INTERVALS, Kline, begin_of
+from shrivenq.pipeline.exchange import tickers
+from shrivenq.pipeline.exchange.klines import HOUR_S, INTERVALS, Kline
 from shrivenq.pipeline.exchange.sockets import VenueSocket, encode
 from shrivenq.pipeline.exchange.types import DepthEvent, Event, TickerEvent, TradeEvent
 from shrivenq.pipeline.exchange.venue import Venue
 
 if TYPE_CHECKING:
+    from shrivenq.pipeline.exchange.rolling import Day
     from shrivenq.pipeline.exchange.tape import Aggregate
+    from shrivenq.pipeline.exchange.types import Symbol
 
 PARTIAL_LEVELS = (5, 10, 20)
 SHUTDOWN = "!serverShutdown"
+ALL_MINI = "!miniTicker@arr"
+ZONES = {"": 0, "@+08:00": 8 * HOUR_S}
+"""What ends the name of a kline stream, and by how much its days begin earlier than those of UTC."""
 
 Time = Callable[[int], int]
 
@@ -69,7 +78,8 @@ class Streams:
         self._all: dict[Listener, None] = {}
         self._merged: dict[str, dict[str, Merged]] = {"": {}, "@100ms": {}}
         self._lower = {name: name.lower() for name in venue.symbols}
-        self._shown: dict[str, int] = {}  # kline stream → when the interval began that was sent last
+        self._shown: dict[str, int] = {}  # kline stream → number of the interval that was sent last
+        self._minis_sent: dict[str, dict[str, Any]] = {}  # symbol → what ALL_MINI said last, without its time
         venue.listen(self.take)
 
     def join(self, listener: Listener) -> None:
@@ -126,17 +136,38 @@ class Streams:
 
     def publish_klines(self, names: Sequence[str]) -> None:
         """Send the klines of these intervals: what ended since the last one was sent, and the present one."""
-        now_s = self._venue.market_us() // 1_000_000
         for symbol, lower in self._lower.items():
             for name in names:
-                stream, interval_s = f"{lower}@kline_{name}", INTERVALS[name]
-                start_s = begin_of(now_s, interval_s)
-                begun = self._shown.pop(stream, start_s)
-                if stream not in self._listeners:
-                    continue
-                self._shown[stream] = start_s
-                for one in self._venue.klines.klines(symbol, interval_s, range(begun, start_s + 1, interval_s)):
-                    self._publish(stream, self._kline, (symbol, name, one, one.start_s < start_s))
+                for ending, zone_s in ZONES.items():
+                    self._publish_kline(f"{lower}@kline_{name}{ending}", symbol, name, zone_s)
+
+    def _publish_kline(self, stream: str, symbol: str, name: str, zone_s: int) -> None:
+        begun = self._shown.pop(stream, None)
+        if stream not in self._listeners:
+            return
+        interval = INTERVALS[name]
+        number = self._shown[stream] = interval.number(self._venue.market_us() // 1_000_000, zone_s)
+        edges = interval.edges(number if begun is None else begun, number, zone_s)
+        ends = dict(pairwise(edges))
+        for one in self._venue.klines.klines(symbol, interval.source_s(zone_s), edges):
+            self._publish(stream, self._kline, (symbol, name, one, ends[one.start_s], one.start_s < edges[-2]))
+
+    def publish_tickers(self) -> None:
+        """Send the tickers of 24 hours, those that changed to who wants all of them, and the average prices."""
+        now_s = self._venue.market_us() // 1_000_000
+        changed = []
+        for symbol in self._venue.symbols.values():
+            day = self._venue.rolling.day(symbol.name, now_s)
+            lower = self._lower[symbol.name]
+            self._publish(lower + "@miniTicker", self._mini, (symbol, day))
+            self._publish(lower + "@ticker", self._full, (symbol, day))
+            self._publish(lower + "@avgPrice", self._average, symbol)
+            said = self._mini((symbol, day), _no_time)
+            if ALL_MINI in self._listeners and self._minis_sent.get(symbol.name) != said:
+                self._minis_sent[symbol.name] = said
+                changed.append((symbol, day))
+        if changed:
+            self._publish(ALL_MINI, self._minis, changed)
 
     def shut_down(self) -> None:
         """Tell every connection that the venue stops."""
@@ -147,7 +178,7 @@ class Streams:
             self._venue.outgoing.frame(listener.socket, "notice", SHUTDOWN, orjson.dumps(body))
             listener.socket.flush()
 
-    def _publish(self, name: str, make: Callable[[Any, Time], dict[str, Any]], what: Any) -> None:
+    def _publish(self, name: str, make: Callable[[Any, Time], Any], what: Any) -> None:
         """Send one event to all who listen to `name`, written once for each way of writing it."""
         listeners = self._listeners.get(name)
         if listeners is None:
@@ -207,8 +238,20 @@ class Streams:
             "A": form.quantity(event.ask_quantity),
         }
 
-    def _kline(self, what: tuple[str, str, Kline, bool], time: Time) -> dict[str, Any]:
-        symbol, name, one, is_closed = what
+    def _mini(self, what: tuple[Symbol, Day], time: Time) -> dict[str, Any]:
+        return tickers.mini_event(self._venue, *what, time)
+
+    def _minis(self, what: list[tuple[Symbol, Day]], time: Time) -> list[dict[str, Any]]:
+        return [self._mini(one, time) for one in what]
+
+    def _full(self, what: tuple[Symbol, Day], time: Time) -> dict[str, Any]:
+        return tickers.full_event(self._venue, *what, time)
+
+    def _average(self, symbol: Symbol, time: Time) -> dict[str, Any]:
+        return tickers.average_event(self._venue, symbol, time)
+
+    def _kline(self, what: tuple[str, str, Kline, int, bool], time: Time) -> dict[str, Any]:
+        symbol, name, one, end_s, is_closed = what
         form = self._venue.formats[symbol]
         return {
             "e": "kline",
@@ -216,7 +259,7 @@ class Streams:
             "s": symbol,
             "k": {
                 "t": time(one.start_s * 1_000_000),
-                "T": time((one.start_s + INTERVALS[name]) * 1_000_000) - 1,
+                "T": time(end_s * 1_000_000) - 1,
                 "s": symbol,
                 "i": name,
                 "f": one.first_id,
@@ -270,3 +313,7 @@ def _micros(time_us: int) -> int:
 
 def _millis(time_us: int) -> int:
     return time_us // 1000
+
+
+def _no_time(time_us: int) -> int:
+    return 0

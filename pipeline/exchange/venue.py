@@ -1,7 +1,7 @@
 """Venue: the one owner of the engine. It serves requests, steps the market, and hands out everything that happened.
 
     REST, WebSocket API, FIX ──▶ serve(request) ──▶ Engine ──▶ take_events() ──▶ listeners, in order: tape, klines,
-    a step each few ms ────────▶ advance(now) ────▶                              counts, market streams, user data
+    a step each few ms ────────▶ advance(now) ────▶                              24 h, counts, market streams, user data
 
 One asyncio loop runs all of it, so nothing here is ever half done. Faults are asked before anything leaves.
 """
@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from shrivenq.pipeline.exchange import private, public, requests
+from shrivenq.pipeline.exchange import account_queries, private, public, requests, tickers
 from shrivenq.pipeline.exchange.errors import ApiError
 from shrivenq.pipeline.exchange.klines import Klines
 from shrivenq.pipeline.exchange.limits import Limits, Rules
 from shrivenq.pipeline.exchange.payloads import Format
+from shrivenq.pipeline.exchange.rolling import Rolling
 from shrivenq.pipeline.exchange.tape import Tape
 from shrivenq.pipeline.exchange.types import BalanceEvent, Event, OrderEvent, Symbol
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from shrivenq.pipeline.exchange.engine import Engine
 
 Listener = Callable[[list[Event]], None]
-COMMANDS = public.COMMANDS | private.COMMANDS
+COMMANDS = public.COMMANDS | tickers.COMMANDS | private.COMMANDS | account_queries.COMMANDS
 
 
 def nobody(now_us: int) -> int:
@@ -131,7 +132,8 @@ class Venue:
         """When an account's balances last changed, by account."""
         self.tape = Tape()
         self.klines = Klines()
-        self._listeners: list[Listener] = [self.tape.take, self.klines.take, self._note]
+        self.rolling = Rolling()
+        self._listeners: list[Listener] = [self.tape.take, self.klines.take, self.rolling.take, self._note]
         self._filled: set[tuple[str, int]] = set()
 
     @property

@@ -131,6 +131,41 @@ def test_a_second_instance_is_refused(run, configured):
     assert run.process.poll() is None
 
 
+def in_shared_memory():
+    """List all there is of the pipeline: segments, and the lock of its name."""
+    return sorted(path.name for path in state.SHARED.iterdir() if NAME in path.name)
+
+
+def test_another_state_folder_s_run_of_the_name_is_refused_until_the_first_is_gone(run, configured, tmp_path):
+    running = run.running()
+    before = in_shared_memory()
+    elsewhere = os.environ | {"SHRIVENQ_STATE": str(tmp_path / "elsewhere")}
+    second = subprocess.run(
+        [*command_rig.MAIN, "run", str(configured)], env=elsewhere, capture_output=True, text=True, check=False
+    )
+    assert second.returncode == 1
+    (line,) = [one for one in second.stderr.splitlines() if one.startswith("shrivenq: ")]
+    assert f"{NAME}: is running already on this machine (process {run.process.pid}, " in line
+    assert "Traceback" not in second.stderr
+    assert in_shared_memory() == before
+    count = sent(running)
+    run.until(lambda: sent(running) > count)
+    run.process.kill()
+    run.process.communicate()
+    wait_for(lambda: not children_left())
+    assert in_shared_memory() == before
+    third = Run(configured, "--placement", "fused", env=elsewhere)
+    try:
+        third.until(lambda: inspection.attach(NAME).run != running.run and ready())
+        errors = third.stop()
+        assert third.process.returncode == 0, errors
+    finally:
+        if third.process.poll() is None:
+            third.process.kill()
+            third.process.communicate()
+    assert in_shared_memory() == []
+
+
 def test_kill_stops_orders_and_arm_lets_them_go_on(run, capsys):
     running = run.running()
     run.until(lambda: sent(running) > 10)

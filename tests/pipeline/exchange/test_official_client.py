@@ -24,7 +24,7 @@ LIMIT = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "time_in_force": "GTC
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory):
-    fast = {"reference_ms": 50}
+    fast = {"reference_ms": 50, "ticker_ms": 50, "kline_ms": 50}
     with running(tmp_path_factory.mktemp("official"), market=FLOWING, limits={"messages_s": 0}, streams=fast) as found:
         yield found
 
@@ -78,6 +78,11 @@ def test_it_reads_the_account(rig):
     assert {one.asset for one in account.balances} == {"BTC", "ETH", "USDT"}
     assert [one.interval for one in rest.rate_limit_order().data()] == ["SECOND", "DAY"]
     assert rest.my_filters(symbol=SYMBOL).data().symbol_filters
+    rates = rest.account_commission(symbol=SYMBOL).data()
+    assert (rates.symbol, rates.standard_commission.maker, rates.tax_commission.taker) == (
+        SYMBOL, "0.00100000", "0.00000000",
+    )  # fmt: skip
+    assert rest.my_allocations(symbol=SYMBOL).data() == []
     assert rest.order_test(**LIMIT).data() is not None
 
 
@@ -106,6 +111,38 @@ def test_it_reads_the_market(rig):
     older = rest.historical_trades(symbol=SYMBOL, from_id=trades[0].id, limit=10).data()
     assert [one.id for one in older] == [one.id for one in trades]
     assert rest.agg_trades(symbol=SYMBOL, limit=3).data()[-1].p
+
+
+def test_it_reads_the_matches_that_were_prevented(tmp_path):
+    with running(tmp_path) as quiet:
+        rest = client(quiet).rest_api
+        maker = rest.new_order(**LIMIT).data()
+        rest.new_order(**LIMIT | {"side": "SELL"}, self_trade_prevention_mode="EXPIRE_MAKER")
+        (one,) = rest.my_prevented_matches(symbol=SYMBOL, order_id=maker.order_id).data()
+        assert (one.maker_order_id, one.maker_prevented_quantity) == (maker.order_id, "1.00000000")
+        again = rest.my_prevented_matches(symbol=SYMBOL, prevented_match_id=one.prevented_match_id).data()
+        assert again[0].self_trade_prevention_mode == "EXPIRE_MAKER"
+
+
+def test_it_reads_tickers_and_klines(rig):
+    rest = client(rig).rest_api
+    rest.new_order(symbol=SYMBOL, side="BUY", type="MARKET", quantity=1.0)
+    day = rest.ticker24hr(symbol=SYMBOL).data().actual_instance
+    assert day.close_time - day.open_time == 86_400_000
+    assert day.last_id - day.first_id + 1 == day.count > 0
+    assert float(day.low_price) <= float(day.weighted_avg_price) <= float(day.high_price)
+    assert float(day.bid_price) < float(day.ask_price)
+    minis = rest.ticker24hr(type="MINI").data().actual_instance
+    assert [one.symbol for one in minis] == ["BTCUSDT", "ETHUSDT"]
+    assert minis[0].price_change is None
+    window = rest.ticker(symbols=["ETHUSDT", SYMBOL], window_size="7d").data().actual_instance
+    assert [one.symbol for one in window] == ["ETHUSDT", SYMBOL]
+    assert window[1].open_time % 60_000 == 0
+    trading = rest.ticker_trading_day(symbol=SYMBOL, time_zone="8").data().actual_instance
+    assert (trading.open_time % 86_400_000, trading.close_time - trading.open_time) == (57_600_000, 86_399_999)
+    for ask in (rest.klines, rest.ui_klines):
+        for interval in ("1s", "3d", "1M"):
+            assert ask(symbol=SYMBOL, interval=interval, limit=1, time_zone="-1:00").data()[0][8] > 0
 
 
 def test_times_in_microseconds(rig):
@@ -149,25 +186,34 @@ def test_it_follows_the_streams(rig, caplog, unit):
         "diff_book_depth": {"update_speed": "100ms"},
         "partial_book_depth": {"levels": "5", "update_speed": "100ms"},
         "reference_price": {},
+        "mini_ticker": {},
+        "ticker": {},
+        "avg_price": {},
+        "kline": {"interval": "1M"},
+        "kline_offset": {"interval": "3d"},
     }
 
     async def follow():
         connection = await client(rig, unit=unit).websocket_streams.create_connection()
+        block = await connection.block_trade(symbol="btcusdt")
+        block.on("message", lambda _message: pytest.fail("nobody trades blocks here"))
         found = {}
         complete = asyncio.Event()
 
         def take(name, message):
             found.setdefault(name, message)
-            if len(found) == len(wanted):
+            if len(found) == len(wanted) + 1:
                 complete.set()
 
         try:
             for name, chosen in wanted.items():
                 stream = await getattr(connection, name)(symbol="btcusdt", **chosen)
                 stream.on("message", lambda message, name=name: take(name, message))
+            everything = await connection.all_mini_ticker()
+            everything.on("message", lambda message: take("all_mini_ticker", message))
             await asyncio.wait_for(complete.wait(), 60)
             listed = await connection.list_subscribe()
-            assert len(listed["result"]) == len(wanted)
+            assert len(listed["result"]) == len(wanted) + 2
             await stream.unsubscribe()
         finally:
             await connection.close_connection(close_session=True)
@@ -181,4 +227,10 @@ def test_it_follows_the_streams(rig, caplog, unit):
     assert found["diff_book_depth"].u >= found["diff_book_depth"].U
     assert len(found["partial_book_depth"].bids) == 5
     assert found["reference_price"].s == SYMBOL
+    assert (found["mini_ticker"].e, found["ticker"].e) == ("24hrMiniTicker", "24hrTicker")
+    span = found["ticker"].C - found["ticker"].O
+    assert span == 86_400_000 * (1 if unit is None else 1_000)
+    assert (found["avg_price"].i, found["avg_price"].T > 0) == ("5m", True)
+    assert [found[name].k.i for name in ("kline", "kline_offset")] == ["1M", "3d"]
+    assert found["all_mini_ticker"]
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]

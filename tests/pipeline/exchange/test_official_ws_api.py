@@ -80,6 +80,35 @@ def test_public_questions(rig):
     with_client(ed25519(rig), use)
 
 
+def test_tickers_klines_and_what_an_account_asks(tmp_path):
+    async def use(api):
+        await result(api.session_logon())
+        order = {"symbol": BTC, "type": "LIMIT", "time_in_force": "GTC", "price": 300.0, "quantity": 1.0}
+        maker = await result(api.order_place(side="SELL", **order))
+        await result(api.order_place(side="BUY", self_trade_prevention_mode="EXPIRE_TAKER", **order))
+        (match,) = await result(api.my_prevented_matches(symbol=BTC, order_id=maker.order_id))
+        assert (match.maker_order_id, match.self_trade_prevention_mode) == (maker.order_id, "EXPIRE_TAKER")
+        await asyncio.to_thread(with_client, hmac(rig), buy)
+        for ask in (api.ticker24hr, api.ticker, api.ticker_trading_day):
+            one = (await ask(symbol=BTC)).data().actual_instance.result
+            assert (one.last_price, one.volume, one.count) == ("300.00000000", "1.00000000", 1)
+            several = (await ask(symbols=[BTC, "ETHUSDT"], type="MINI")).data().actual_instance.result
+            assert [one.symbol for one in several] == [BTC, "ETHUSDT"]
+        for ask in (api.klines, api.ui_klines):
+            for interval in ("3d", "1M"):
+                (row,) = await result(ask(symbol=BTC, interval=interval, limit=1))
+                assert row[1] == "300.00000000", row
+        assert (await result(api.account_commission(symbol=BTC))).standard_commission.taker == "0.00100000"
+        assert await result(api.my_allocations(symbol=BTC)) == []
+
+    async def buy(api):
+        bought = await result(api.order_place(symbol=BTC, side="BUY", type="MARKET", quantity=1.0))
+        assert bought.status == "FILLED"
+
+    with running(tmp_path) as rig:
+        with_client(ed25519(rig), use)
+
+
 @pytest.mark.parametrize("logged_on", [True, False])
 def test_a_life_of_orders(rig, logged_on):
     async def use(api):

@@ -85,6 +85,7 @@ def test_prices(venue):
     form = venue.formats["BTCUSDT"]
     found = ask(venue, "avgPrice", **BTC)
     assert (found["mins"], found["price"]) == (minutes, form.price(average))
+    assert found["closeTime"] == venue.engine.trades("BTCUSDT", limit=1)[0].time_us // 1000, "the last trade"
     last = form.price(venue.engine.last_price("BTCUSDT"))
     assert ask(venue, "ticker.price", **BTC) == {"symbol": "BTCUSDT", "price": last}
     assert ask(venue, "referencePrice", **BTC)["referencePrice"] == form.price(venue.engine.reference_price("BTCUSDT"))
@@ -144,5 +145,11 @@ def test_klines_are_what_was_traded(venue, monkeypatch):
         venue, "klines", **BTC, interval="1s", startTime=str(NOW_US // 1000), endTime=str(NOW_US // 1000 + 999)
     )
     assert [second[0] for second in seconds] == [NOW_US // 1000]
+    (month,) = ask(venue, "klines", **BTC, interval="1M", limit="1")
+    assert (month[0], month[6], month[8]) == (1_698_796_800_000, 1_701_388_799_999, len(trades))
+    (day,) = ask(venue, "klines", **BTC, interval="1d", limit="1", timeZone="8")
+    assert (day[0], day[6]) == (1_699_977_600_000, 1_700_063_999_999)
+    assert ask(venue, "uiKlines", **BTC, interval="1M", limit="1") == [month]
     assert refused(venue, "klines", **BTC, interval="1y") == -1120
+    assert refused(venue, "klines", **BTC, interval="1d", timeZone="14:01") == -1130
     assert refused(venue, "klines", **BTC) == -1102

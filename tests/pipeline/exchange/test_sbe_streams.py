@@ -5,8 +5,12 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import socket as network
+import ssl
+import struct
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 import websockets.sync.client
@@ -39,6 +43,15 @@ class Socket:
 
     def __init__(self):
         self.sent = []
+        self.is_behind = False
+
+    def watch_backlog(self, caught_up):
+        self.caught_up = caught_up
+
+    def read_all(self):
+        """Catch up, as a transport says it."""
+        self.is_behind = False
+        self.caught_up()
 
     def send_frame(self, frame):
         self.sent.append(frame)
@@ -156,6 +169,59 @@ def test_who_left_gets_nothing(streams):
     streams.leave(listener)
     streams.publish_depth()
     assert kinds(listener) == []
+
+
+def best(number, symbol="BTCUSDT"):
+    return TickerEvent(symbol, number, 100, 5, 101, number, 5)
+
+
+def test_who_is_behind_gets_the_newest_best_bid_and_ask_and_all_else(streams):
+    quick, slow = (join(streams, "btcusdt@bestBidAsk", "btcusdt@trade") for _ in range(2))
+    slow.socket.is_behind = True
+    for number in range(1, 100):
+        streams.take([best(number), trade(number, number)])
+    assert len(quick.socket.sent) == 198
+    assert slow.socket.sent == [one for one in quick.socket.sent if one[4:6] == b"\x10\x27"], "trades"
+    slow.socket.sent.clear()
+    slow.socket.read_all()
+    assert slow.socket.sent == [encode(sbe.best_bid_ask(SYMBOL, best(99), NOW_US), text=False)]
+    streams.take([best(100)])
+    slow.socket.read_all()
+    assert slow.socket.sent[1:] == [encode(sbe.best_bid_ask(SYMBOL, best(100), NOW_US), text=False)]
+
+
+def test_each_symbol_is_culled_by_itself(venue):
+    venue.symbols["ETHUSDT"] = other = msgspec.structs.replace(SYMBOL, name="ETHUSDT")
+    streams = SbeStreams(venue)
+    slow = join(streams, "btcusdt@bestBidAsk", "ethusdt@bestBidAsk")
+    slow.socket.is_behind = True
+    streams.take([best(1), best(2, "ETHUSDT"), best(3)])
+    slow.socket.read_all()
+    assert slow.socket.sent == [
+        encode(sbe.best_bid_ask(SYMBOL, best(3), NOW_US), text=False),
+        encode(sbe.best_bid_ask(other, best(2, "ETHUSDT"), NOW_US), text=False),
+    ]
+
+
+def test_what_waits_for_who_has_left_or_unsubscribed_is_not_sent(streams):
+    stops, leaves = (join(streams, "btcusdt@bestBidAsk") for _ in range(2))
+    for one in (stops, leaves):
+        one.socket.is_behind = True
+    streams.take([best(1)])
+    streams.unsubscribe(stops, "btcusdt@bestBidAsk")
+    streams.leave(leaves)
+    for one in (stops, leaves):
+        one.socket.read_all()
+        assert one.socket.sent == []
+
+
+def test_faults_see_what_waited_too(venue, streams):
+    venue.outgoing = Script()
+    slow = join(streams, "btcusdt@bestBidAsk")
+    slow.socket.is_behind = True
+    streams.take([best(1), best(2)])
+    slow.socket.read_all()
+    assert venue.outgoing.seen == [("market", "btcusdt@bestBidAsk", sbe.best_bid_ask(SYMBOL, best(2), NOW_US), False)]
 
 
 def test_faults_see_every_message(venue, streams):
@@ -290,3 +356,46 @@ def test_a_client_without_an_ed25519_key_is_turned_away(tmp_path, api_key, code)
         pass
     assert caught.value.response.status_code == 401
     assert json.loads(caught.value.response.body)["code"] == code
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_slow_reader_is_not_sent_what_is_out_of_date(tmp_path, secure):
+    """A client that reads nothing, and then all: the best bid and ask of each symbol come once or a few times."""
+    updates, context = 2_000, None
+    with running(tmp_path, tls={"generate": "tls", "names": ["127.0.0.1"]} if secure else {}) as rig:
+        if secure:
+            context = ssl.create_default_context(cafile=tmp_path / "tls" / "authority.pem")
+        wire = network.socket()
+        wire.setsockopt(network.SOL_SOCKET, network.SO_RCVBUF, 4_096)
+        wire.connect(("127.0.0.1", rig.port))
+        names = "btcusdt@bestBidAsk/ethusdt@bestBidAsk/btcusdt@trade"
+        with websockets.sync.client.connect(
+            f"{'wss' if secure else 'ws'}://127.0.0.1:{rig.port}/sbe/stream?streams={names}",
+            additional_headers={"X-MBX-APIKEY": TRADER}, sock=wire,
+            ssl=context, max_queue=1, close_timeout=1,
+        ) as client:  # fmt: skip
+            streams, traded = rig.simulator.sbe_streams, 0
+            own = rig.call(lambda: next(iter(streams._all)).socket)
+
+            def trade_more():
+                nonlocal traded
+                streams.take([trade(traded + number, traded) for number in range(1, TRADES_MAX + 1)])
+                traded += TRADES_MAX
+
+            while not rig.call(lambda: own.is_behind):
+                rig.call(trade_more)
+            for number in range(1, updates + 1):
+                rig.call(lambda number=number: streams.take([best(number), best(number, "ETHUSDT")]))
+            rig.call(trade_more)
+            found, trades = {b"BTCUSDT": [], b"ETHUSDT": []}, []
+            while len(trades) < traded or any(updates not in one for one in found.values()):
+                message = client.recv(timeout=30)
+                if struct.unpack_from("<H", message, 2) == (sbe.BEST,):
+                    found[message[-7:]] += struct.unpack_from("<q", message, 16)
+                else:
+                    (count,) = struct.unpack_from("<I", message, 28)
+                    trades += [struct.unpack_from("<q", message, 32 + 25 * row)[0] for row in range(count)]
+    assert trades == list(range(1, traded + 1)), "nothing else is culled"
+    for numbers in found.values():
+        assert numbers == sorted(numbers)
+        assert len(numbers) < updates // 10, len(numbers)

@@ -9,7 +9,8 @@ import httpx
 import pytest
 import websockets.sync.client
 
-from shrivenq.pipeline.exchange.klines import Klines
+from shrivenq.pipeline.exchange.klines import DAY_S, Klines
+from shrivenq.pipeline.exchange.rolling import Rolling
 from shrivenq.pipeline.exchange.server import Simulator
 from shrivenq.pipeline.exchange.sockets import encode
 from shrivenq.pipeline.exchange.streams import Listener, Merged, Streams
@@ -46,7 +47,9 @@ def venue(simulator, monkeypatch):
     monkeypatch.setattr(simulator.venue, "now_us", lambda: NOW_US)
     monkeypatch.setattr(simulator.venue, "outgoing", Outgoing())
     monkeypatch.setattr(simulator.venue, "klines", Klines())
-    monkeypatch.setattr(simulator.venue, "_listeners", [simulator.venue.tape.take, simulator.venue.klines.take])
+    monkeypatch.setattr(simulator.venue, "rolling", Rolling())
+    listeners = [one.take for one in (simulator.venue.tape, simulator.venue.klines, simulator.venue.rolling)]
+    monkeypatch.setattr(simulator.venue, "_listeners", listeners)
     return simulator.venue
 
 
@@ -295,6 +298,92 @@ def test_a_book_kept_under_load_is_the_engine_s_own(tmp_path, unit):
                 assert book.id == ends[symbol].last_update_id
                 expected = form.levels(ends[symbol].bids), form.levels(ends[symbol].asks)
                 assert book.levels() == expected, symbol
+
+
+def test_tickers_are_sent_as_the_venue_writes_them(venue, monkeypatch):
+    monkeypatch.setattr(venue, "market_us", lambda: NOW_US)
+    streams = Streams(venue)
+    listener = join(streams, "btcusdt@miniTicker", "btcusdt@ticker", "btcusdt@avgPrice", "btcusdt@blockTrade")
+    day_us = DAY_S * 1_000_000
+    tell(venue, trade(1, price=90, time_us=NOW_US - 2 * day_us), trade(2, price=100, time_us=NOW_US - day_us // 2))
+    tell(venue, trade(3, price=250, quantity=10**9), trade(4, price=150, quantity=2 * 10**9))
+    streams.publish_tickers()
+    ms = NOW_US // 1000
+    mini, full, average = read(listener)
+    figures = {"c": "1.50000000", "o": "1.00000000", "h": "2.50000000", "l": "1.00000000"}
+    figures |= {"v": "130.00000000", "q": "155.00000000"}
+    assert mini == {"e": "24hrMiniTicker", "E": ms, "s": "BTCUSDT", **figures}
+    assert full == {
+        "e": "24hrTicker", "E": ms, "s": "BTCUSDT", "p": "0.50000000", "P": "50.000", "w": "1.19230769",
+        "x": "0.90000000", "Q": "20.00000000", "b": "0.00000000", "B": "0.00000000", "a": "0.00000000",
+        "A": "0.00000000", **figures, "O": ms - 86_400_000, "C": ms, "F": 2, "L": 4, "n": 3,
+    }  # fmt: skip
+    # The average is the engine's, which did not see these trades; the time is that of the last one.
+    assert average == {
+        "e": "avgPrice", "E": ms, "s": "BTCUSDT", "i": "5m", "w": "0.00000000", "T": (NOW_US - 1_000) // 1000,
+    }  # fmt: skip
+
+
+def test_a_ticker_without_a_trade_says_so(venue, monkeypatch):
+    monkeypatch.setattr(venue, "market_us", lambda: NOW_US)
+    streams = Streams(venue)
+    listener = join(streams, "ethusdt@ticker", "ethusdt@avgPrice", micros=True)
+    streams.publish_tickers()
+    full, average = read(listener)
+    assert (full["c"], full["P"], full["F"], full["L"], full["n"]) == ("0.00000000", "0.000", -1, -1, 0)
+    assert full["C"] - full["O"] == DAY_S * 1_000_000
+    assert average["T"] == 0
+
+
+def test_all_tickers_are_those_that_changed(venue, monkeypatch):
+    moment = [NOW_US]
+    monkeypatch.setattr(venue, "market_us", lambda: moment[0])
+    streams = Streams(venue)
+    listener, one = join(streams, "!miniTicker@arr", combined=True), join(streams, "btcusdt@miniTicker")
+
+    def sent():
+        streams.publish_tickers()
+        frames = read(listener)
+        assert len(frames) <= 1
+        assert len(read(one)) == 1, "one symbol's own stream goes on"
+        assert all(frame["stream"] == "!miniTicker@arr" for frame in frames)
+        return [(ticker["s"], ticker["c"]) for frame in frames for ticker in frame["data"]]
+
+    tell(venue, trade(1, price=100, time_us=NOW_US))
+    assert sent() == [("BTCUSDT", "1.00000000"), ("ETHUSDT", "0.00000000")]
+    moment[0] += 1_000_000
+    assert sent() == [], "no empty list"
+    tell(venue, trade(2, price=300, time_us=moment[0]))
+    assert sent() == [("BTCUSDT", "3.00000000")]
+    moment[0] += (DAY_S - 1) * 1_000_000
+    assert sent() == [], "the first trade is 24 hours old"
+    moment[0] += 1_000_000
+    assert sent() == [("BTCUSDT", "3.00000000")], "a trade left the window"
+    late = join(streams, "!miniTicker@arr")
+    assert sent() == []
+    assert read(late) == []
+
+
+def test_klines_of_days_and_months_in_two_time_zones(venue, monkeypatch):
+    """22:00 on 31 December in UTC is the first of January in UTC+8."""
+    now_us = 1_672_524_000_000_000
+    monkeypatch.setattr(venue, "market_us", lambda: now_us)
+    streams = Streams(venue)
+    names = ("1d", "3d", "1M")
+    listener = join(streams, *(f"btcusdt@kline_{name}{zone}" for name in names for zone in ("", "@+08:00")))
+    tell(venue, trade(1, time_us=now_us - 7 * 3_600_000_000), trade(2, time_us=now_us - 5 * 3_600_000_000))
+    streams.publish_klines(["1M", "1d", "3d"])
+    found = [(one["k"]["i"], one["k"]["t"], one["k"]["T"], one["k"]["n"]) for one in read(listener)]
+    day_ms, eight_ms, midnight_ms = 86_400_000, 8 * 3_600_000, 1_672_531_200_000
+    assert found == [
+        ("1M", midnight_ms - 31 * day_ms, midnight_ms - 1, 2),
+        ("1M", midnight_ms - eight_ms, midnight_ms + 31 * day_ms - eight_ms - 1, 1),
+        ("1d", midnight_ms - day_ms, midnight_ms - 1, 2),
+        ("1d", midnight_ms - eight_ms, midnight_ms + day_ms - eight_ms - 1, 1),
+        ("3d", midnight_ms - 2 * day_ms, midnight_ms + day_ms - 1, 2),
+        ("3d", midnight_ms - 2 * day_ms - eight_ms, midnight_ms + day_ms - eight_ms - 1, 2),
+    ]
+    assert all(one % (3 * day_ms) == 0 for one in (found[4][1], found[5][1] + eight_ms))
 
 
 def test_klines_go_on_and_are_closed_once(simulator, venue, monkeypatch):
