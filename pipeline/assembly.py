@@ -15,10 +15,11 @@ import numpy as np
 from shrivenq.pipeline import live_key, topology
 from shrivenq.pipeline.topology import CONTROL, EVERY_STAGE, RING, RINGS
 from shrivenq.shm import board, byte_ring, counters, histogram, pool, ring, segment
-from shrivenq.shm.atomics import store_word
+from shrivenq.shm.atomics import load_word, store_word
 from shrivenq.shm.clock import monotonic_ns
 from shrivenq.shm.kernel import kernel
 from shrivenq.shm.layout import Layout, Region
+from shrivenq.shm.ring import HEAD, TAIL
 from shrivenq.stages import arrivals, control, hops, orders, positions, stage
 from shrivenq.stages.stage import Setup
 
@@ -40,7 +41,8 @@ def clock_ns() -> int:
 def sweep(name: str, *, unfinished: bool) -> list[Segment]:
     """Remove what dead processes left of runs of `name`; return the segments of living ones but our own.
 
-    A segment without a header is `unfinished`, or foreign: nothing says whose it is.
+    A segment without a header is `unfinished`, or foreign: nothing says whose it is. A journal's ring that was not read
+    to its end is removed with those only: by one who holds the name, and has seen to its records.
     """
     living = []
     for one in segment.names(f"{name}."):
@@ -51,6 +53,9 @@ def sweep(name: str, *, unfinished: bool) -> list[Segment]:
                 segment.unlink(one)
             continue
         if not held.creator_alive():
+            if not unfinished and is_unread_journal(held):
+                held.close()
+                continue
             held.unlink()
             held.close()
         elif held.creator_pid != os.getpid():
@@ -58,6 +63,14 @@ def sweep(name: str, *, unfinished: bool) -> list[Segment]:
         else:
             held.close()
     return living
+
+
+def is_unread_journal(held: Segment) -> bool:
+    """Tell whether a segment is a journal's ring in which records wait for a writer."""
+    if held.name.split(".")[3:] != ["journal"]:
+        return False
+    ring = byte_ring.consumer(held)
+    return int(load_word(ring.peer, HEAD)) != int(load_word(ring.own, TAIL))
 
 
 @dataclass

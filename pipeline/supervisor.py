@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from shrivenq.pipeline import placement, processes, recorder, recovery, rest, runner, simulator, state, topology
-from shrivenq.pipeline.assembly import Assembly, sweep
+from shrivenq.pipeline.assembly import Assembly, is_unread_journal, sweep
 from shrivenq.pipeline.config import ConfigError
 from shrivenq.pipeline.inspection import Running
 from shrivenq.pipeline.venue_symbols import Rules
@@ -457,15 +457,23 @@ class Supervisor:
         self.children = []
 
     def _finish_journal(self) -> None:
-        """Do the same for a run whose supervisor was killed together with its writer."""
+        """Do the same for a run whose supervisor was killed together with its writer.
+
+        Raises SupervisorError where such a run kept its journal in another state folder.
+        """
         runs = journal_file.read_journal(state.folder(self.config.name) / "journal").rows(journal.RUN)
         last = runs[-1]["run"].decode() if len(runs) else ""
-        for name in segment.names(f"{self.config.name}.{last}.journal"):
+        for name in segment.names(f"{self.config.name}."):
             try:
                 held = segment.attach(name)
             except segment.SegmentError:
                 continue  # not ours, or not finished: nobody wrote to it
-            if not held.creator_alive():
+            if not held.creator_alive() and is_unread_journal(held):
+                if name.split(".")[2] != last:
+                    raise SupervisorError(
+                        f"{name}: records of a run with another state folder, which are in no file yet:"
+                        f" start {self.config.name} with that folder ($SHRIVENQ_STATE) first"
+                    )
                 self._write_rest(held)
             held.close()
 

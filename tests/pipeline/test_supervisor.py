@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from shrivenq.pipeline import inspection, kill, state
+from shrivenq.pipeline.assembly import sweep
 from shrivenq.shm import byte_ring, ring, segment
 from shrivenq.shm.atomics import load_word, or_word
 from shrivenq.stages import control, journal, journal_file, stage
@@ -136,17 +137,27 @@ def in_shared_memory():
     return sorted(path.name for path in state.SHARED.iterdir() if NAME in path.name)
 
 
+def elsewhere(folder):
+    """The environment with another state folder."""
+    return os.environ | {"SHRIVENQ_STATE": str(folder / "elsewhere")}
+
+
+def refusal(configured, environment):
+    """Start a run that is refused; the line that says why."""
+    refused = subprocess.run(
+        [*command_rig.MAIN, "run", str(configured)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
+    (line,) = [one for one in refused.stderr.splitlines() if one.startswith("shrivenq: ")]
+    return line
+
+
 def test_another_state_folder_s_run_of_the_name_is_refused_until_the_first_is_gone(run, configured, tmp_path):
     running = run.running()
     before = in_shared_memory()
-    elsewhere = os.environ | {"SHRIVENQ_STATE": str(tmp_path / "elsewhere")}
-    second = subprocess.run(
-        [*command_rig.MAIN, "run", str(configured)], env=elsewhere, capture_output=True, text=True, check=False
-    )
-    assert second.returncode == 1
-    (line,) = [one for one in second.stderr.splitlines() if one.startswith("shrivenq: ")]
+    line = refusal(configured, elsewhere(tmp_path))
     assert f"{NAME}: is running already on this machine (process {run.process.pid}, " in line
-    assert "Traceback" not in second.stderr
     assert in_shared_memory() == before
     count = sent(running)
     run.until(lambda: sent(running) > count)
@@ -154,7 +165,7 @@ def test_another_state_folder_s_run_of_the_name_is_refused_until_the_first_is_go
     run.process.communicate()
     wait_for(lambda: not children_left())
     assert in_shared_memory() == before
-    third = Run(configured, "--placement", "fused", env=elsewhere)
+    third = Run(configured, "--placement", "fused", env=elsewhere(tmp_path))
     try:
         third.until(lambda: inspection.attach(NAME).run != running.run and ready())
         errors = third.stop()
@@ -242,7 +253,7 @@ def stopped_writer(run, running):
 
 
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "with its supervisor"])
-def test_a_journal_writer_that_dies_loses_nothing(configured, alone):
+def test_a_journal_writer_that_dies_loses_nothing(configured, alone, tmp_path):
     run = Run(configured, "--placement", "fused")
     try:
         running = run.running()
@@ -253,6 +264,9 @@ def test_a_journal_writer_that_dies_loses_nothing(configured, alone):
         if not alone:
             run.process.communicate()
             wait_for(lambda: not children_left())
+            sweep(NAME, unfinished=False)  # as a replay of that name does
+            line = refusal(configured, elsewhere(tmp_path))
+            assert "records of a run with another state folder, which are in no file yet: start" in line
             run = Run(configured, "--placement", "fused")
         run.until(lambda: inspection.attach(NAME).run != running.run and ready())
         run.stop()
