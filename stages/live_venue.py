@@ -21,6 +21,7 @@ from shrivenq.stages import messages as m
 from shrivenq.stages.live import fix_io
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import venue_state as v
+from shrivenq.stages.live.ledger import make_ledger
 from shrivenq.stages.live.reconcile import Orders
 from shrivenq.stages.live.session import Session
 from shrivenq.stages.live.venue_io import (
@@ -192,6 +193,7 @@ def build(setup: Setup) -> LiveVenue:
         told=np.zeros(len(setup.instruments), np.int64),
         unsettled=np.zeros(v.UNSETTLED_MAX, v.UNSETTLED),
         balances=np.zeros((len(setup.currencies), 2), np.int64),
+        ledger=make_ledger(len(setup.currencies)),
         sent=np.zeros(len(setup.shared["slots"]), v.SENT_ORDER),
         instruments=setup.instruments,
         run=setup.shared["run"],

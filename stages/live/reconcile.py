@@ -227,14 +227,17 @@ class Reconciliation:
         return rows
 
     def _take_balances(self, result: dict[str, Any]) -> None:
+        """Note what the account holds: nothing of a currency that is not listed."""
         context = self._context
         desk = Desk(context.answers, context.reports, context.notes)
+        held = np.zeros_like(context.balances)
         for one in _field(result, "balances", list, ""):
             row = desk.currency(_field(one, "asset", str, "")) if type(one) is dict else -1
             if row < 0:
                 continue
             decimals = int(context.answers.currencies[row]["decimals"])
-            context.balances[row] = [desk.rounded(one.get(key), key, decimals, up=False) for key in ("free", "locked")]
+            held[row] = [desk.rounded(one.get(key), key, decimals, up=False) for key in ("free", "locked")]
+        context.balances[:] = held
 
     def balances(self) -> dict[str, int]:
         """Say what the account holds, for the log."""

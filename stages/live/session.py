@@ -30,6 +30,7 @@ from shrivenq.stages.live.api import ApiLink
 from shrivenq.stages.live.asking import ANSWER_NS, S_NS, Asking
 from shrivenq.stages.live.fix_session import FixSession
 from shrivenq.stages.live.foreign import Foreign
+from shrivenq.stages.live.funds import Funds
 from shrivenq.stages.live.opening import KEY_AGAIN_NS, Opening
 from shrivenq.stages.live.pace import Pace
 from shrivenq.stages.live.reconcile import Orders, Reconciliation
@@ -100,6 +101,7 @@ class Session:
         self._asking = Asking(context, self._clock, self._send_text, log)
         self._opening = Opening(context, self._clock, self._asking, logon, self._send_text, self._close, log)
         self._foreign = Foreign(context, loop, self._asking.ask, log)
+        self._funds = Funds(context, loop, log)
         self._look_ns = 0
         self._reconciliation: Reconciliation | None = None
         self._trades = Trades(context, self._asking.ask)
@@ -227,6 +229,7 @@ class Session:
         self._asking.clear()
         self._standings.clear()
         self._foreign.clear()
+        self._funds.clear()
         self._reconciliation = self._link = None
         self._look_ns = self._opened_ns = 0
         self._again = self._opening.is_refused = False
@@ -300,6 +303,8 @@ class Session:
             self._roll_ns = 0  # it is about to cut the connection
         elif kind == a.THROTTLED:
             self._asking.say_limited()
+        elif kind == a.MOVED:
+            self._funds.move(note)
         elif kind == a.BANNED:
             self._asking.say_banned()
             if self.state == TRADING:
@@ -476,6 +481,9 @@ class Session:
             return False
         if reconciliation.unlisted:
             self._log.info("held: the venue's list of open orders lags", orders=len(reconciliation.unlisted))
+            self._look_ns = time.monotonic_ns() + LAG_NS
+            return False
+        if not self._funds.agree(time.monotonic_ns()):
             self._look_ns = time.monotonic_ns() + LAG_NS
             return False
         if self._clock.is_wrong:

@@ -14,7 +14,7 @@ from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import control, id_map, token_bucket
 from shrivenq.stages import messages as m
 from shrivenq.stages import orders as o
-from shrivenq.stages.live import openssl, system
+from shrivenq.stages.live import ledger, openssl, system
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.live.websocket import BINARY_WHOLE, OTHER, PARTIAL, read_frame
@@ -166,9 +166,10 @@ def _is_refused(context: Any, row: int) -> bool:
 
 
 @inlined
-def _note_trade(context: Any, loop: Any, row: int, key: int) -> None:
-    """Remember a trade that is told, and have Python look at them all once they are many."""
+def _note_trade(context: Any, loop: Any, row: int, key: int, at: int) -> None:
+    """Remember a trade that is told by `reports[at]`, and have Python look at them all once they are many."""
     if id_map.remember(context.known, row, key):
+        ledger.tally(context.ledger, context.instruments, context.answers.currencies, context.reports[at : at + 1])
         context.told[row] += 1
         if context.told[row] == v.LOOK_AFTER:
             attend(context, loop)
@@ -189,7 +190,7 @@ def publish(context: Any, loop: Any, first: int, stop: int, always: bool) -> Non
         if report[row]["kind"] == m.ACCEPTED and (not ours or _is_refused(context, row)):
             context.words[v.STRANGE] = 1
             attend(context, loop)
-        if not ours and report[row]["kind"] not in (m.FILL, m.LOOKED):
+        if not ours and report[row]["kind"] not in (m.FILL, m.LOOKED, m.BALANCE, m.MOVED):
             continue
         if not ours and report[row]["kind"] == m.FILL and context.words[v.LEFT] != 0 and not always:
             continue
@@ -199,7 +200,7 @@ def publish(context: Any, loop: Any, first: int, stop: int, always: bool) -> Non
             context.words[v.REPEATED] += 1
             continue
         if report[row]["kind"] == m.FILL and 0 <= i < context.told.shape[0]:
-            _note_trade(context, loop, i, o.trade_key(report[row]["trade_id"], report[row]["side"]))
+            _note_trade(context, loop, i, o.trade_key(report[row]["trade_id"], report[row]["side"]), row)
         position = out.own[ring.NEXT]
         slot = ring.next_slot(out)
         out.slots[slot] = report[row]

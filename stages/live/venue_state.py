@@ -139,6 +139,7 @@ class LiveVenue(NamedTuple):
     told: Any  # int64, by instrument: trades told since they were looked at
     unsettled: Any  # UNSETTLED: orders of earlier runs
     balances: Any  # int64[currency, 2]: free and locked, as the venue last said
+    ledger: Any  # int64[currency, 3]: what they should add up to, see `ledger`
     sent: Any  # SENT_ORDER, by slot of the order pool
     instruments: Any
     run: Any
