@@ -47,9 +47,6 @@ BATCH = 64
 SEEN = 1 << 13
 """Reports by which a repeated one is recognised."""
 
-WEBSOCKET = 0
-"""Row of the WebSocket API's connection in the receiver."""
-
 DISCONNECTED, MALFORMED = m.REASON["disconnected"], m.REASON["malformed"]
 
 
@@ -82,7 +79,7 @@ def _send(context: Any, loop: Any, slot: int) -> int:
     words[v.OUT_END] = end
     words[v.SENT] += 1
     note_sent(context, loop, slot)
-    send_out(context, loop, WEBSOCKET, words, context.outbox)
+    send_out(context, loop, words[v.ROW], words, context.outbox)
     return 0
 
 
@@ -129,7 +126,7 @@ def _receive(context: Any, loop: Any, c: int) -> int:
     elif c == fix_io.ROW:
         fix_io.parse(context, loop)
     else:
-        parse(context, loop)
+        parse(context, loop, c)
     return 1
 
 
@@ -152,7 +149,9 @@ def step(context: Any, loop: Any) -> int:
     """Send what the gateway wants sent, then take what the venue said; return the number of things done."""
     feed = context.fill_feed
     ring.release(feed, ring.available(feed))  # a real venue fills by itself
-    work = _take_orders(context, loop) + _receive(context, loop, WEBSOCKET)
+    row = context.words[v.ROW]
+    work = _take_orders(context, loop) + _receive(context, loop, row)
+    work += _receive(context, loop, 1 - row)  # the WebSocket API has two: one takes over from the other
     if context.words[v.BY_FIX] != 0:
         work += _receive(context, loop, fix_io.ROW)
     _wake(context, loop)
@@ -174,7 +173,7 @@ def build(setup: Setup) -> LiveVenue:
     """
     config: Config = setup.config
     by_fix = config.order_entry == "fix"
-    live, frames = r.make_receiver(2 if by_fix else 1)
+    live, frames = r.make_receiver(fix_io.ROW + 1 if by_fix else fix_io.ROW)
     context = LiveVenue(
         fill_feed=setup.consumers["fill_feed"],
         to_venue=setup.consumers["to_venue"],

@@ -26,8 +26,8 @@ UNKNOWN_ORDER, VENUE_RATE, BANNED = m.REASON["unknown_order"], m.REASON["venue_r
 
 OK = 200
 
-ROW = 1
-"""Row of the FIX connection in the receiver; the WebSocket API has the first."""
+ROW = 2
+"""Row of the FIX connection in the receiver; the WebSocket API has those before."""
 
 
 @inlined

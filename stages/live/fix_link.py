@@ -177,8 +177,6 @@ class FixConnection(Connection):
 class FixLink(ApiLink):
     """One attempt at a FIX connection. `logon()` spells its first message, once there is a connection to send it on."""
 
-    ROW = fix_io.ROW
-
     connection: FixConnection | None  # type: ignore[assignment]
 
     def __init__(
@@ -191,10 +189,10 @@ class FixLink(ApiLink):
         tls: ssl.SSLContext | None,
         now_ns: int,
         attempt: int,
-        take: Callable[[bytes], bool],
+        take: Callable[[bytes, ApiLink], bool],
         logon: Callable[[], bytes],
     ) -> None:
-        super().__init__(context, loop, address, url, resolver, tls, now_ns, attempt, take)  # type: ignore[arg-type]
+        super().__init__(context, loop, fix_io.ROW, address, url, resolver, tls, now_ns, attempt, take)  # type: ignore[arg-type]
         self._spell_logon = logon
 
     def _open(self, now_ns: int) -> Connection:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+    from shrivenq.stages.live.api import ApiLink
     from shrivenq.stages.live.transport import Resolver
 
 S_NS = 1_000_000_000
@@ -258,7 +259,7 @@ class FixSession:
 
     # ── what comes ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _take(self, message: bytes) -> bool:
+    def _take(self, message: bytes, _: ApiLink) -> bool:
         """Take a message that compiled code understood and left."""
         link = self._link
         assert link is not None

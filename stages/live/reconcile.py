@@ -61,6 +61,10 @@ class Orders(NamedTuple):
         state = self.slots["state"]
         return np.flatnonzero((self.generation & 1 == 1) & (state != o.NEW) & ~o.TERMINAL[state])
 
+    def awaited(self) -> bool:
+        """Tell whether the answer to any order or cancel is on its way, or not known."""
+        return bool(np.isin(self.slots["state"][self.taken()], (o.SENT, o.CANCEL_SENT, o.UNKNOWN)).any())
+
     def find(self, order_id: int) -> int:
         """Find the slot of an order; -1 for none."""
         found = np.flatnonzero((self.slots["order_id"] == order_id) & (self.generation & 1 == 1))

@@ -32,7 +32,6 @@ class VenueClock:
 
     def __init__(self, context: LiveVenue, loop: Any) -> None:
         self._words, self._loop = context.words, loop
-        self._asked_ns = 0
         self.due_ns = 0
         """When to measure again, CLOCK_MONOTONIC."""
 
@@ -45,19 +44,20 @@ class VenueClock:
         """Tell whether our clock is not to be traded by."""
         return abs(int(self._words[v.CLOCK_NS])) > WRONG_NS
 
-    def asked(self) -> None:
-        """Note that the venue is being asked for its time."""
-        self._asked_ns = time.monotonic_ns()
-        self.due_ns = self._asked_ns + AGAIN_NS
+    def asked(self) -> int:
+        """Note that the venue is being asked for its time; return when, CLOCK_MONOTONIC."""
+        now_ns = time.monotonic_ns()
+        self.due_ns = now_ns + AGAIN_NS
+        return now_ns
 
-    def take(self, result: Any) -> None:
+    def take(self, result: Any, asked_ns: int) -> None:
         """Take the venue's time: it was that half way between question and answer. Raises Refused."""
         if type(result) is not dict:
             raise Refused("time: an object expected")
         server_ms = integer(result, "serverTime", 1)
         if server_ms > TIME_MS_MAX:
             raise Refused(f"serverTime is {server_ms}: milliseconds since 1970 expected")
-        half_ns = (time.monotonic_ns() - self._asked_ns) // 2
+        half_ns = (time.monotonic_ns() - asked_ns) // 2
         self._words[v.CLOCK_NS] = server_ms * 1_000_000 - (time_of(self._loop, 0) - half_ns)
 
     def said(self) -> dict[str, float]:

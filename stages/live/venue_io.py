@@ -249,10 +249,10 @@ def hear(context: Any, loop: Any, count: int) -> None:
 
 
 @kernel
-def parse(context: Any, loop: Any) -> None:
-    """Turn the whole messages of the stripe into reports, up to the first that is Python's."""
+def parse(context: Any, loop: Any, c: int) -> None:
+    """Turn the whole messages of connection `c` into reports, up to the first that is Python's."""
     live, data = context.live, context.frames.data
-    row = live.rows[0]
+    row = live.rows[c]
     while True:
         if not ring.claim(context.from_venue, 1):
             row["stopped"] = r.FULL
@@ -283,7 +283,7 @@ def parse(context: Any, loop: Any) -> None:
 
 def load(context: Any, loop: Any) -> None:
     """Load the machine code now, and not when the first message comes."""
-    parse(context, loop)
+    parse(context, loop, 0)
     hear(context, loop, 0)
     publish(context, loop, 0, 0, False)
     token_bucket.take(context.buckets, m.QUERY, 0)

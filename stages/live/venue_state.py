@@ -35,7 +35,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     authority: Text = ""
     """TLS: a file of certificates to trust instead of the system's."""
     roll_h: Annotated[float, msgspec.Meta(gt=0, le=23.9)] = 23.5
-    """The connection is renewed after this long; the venue cuts it at 24 h."""
+    """Another connection takes over after this long; the venue cuts it at 24 h."""
 
 
 # Words of the context (int64).
@@ -55,6 +55,7 @@ BY_FIX = 13  # 1: orders go by FIX
 LEFT = 14  # orders of earlier runs that are not settled
 CLOCK_NS = 15  # the venue's clock − the stage's time
 BEGAN_NS = 16  # when this process began: what another has sent, it has sent before
+ROW = 17  # row of the receiver of the connection that requests go by
 WORDS = 24
 
 NEVER_LOOKED, NO_TRADES = -2, -1

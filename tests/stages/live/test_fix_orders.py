@@ -8,6 +8,7 @@ import pytest
 
 from shrivenq.stages import control
 from shrivenq.stages import messages as m
+from shrivenq.stages.live import receive
 from shrivenq.stages.live import venue_state as v
 from tests.pipeline.exchange.exchange_rig import running
 from tests.stages.live.orders_rig import OrdersRig
@@ -313,3 +314,21 @@ def test_limits_of_the_account_are_the_venue_s(tmp_path):
         for one in orders[:7]:
             rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=one))
         rig.close()
+
+
+def test_the_connection_of_the_account_s_events_is_renewed_and_nothing_is_held(rig, exchange):
+    order = rig.send(price=50_00)
+    rig.wait(m.ACCEPTED, order)
+    rig.session._connections.roll_ns = 0
+    rig.venue.live.words[receive.ATTENTION] = 1
+
+    def is_over():
+        assert control.held(rig.hold) == 0
+        return "the connection before has ended" in rig.log.events()
+
+    rig.until(is_over, "another connection")
+    exchange.place(exchange.other, "SELL", 50_00, ONE // 4)
+    rig.until(lambda: rig.filled(order), "the fill")
+    rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=order))
+    agreed(rig, exchange)
+    assert lost(rig) == []

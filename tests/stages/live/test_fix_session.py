@@ -9,8 +9,8 @@ import pytest
 
 from shrivenq.stages import control, gateway, live_venue, stage
 from shrivenq.stages import messages as m
+from shrivenq.stages.live import fix_io, openssl
 from shrivenq.stages.live import fix_session as fs
-from shrivenq.stages.live import openssl
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import session as s
 from shrivenq.stages.live import venue_state as v
@@ -431,7 +431,7 @@ def test_a_session_that_comes_up_during_a_comparison_has_one_of_its_own(make):
 
 def test_a_half_sent_message_is_finished_before_anything_else(up):
     rig, peer = up
-    words, row = rig.venue.fix.words, rig.venue.live.rows[1]
+    words, row = rig.venue.fix.words, rig.venue.live.rows[fix_io.ROW]
     words[v.SENDS] = 0
     rig.send(price=50_00)
     gateway.step(rig.gateway, rig.gateway_loop)

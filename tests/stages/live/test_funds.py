@@ -83,9 +83,9 @@ def test_fills_and_fees_explain_every_unit_also_those_that_nobody_told(rig, exch
     trade(rig, exchange, m.SELL, 66_000_000)
     resting = rig.send(side=m.BUY, price=30_00, quantity=ONE)
     rig.wait(m.ACCEPTED, resting)
-    away(rig, exchange, lambda: exchange.place(exchange.other, "SELL", 30_00, 14_285_000))
+    away(rig, exchange, lambda: exchange.place(exchange.other, "SELL", 30_00, 20_001_000))
     rig.until(lambda: expected(rig) == held(rig), "the same on both sides")
-    assert rig.filled(resting) == 14_285_000
+    assert rig.filled(resting) == 20_001_000
     assert not said(rig, ADOPTED) + said(rig, KILLED)
     assert len(journaled(rig, m.BALANCE)) == 3  # the first time
     assert level(rig) == control.ARMED

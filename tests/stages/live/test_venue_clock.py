@@ -52,4 +52,4 @@ def test_a_clock_of_ours_that_is_wrong_holds(exchange):
 def test_a_time_that_is_none_is_refused(result):
     clock = VenueClock(SimpleNamespace(words=np.zeros(v.WORDS, np.int64)), np.zeros(512, np.int64))
     with pytest.raises(Refused):
-        clock.take(result)
+        clock.take(result, 0)
