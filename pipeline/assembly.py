@@ -204,6 +204,7 @@ class Assembly:
             "hold": self._words("hold", writable=name in ("risk", "gateway", "book", "live_venue")),
             "venue": self._words("venue", writable=name in ("market_data", "paper_venue")),
             "resync": self._words("resync", writable=name == "book"),
+            "away": self._words("away", writable=name in ("market_data", "live_venue")),
             "epoch": np.array([epoch], np.int64),
             "timer_ns": np.array([timer_ns], np.int64),
             "run": np.frombuffer(self.run.encode(), np.uint8),

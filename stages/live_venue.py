@@ -18,7 +18,7 @@ from shrivenq.shm import ring
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import control, id_map, token_bucket
 from shrivenq.stages import messages as m
-from shrivenq.stages.live import fix_io
+from shrivenq.stages.live import away, fix_io
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.live.ledger import make_ledger
@@ -132,13 +132,18 @@ def _receive(context: Any, loop: Any, c: int) -> int:
 
 @inlined
 def _wake(context: Any, loop: Any) -> None:
-    """Return to Python when it wants to look, and when the kill switch is pulled while foreign orders are open."""
+    """Return to Python when it wants to look.
+
+    Also when the kill switch is pulled while foreign orders are open, and when the venue has told others to stay away.
+    """
     words, live = context.words, context.live.words
     level = control.kill_level(context.kill)
     if words[v.KILLED] != level:
         words[v.KILLED] = level
         if words[v.FOREIGN_OPEN] != 0:
             live[r.ATTENTION] = 1
+    if words[v.AWAY] != away.seen(context.away):
+        live[r.ATTENTION] = 1
     if live[r.STARTED] == 0 or live[r.ATTENTION] != 0 or loop[NOW_NS] >= live[r.WAKE_NS]:
         live[r.STARTED] = 1
         return_soon(loop)
@@ -198,6 +203,7 @@ def build(setup: Setup) -> LiveVenue:
         run=setup.shared["run"],
         kill=setup.shared["kill"],
         hold=setup.shared["hold"],
+        away=setup.shared["away"],
         fix=v.make_fix(),
         words=np.zeros(v.WORDS, np.int64),
     )

@@ -20,6 +20,7 @@ from websockets.exceptions import InvalidURI
 from websockets.uri import parse_uri
 
 from shrivenq.stages import control, token_bucket
+from shrivenq.stages.live import away
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.live.api import ApiLink
@@ -129,6 +130,10 @@ class Connections:
             wakes += [max(0 if link.is_restarting else self.roll_ns, self.try_ns)]
         return wakes
 
+    def stay_away(self, until_ns: int) -> None:
+        """Connect no earlier than this, CLOCK_MONOTONIC."""
+        self.try_ns = max(self.try_ns, until_ns + CLOCKS_NS)
+
     def close(self, reason: str) -> None:
         """End all of them."""
         for link in (self.link, self.old, self.opening.link if self.opening is not None else None):
@@ -228,6 +233,9 @@ class Connections:
         until_ns = int(max(buckets[token_bucket.BANNED_NS], buckets[token_bucket.THROTTLED_NS]))
         limited_ns = until_ns + CLOCKS_NS - self._clock.now_ns()
         refused_ns = KEY_AGAIN_NS if is_refused else 0
+        if link.closed.retry_after_s:
+            word = away.BANNED_NS if link.closed.is_ban else away.LIMITED_NS
+            away.tell(self._context.away, word, time.time_ns() + link.closed.retry_after_s * S_NS)
         self.try_ns = max(self.try_ns, now_ns + max(limited_ns, refused_ns, link.closed.retry_after_s * S_NS))
 
     def _say_closed(self, event: str, link: ApiLink, state: str, now_ns: int) -> None:

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from shrivenq.shm import ring
-from shrivenq.stages import control
+from shrivenq.shm.atomics import load_word
+from shrivenq.stages import control, token_bucket
 from shrivenq.stages import messages as m
+from shrivenq.stages.live import away, venue_io
 from shrivenq.stages.live import receive as r
-from shrivenq.stages.live import venue_io
 from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.live.asking import ANSWER_NS, S_NS, Asking, shown
 from shrivenq.stages.live.fix_session import FixSession
@@ -109,6 +110,8 @@ class Session:
         if not words[r.STARTED] or (not words[r.ATTENTION] and now_ns < words[r.WAKE_NS]):
             return
         words[r.ATTENTION] = 0
+        if self._context.words[v.AWAY] != away.seen(self._context.away):
+            self._obey(now_ns)
         if self._fix is not None:
             self._fix.serve(now_ns)
         self._connections.serve(now_ns)
@@ -238,10 +241,12 @@ class Session:
             link.is_restarting = True  # it is about to cut the connection
         elif kind == a.THROTTLED:
             self._asking.say_limited()
+            self._warn(away.LIMITED_NS, token_bucket.THROTTLED_NS)
         elif kind == a.MOVED:
             self._funds.move(note)
         elif kind == a.BANNED:
             self._asking.say_banned()
+            self._warn(away.BANNED_NS, token_bucket.BANNED_NS)
             if self.state == TRADING:
                 self._reconcile()
 
@@ -317,6 +322,31 @@ class Session:
             return
         if self.state == RECONCILING and self._reconciliation is None:
             self._begin()
+
+    def _warn(self, word: int, bucket: int) -> None:
+        """Tell all that speak to the venue from here what it has told us: until when it wants no requests."""
+        ahead_ns = time.time_ns() - self._clock.now_ns()
+        away.tell(self._context.away, word, int(self._context.buckets.words[bucket]) + ahead_ns)
+
+    def _obey(self, now_ns: int) -> None:
+        """Take what the venue has told others at this address."""
+        context, time_ns = self._context, time.time_ns()
+        buckets, context.words[v.AWAY] = context.buckets.words, away.seen(context.away)
+        pairs = ((away.LIMITED_NS, token_bucket.THROTTLED_NS), (away.BANNED_NS, token_bucket.BANNED_NS))
+        for word, bucket in pairs:
+            left_ns = int(load_word(context.away, word)) - time_ns
+            until_ns = self._clock.now_ns() + left_ns
+            if left_ns <= 0 or until_ns < buckets[bucket] + S_NS:
+                continue  # over, or what we were told ourselves
+            buckets[bucket] = until_ns
+            token_bucket.throttle(context.fix.buckets, until_ns)
+            self._connections.stay_away(now_ns + left_ns)
+            if word == away.LIMITED_NS:
+                self._asking.say_limited()
+                continue
+            self._asking.say_banned()
+            if self.state == TRADING:
+                self._reconcile()
 
     # ── reconciliation ───────────────────────────────────────────────────────────────────────────────────────────
 

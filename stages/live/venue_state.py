@@ -55,6 +55,7 @@ BY_FIX = 13  # 1: orders go by FIX
 LEFT = 14  # orders of earlier runs that are not settled
 CLOCK_NS = 15  # the venue's clock − the stage's time
 BEGAN_NS = 16  # when this process began: what another has sent, it has sent before
+AWAY = 18  # what others were told of staying away, as Python last saw it
 ROW = 17  # row of the receiver of the connection that requests go by
 WORDS = 24
 
@@ -146,5 +147,6 @@ class LiveVenue(NamedTuple):
     run: Any
     kill: Any
     hold: Any
+    away: Any  # words of `away`
     fix: Fix
     words: Any

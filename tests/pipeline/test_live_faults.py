@@ -154,7 +154,7 @@ def test_a_rest_process_that_begins_anew_brings_the_book_back(venue):
             stack.turn()
         assert stack.valid() == count, "without snapshots nothing is valid"
         rest._forget(out)
-        fields = ("config", "tables", "requests", "ring", "resync", "streaming", "live", "words", "hold", "log")
+        fields = ("config", "tables", "requests", "ring", "resync", "streaming", "away", "words", "hold", "log")
         stack.side = Side(*(getattr(side, name) for name in fields))
         stack.until(lambda: stack.valid() > count + 3, "valid books again")
         assert check_against_quotes(np.concatenate(stack.books)) >= 3

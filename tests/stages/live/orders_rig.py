@@ -16,6 +16,7 @@ from shrivenq.shm import byte_ring, pool, ring
 from shrivenq.stages import control, gateway, journal, live_venue, stage
 from shrivenq.stages import messages as m
 from shrivenq.stages import orders as o
+from shrivenq.stages.live import away
 from shrivenq.stages.live import venue_state as v
 from tests.pipeline.exchange.exchange_rig import ED25519_PEM, TRADER
 from tests.stages.venue_rig import drain, private_bytes, private_ring
@@ -83,7 +84,8 @@ class OrdersRig:
         self.log, self.run = Log(), np.frombuffer(run, np.uint8)
         epoch = next(EPOCHS)
         self.number = epoch << m.EPOCH_SHIFT
-        shared = {"kill": self.kill, "hold": self.hold, "run": self.run, "orders": self.pool}
+        shared = {"kill": self.kill, "hold": self.hold, "away": np.zeros(away.WORDS, np.int64)}
+        shared |= {"run": self.run, "orders": self.pool}
         limits = {row["symbol"].decode(): LIMITS for row in self.instruments}
         gateway_config = gateway.Config(unknown_after_ms=unknown_after_ms, orders_max=1000, window_ms=1, limits=limits)
         self.gateway = gateway.build(
