@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 COMPARISON = "reconciliation"
 """Name of the wait, as long as for any answer, for the next of everything asked."""
-CLOCK_LOOK_NS = 60 * S_NS
+CLOCK_LOOK_NS = 15 * S_NS
 """Between two looks at a clock of ours that is wrong."""
 TIMESTAMP = -1021
 LAG_NS = S_NS // 2
@@ -440,7 +440,8 @@ class Session:
             self._look_ns = time.monotonic_ns() + LAG_NS
             return False
         if self._clock.is_wrong:
-            self._log.error("held: our clock is wrong", **self._clock.said(), fix="set it (NTP), then restart")
+            self._clock.check_ours()
+            self._log.error("held: our clock is wrong", **self._clock.said(), fix="set it (NTP): it is seen then")
             self._look_ns = time.monotonic_ns() + CLOCK_LOOK_NS
             return False
         if self._fix is not None and not self._fix.is_up:

@@ -27,6 +27,10 @@ WRONG_NS = 5 * S_NS
 TIME_MS_MAX = 10**14
 
 
+class ClockError(Exception):
+    """Our clock was wrong when this run began, and has been set since: what reasons with the time has to begin anew."""
+
+
 class VenueClock:
     """How far the venue's clock is ahead of the stage's."""
 
@@ -43,6 +47,18 @@ class VenueClock:
     def is_wrong(self) -> bool:
         """Tell whether our clock is not to be traded by."""
         return abs(int(self._words[v.CLOCK_NS])) > WRONG_NS
+
+    def check_ours(self) -> None:
+        """Raise ClockError if the system's clock is right: then it is the time that the stages began with that is not.
+
+        That time runs with CLOCK_MONOTONIC, in every process: it is taken from the system's clock at their start alone.
+        """
+        ahead_ns = self.now_ns() - time.time_ns()
+        if abs(ahead_ns) <= WRONG_NS:
+            raise ClockError(
+                f"our clock was {self.said()['venue_clock_ahead_ms'] / 1e3:.1f} s off and has been set right, to "
+                f"{ahead_ns / 1e6:.1f} ms of the venue's: everything begins anew with it"
+            )
 
     def asked(self) -> int:
         """Note that the venue is being asked for its time; return when, CLOCK_MONOTONIC."""
