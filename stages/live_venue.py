@@ -57,8 +57,10 @@ DISCONNECTED, MALFORMED = m.REASON["disconnected"], m.REASON["malformed"]
 def _send(context: Any, loop: Any, slot: int) -> int:
     """Send an order; the reason for which it was not sent, 0 if it was."""
     order, words, now = context.to_venue.slots, context.words, venue_time(context, loop)
-    if fix_io.goes_by_fix(context, order[slot]["kind"]):
-        return fix_io.send(context, loop, slot)
+    if words[v.BY_FIX] == v.FIX and fix_io.goes_by_fix(context.fix, order[slot]["kind"]):
+        return fix_io.send(context, loop, context.fix, fix_io.ROW, slot)
+    if words[v.BY_FIX] == v.OTHER_FIX and fix_io.goes_by_fix(context.other_fix, order[slot]["kind"]):
+        return fix_io.send(context, loop, context.other_fix, fix_io.OTHER_ROW, slot)
     if words[v.READY] == 0:
         return DISCONNECTED
     if is_early(context, loop, slot):
@@ -86,14 +88,14 @@ def _send(context: Any, loop: Any, slot: int) -> int:
 @inlined
 def _take_orders(context: Any, loop: Any) -> int:
     """Take what waits on `to_venue`; while a frame is not sent whole, nothing."""
-    source, words, by_fix = context.to_venue, context.words, context.fix.words
+    source, words, by_fix, by_other = context.to_venue, context.words, context.fix.words, context.other_fix.words
     waiting = min(ring.available(source), BATCH)
     for taken in range(waiting):
         slot = ring.slot_at(source, 0)
         if source.slots[slot]["sequence"] != source.own[ring.TAIL]:
             fault(loop, FAULT_SEQUENCE, source.own[ring.TAIL])
             return taken
-        if words[v.OUT_END] | by_fix[v.OUT_END] != 0 or not ring.claim(context.from_venue, 1):
+        if words[v.OUT_END] | by_fix[v.OUT_END] | by_other[v.OUT_END] != 0 or not ring.claim(context.from_venue, 1):
             return taken
         reason = _send(context, loop, slot)
         if reason != 0:
@@ -124,7 +126,9 @@ def _receive(context: Any, loop: Any, c: int) -> int:
     if row["mode"] != r.DIRECT:
         attend(context, loop)
     elif c == fix_io.ROW:
-        fix_io.parse(context, loop)
+        fix_io.parse(context, loop, context.fix, c)
+    elif c == fix_io.OTHER_ROW:
+        fix_io.parse(context, loop, context.other_fix, c)
     else:
         parse(context, loop, c)
     return 1
@@ -158,7 +162,7 @@ def step(context: Any, loop: Any) -> int:
     work = _take_orders(context, loop) + _receive(context, loop, row)
     work += _receive(context, loop, 1 - row)  # the WebSocket API has two: one takes over from the other
     if context.words[v.BY_FIX] != 0:
-        work += _receive(context, loop, fix_io.ROW)
+        work += _receive(context, loop, fix_io.ROW) + _receive(context, loop, fix_io.OTHER_ROW)
     _wake(context, loop)
     return work
 
@@ -178,7 +182,7 @@ def build(setup: Setup) -> LiveVenue:
     """
     config: Config = setup.config
     by_fix = config.order_entry == "fix"
-    live, frames = r.make_receiver(fix_io.ROW + 1 if by_fix else fix_io.ROW)
+    live, frames = r.make_receiver(fix_io.OTHER_ROW + 1 if by_fix else fix_io.ROW)
     context = LiveVenue(
         fill_feed=setup.consumers["fill_feed"],
         to_venue=setup.consumers["to_venue"],
@@ -205,9 +209,10 @@ def build(setup: Setup) -> LiveVenue:
         hold=setup.shared["hold"],
         away=setup.shared["away"],
         fix=v.make_fix(),
+        other_fix=v.make_fix(),
         words=np.zeros(v.WORDS, np.int64),
     )
-    context.words[v.BY_FIX] = by_fix
+    context.words[v.BY_FIX] = v.FIX if by_fix else 0
     context.words[v.BEGAN_NS] = time_of(setup.loop, 0)
     orders = Orders(setup.shared["slots"], setup.shared["generation"])
     fix = (int(setup.shared["epoch"][0]), setup.shared["fix_logon"]) if by_fix else None

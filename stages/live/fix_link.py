@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from shrivenq.stages.frames import Frames
     from shrivenq.stages.live.transport import Resolver
-    from shrivenq.stages.live.venue_state import LiveVenue
+    from shrivenq.stages.live.venue_state import Fix, LiveVenue
 
 SOH = b"\x01"
 SHOWN = 300
@@ -183,6 +183,8 @@ class FixLink(ApiLink):
         self,
         context: LiveVenue,
         loop: Any,
+        by: Fix,
+        row: int,
         address: Address,
         url: str,
         resolver: Resolver,
@@ -192,13 +194,13 @@ class FixLink(ApiLink):
         take: Callable[[bytes, ApiLink], bool],
         logon: Callable[[], bytes],
     ) -> None:
-        super().__init__(context, loop, fix_io.ROW, address, url, resolver, tls, now_ns, attempt, take)  # type: ignore[arg-type]
-        self._spell_logon = logon
+        super().__init__(context, loop, row, address, url, resolver, tls, now_ns, attempt, take)  # type: ignore[arg-type]
+        self._by, self._spell_logon = by, logon
 
     def _open(self, now_ns: int) -> Connection:
         try:
             logon = self._spell_logon()
-            return FixConnection(self._venue.fix.session, logon, now_ns, lambda: int(time_of(self._loop, 0)))
+            return FixConnection(self._by.session, logon, now_ns, lambda: int(time_of(self._loop, 0)))
         except ValueError as error:
             raise TransportError(f"no logon: {error}") from None
 
@@ -208,4 +210,4 @@ class FixLink(ApiLink):
             self.send_bytes(self.connection.data_to_send())
 
     def _parse(self, frames: Frames, time_ns: int) -> None:  # noqa: ARG002
-        fix_io.parse(self._venue, self._loop)
+        fix_io.parse(self._venue, self._loop, self._by, self.row)

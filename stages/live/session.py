@@ -29,7 +29,8 @@ from shrivenq.stages.live import away, venue_io
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.live.asking import ANSWER_NS, S_NS, Asking, shown
-from shrivenq.stages.live.fix_session import FixSession
+from shrivenq.stages.live.fix_renewal import FixSessions
+from shrivenq.stages.live.fix_session import Endpoint
 from shrivenq.stages.live.foreign import Foreign
 from shrivenq.stages.live.funds import Funds
 from shrivenq.stages.live.opening import LIMITED
@@ -92,15 +93,14 @@ class Session:
         self._standings = Standings(
             context, loop, orders, self._asking.ask_by, self._send_bytes, self._placed, self._unsaid, log
         )
-        self._fix: FixSession | None = None
+        self._fix: FixSessions | None = None
         self._again = False  # FIX came up, or nonsense, while a comparison was running: another has to follow
         self.state = DOWN
         venue_io.load(context, loop)
         if fix is not None:
             epoch, fix_logon = fix
-            self._fix = FixSession(
-                config, context, loop, epoch, fix_logon, self._resolver, generator, self._fix_changed, log
-            )
+            endpoint = Endpoint(config, context.run.tobytes(), epoch, fix_logon, self._resolver, generator)
+            self._fix = FixSessions(config, context, loop, endpoint, generator, self._fix_changed, log)
 
     # ── between turns ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -339,7 +339,8 @@ class Session:
             if left_ns <= 0 or until_ns < buckets[bucket] + S_NS:
                 continue  # over, or what we were told ourselves
             buckets[bucket] = until_ns
-            token_bucket.throttle(context.fix.buckets, until_ns)
+            for by in (context.fix, context.other_fix):
+                token_bucket.throttle(by.buckets, until_ns)
             self._connections.stay_away(now_ns + left_ns)
             if word == away.LIMITED_NS:
                 self._asking.say_limited()

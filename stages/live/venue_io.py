@@ -240,7 +240,9 @@ def hear(context: Any, loop: Any, count: int) -> None:
     """
     token_bucket.hear(context.buckets, context.notes, count, venue_time(context, loop))
     words = context.buckets.words
-    token_bucket.throttle(context.fix.buckets, max(words[token_bucket.THROTTLED_NS], words[token_bucket.BANNED_NS]))
+    until = max(words[token_bucket.THROTTLED_NS], words[token_bucket.BANNED_NS])
+    token_bucket.throttle(context.fix.buckets, until)
+    token_bucket.throttle(context.other_fix.buckets, until)
     for at in range(count):
         what = context.notes[at]["what"]
         if context.notes[at]["kind"] == a.BALANCE and 0 <= what < context.balances.shape[0]:

@@ -51,13 +51,15 @@ FOREIGN_OPEN = 9  # open orders of the account that are not this run's
 KILLED = 10  # kill level Python was told of
 ASKED_LEVEL = 11  # kill level at which open orders that are not ours were cancelled
 STRANGE = 12  # 1: an order that is not this run's was accepted; the account is to be looked at again
-BY_FIX = 13  # 1: orders go by FIX
+BY_FIX = 13  # FIX or OTHER_FIX: orders go by that; 0: by the WebSocket API
 LEFT = 14  # orders of earlier runs that are not settled
 CLOCK_NS = 15  # the venue's clock − the stage's time
 BEGAN_NS = 16  # when this process began: what another has sent, it has sent before
 AWAY = 18  # what others were told of staying away, as Python last saw it
 ROW = 17  # row of the receiver of the connection that requests go by
 WORDS = 24
+
+FIX, OTHER_FIX = 1, 2
 
 NEVER_LOOKED, NO_TRADES = -2, -1
 """Anchors: which trades there were before us was never asked; there were none."""
@@ -95,7 +97,7 @@ UNSETTLED_MAX = 1 << 12
 
 @by_reference
 class Fix(NamedTuple):
-    """The FIX connection that orders go by; nothing is done with it where none is configured."""
+    """A FIX connection; nothing is done with it where orders do not go by FIX."""
 
     session: fix.Session
     buckets: Buckets
@@ -149,4 +151,5 @@ class LiveVenue(NamedTuple):
     hold: Any
     away: Any  # words of `away`
     fix: Fix
+    other_fix: Fix  # takes over from it, and it from this one
     words: Any

@@ -316,19 +316,23 @@ def test_limits_of_the_account_are_the_venue_s(tmp_path):
         rig.close()
 
 
-def test_the_connection_of_the_account_s_events_is_renewed_and_nothing_is_held(rig, exchange):
-    order = rig.send(price=50_00)
-    rig.wait(m.ACCEPTED, order)
-    rig.session._connections.roll_ns = 0
-    rig.venue.live.words[receive.ATTENTION] = 1
-
-    def is_over():
-        assert control.held(rig.hold) == 0
-        return "the connection before has ended" in rig.log.events()
-
-    rig.until(is_over, "another connection")
-    exchange.place(exchange.other, "SELL", 50_00, ONE // 4)
-    rig.until(lambda: rig.filled(order), "the fill")
-    rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=order))
+def test_orders_go_on_while_both_connections_are_renewed(rig, exchange):
+    orders, fills, events = [], [], rig.log.events
+    for turn in range(1, 4):
+        rig.session._fix.now.roll_ns = rig.session._connections.roll_ns = 0
+        rig.venue.live.words[receive.ATTENTION] = 1
+        while min(len(lost(rig)), events().count("the connection before has ended")) < turn:
+            order = rig.send(price=50_00)
+            rig.wait(m.ACCEPTED, order)
+            if len(fills) < turn:
+                fills.append(order)
+                exchange.place(exchange.other, "SELL", 50_00, ONE // 8)
+                rig.until(lambda order=order: rig.filled(order), "the fill")
+            rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=order))
+            assert control.held(rig.hold) == 0
+            orders.append(order)
+    assert lost(rig) == ["another session has taken over"] * 3
+    assert [rig.filled(one) for one in orders] == [ONE // 8 * (one in fills) for one in orders]
+    assert not [one for one in rig.told if one["kind"] in (m.REJECTED, m.DENIED, m.UNKNOWN, m.CANCEL_REJECTED)]
+    assert events().count("venue reconciled") == 1
     agreed(rig, exchange)
-    assert lost(rig) == []
