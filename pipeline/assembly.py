@@ -219,6 +219,7 @@ class Assembly:
             "instrument_hold": self.control_read("instrument_hold"),
             "venue": self._words("venue", writable=name in ("market_data", "paper_venue")),
             "resync": self._words("resync", writable=name == "book"),
+            "away": self._words("away", writable=name in ("market_data", "live_venue")),
             "epoch": np.array([epoch], np.int64),
             "timer_ns": np.array([timer_ns], np.int64),
             "run": np.frombuffer(self.run.encode(), np.uint8),

@@ -17,6 +17,7 @@ from shrivenq.shm import board
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages import id_map, journal, orders, positions
 from shrivenq.stages import messages as m
+from shrivenq.stages.live import ledger
 from shrivenq.stages.live.venue_state import KNOWN, UNSETTLED, UNSETTLED_MAX
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from shrivenq.pipeline.instruments import Tables
     from shrivenq.stages.journal_file import Contents
 
+FUNDS = (m.BALANCE, m.MOVED)
 NOTE, CURRENCIES, MODE = "instruments ", " currencies ", " mode "
 
 
@@ -40,6 +42,8 @@ class Recovered:
     """REPORT rows of every fill, once."""
     looked: Any
     """REPORT rows that say from which trade on the account is ours: LOOKED. Live only."""
+    funds: Any
+    """REPORT rows that say what the account should hold: fills among BALANCE and MOVED, in order. Live only."""
     unsettled: Any
     """UNSETTLED rows: orders that may be open at the venue, or about to arrive there. Live only."""
 
@@ -102,6 +106,7 @@ class _Descriptions:
                 money = _renumbered(paid_in, currencies, self._here[1])
                 # Negative: no table had it when the fee was paid, and none need have it now.
                 lost |= (money < 0) & (paid_in >= 0) & (rows["kind"][here] == m.FILL)
+                lost &= ~np.isin(rows["kind"][here], FUNDS)  # they are of no instrument
             if lost.any():
                 at = int(rows["instrument"][here][lost.argmax()])
                 named = instruments[at] if 0 <= at < len(instruments) else f"row {at}"
@@ -135,6 +140,15 @@ def _unsettled(contents: Contents, reports: Any, sent: Any, places: Any) -> tupl
     return found, places[open_]
 
 
+def _funds(descriptions: _Descriptions, fills: Any, fill_places: Any, reports: Any, places: Any) -> Any:
+    """Put what says how much the account should hold among the fills, in their order."""
+    chosen = np.isin(reports["kind"], FUNDS)
+    said = reports[chosen]
+    descriptions.translate(said, places[chosen], "balances")
+    order = np.argsort(np.concatenate([fill_places, places[chosen]]), kind="stable")
+    return np.concatenate([fills, said])[order]
+
+
 def recover(contents: Contents, tables: Tables, mode: str) -> Recovered:
     """Collect what a journal holds for a run of this mode.
 
@@ -143,12 +157,13 @@ def recover(contents: Contents, tables: Tables, mode: str) -> Recovered:
     descriptions = _Descriptions(contents, tables, mode)
     reports, places = contents.rows(journal.REPORT_SEEN), np.flatnonzero(contents.index["kind"] == journal.REPORT_SEEN)
     # A fill that was told twice is journaled twice, and shown to risk once.
-    chosen = (reports["kind"] == m.FILL) & (reports["sequence"] >= 0)
-    fills = reports[chosen]
-    descriptions.translate(fills, places[chosen], "fills")
+    is_fill = (reports["kind"] == m.FILL) & (reports["sequence"] >= 0)
+    fills = reports[is_fill]
+    descriptions.translate(fills, places[is_fill], "fills")
     chosen = reports["kind"] == m.LOOKED
-    looked, unsettled = reports[chosen], np.zeros(0, UNSETTLED)
+    looked, funds, unsettled = reports[chosen], fills[:0], np.zeros(0, UNSETTLED)
     if mode == "live":
+        funds = _funds(descriptions, fills, places[is_fill], reports, places)
         descriptions.translate(looked, places[chosen], "a look at the trades")
         sent = contents.rows(journal.ORDER_SENT)
         asked = np.flatnonzero(contents.index["kind"] == journal.ORDER_SENT)
@@ -159,7 +174,7 @@ def recover(contents: Contents, tables: Tables, mode: str) -> Recovered:
                 f"the journal holds {len(unsettled)} orders without an end, more than {UNSETTLED_MAX}: look at the "
                 f"venue what became of them, and start under another name"
             )
-    return Recovered(fills, looked, unsettled)
+    return Recovered(fills, looked, funds, unsettled)
 
 
 @kernel
@@ -202,6 +217,7 @@ def restore(contexts: Mapping[str, Any], recovered: Recovered) -> None:
         venue = contexts["live_venue"]
         behind = _remember_trades(venue.anchors, venue.known, recovered)
         np.add.at(venue.told, behind["instrument"], 1)
+        ledger.tally(venue.ledger, venue.instruments, venue.answers.currencies, recovered.funds)
         venue.unsettled[: len(recovered.unsettled)] = recovered.unsettled
     if "signal" in contexts:
         state = contexts["signal"].state

@@ -31,7 +31,7 @@ from shrivenq.shm import byte_ring
 from shrivenq.shm.atomics import load_word, store_word
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages.frames import TEXT
-from shrivenq.stages.live import source
+from shrivenq.stages.live import away
 from shrivenq.stages.live.transport import TransportError, make_tls_context
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from shrivenq.pipeline.assembly import Assembly
     from shrivenq.pipeline.instruments import Tables
     from shrivenq.pipeline.processes import Process
+    from shrivenq.stages.live import source
 
 # Words of the `rest` region of the control segment (int64).
 SNAPSHOTS = 0  # handed to market_data
@@ -47,7 +48,6 @@ FAILURES = 1  # requests that failed
 USED_WEIGHT = 2  # of the venue's minute, as it last said
 VENUE_OFFSET_NS = 3  # the venue's clock − ours
 VENUE_ERROR_NS = 4  # that is this exact
-BLOCKED_UNTIL_NS = 5  # ns since 1970: no request before; 0 for none
 WORDS = 16
 
 TIMEOUT_S = 10.0
@@ -299,7 +299,7 @@ class Side:
     ring: byte_ring.Producer
     resync: Any  # int64, one an instrument
     streaming: Any  # int64, one an instrument: 1 while market_data is sent all its streams
-    live: Any  # words of `stages/live/source.py`
+    away: Any  # words of `stages/live/away.py`
     words: Any
     hold: Any
     instrument_hold: Any
@@ -320,23 +320,19 @@ class Side:
             self.rules, self.hold, self.instrument_hold, self.log, period_s=self.config.exchange_info_s
         )
         self._blocked_said = 0
-        # What the venue has said to a process before this one holds for this one.
-        self.requests.blocked_until_ns = int(load_word(self.words, BLOCKED_UNTIL_NS))
-        self.requests.blocked_why = "the venue has said to stay away" if self.requests.blocked_until_ns else ""
 
     def step(self) -> bool:
         """Do at most one request; tell whether one was made."""
-        told_ns = int(load_word(self.live, source.AWAY_UNTIL_NS))
+        told_ns = int(away.until_ns(self.away))  # to a process before this one, maybe
         if told_ns > self.requests.blocked_until_ns:
             self.requests.blocked_until_ns = told_ns
-            self.requests.blocked_why = "the venue has told market data's connections to stay away"
+            self.requests.blocked_why = "the venue has told this address to stay away"
         self._watch.wait(self.now_s())
         # Everything is held until the symbols are known: many snapshots can use up the weight of a minute.
         made = not self._watch.is_known and self._look_at_symbols()
         made = made or self._snapshot() or self._look_at_symbols() or self._look_at_clock()
         if made:
             store_word(self.words, USED_WEIGHT, self.requests.used_weight)
-            store_word(self.words, BLOCKED_UNTIL_NS, self.requests.blocked_until_ns)
         return made
 
     def _snapshot(self) -> bool:
@@ -383,6 +379,9 @@ class Side:
     def _failed(self, what: str, error: RestError, **fields: Any) -> None:
         """Tell of a failure; that the venue wants to be left alone, once."""
         store_word(self.words, FAILURES, int(self.words[FAILURES]) + 1)
+        if error.status in (429, 418):
+            word = away.BANNED_NS if error.status == 418 else away.LIMITED_NS
+            away.tell(self.away, word, self.requests.blocked_until_ns)
         if error.status in (429, 418) and self.requests.blocked_until_ns == self._blocked_said:
             return
         self._blocked_said = self.requests.blocked_until_ns
@@ -466,7 +465,7 @@ def start(config: source.Config, rules: Rules, assembly: Assembly, log: Any) -> 
         ring,
         assembly.control_read("resync"),
         assembly.control_read("streaming"),
-        assembly.control_read("live"),
+        assembly.control("away"),
         assembly.control("rest"),
         assembly.control("hold"),
         assembly.control("instrument_hold"),

@@ -20,6 +20,7 @@ from shrivenq.shm.segment import SegmentError
 from shrivenq.stages import signal, stage
 from shrivenq.stages.capture import CaptureError
 from shrivenq.stages.journal import JournalError
+from shrivenq.stages.live.venue_clock import ClockError
 from shrivenq.stages.signal import StrategyError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class StageError(Exception):
     """A stage stopped itself; one line says which and why."""
 
 
-STOPPING_ERRORS = (StageError, SegmentError, StrategyError, CaptureError, JournalError, RecoveryError)
+STOPPING_ERRORS = (StageError, SegmentError, StrategyError, CaptureError, JournalError, RecoveryError, ClockError)
 """What ends a stage with one line instead of a traceback."""
 
 TURN_NS = 3_600_000_000_000

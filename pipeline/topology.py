@@ -95,6 +95,7 @@ CONTROL = Layout(
         Region("live", np.dtype("<i8"), WORDS_PER_PAGE),  # market_data: its connections, words of live/source.py
         Region("streaming", np.dtype("<i8"), WORDS_PER_PAGE),  # market_data: 1 for an instrument that streams
         Region("rest", np.dtype("<i8"), WORDS_PER_PAGE),  # REST process: words of rest.py
+        Region("away", np.dtype("<i8"), WORDS_PER_PAGE),  # who speaks to the venue: words of live/away.py
         Region("supervisor", np.dtype("<i8"), WORDS_PER_PAGE),
         *(Region(f"loop.{name}", np.dtype("<i8"), WORDS_PER_PAGE) for name in EVERY_STAGE),
     ),

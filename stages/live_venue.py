@@ -18,9 +18,10 @@ from shrivenq.shm import ring
 from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import control, id_map, token_bucket
 from shrivenq.stages import messages as m
-from shrivenq.stages.live import fix_io
+from shrivenq.stages.live import away, fix_io
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import venue_state as v
+from shrivenq.stages.live.ledger import make_ledger
 from shrivenq.stages.live.reconcile import Orders
 from shrivenq.stages.live.session import Session
 from shrivenq.stages.live.venue_io import (
@@ -46,9 +47,6 @@ BATCH = 64
 SEEN = 1 << 13
 """Reports by which a repeated one is recognised."""
 
-WEBSOCKET = 0
-"""Row of the WebSocket API's connection in the receiver."""
-
 DISCONNECTED, MALFORMED = m.REASON["disconnected"], m.REASON["malformed"]
 
 
@@ -59,8 +57,10 @@ DISCONNECTED, MALFORMED = m.REASON["disconnected"], m.REASON["malformed"]
 def _send(context: Any, loop: Any, slot: int) -> int:
     """Send an order; the reason for which it was not sent, 0 if it was."""
     order, words, now = context.to_venue.slots, context.words, venue_time(context, loop)
-    if fix_io.goes_by_fix(context, order[slot]["kind"]):
-        return fix_io.send(context, loop, slot)
+    if words[v.BY_FIX] == v.FIX and fix_io.goes_by_fix(context.fix, order[slot]["kind"]):
+        return fix_io.send(context, loop, context.fix, fix_io.ROW, slot)
+    if words[v.BY_FIX] == v.OTHER_FIX and fix_io.goes_by_fix(context.other_fix, order[slot]["kind"]):
+        return fix_io.send(context, loop, context.other_fix, fix_io.OTHER_ROW, slot)
     if words[v.READY] == 0:
         return DISCONNECTED
     if is_early(context, loop, slot):
@@ -81,21 +81,21 @@ def _send(context: Any, loop: Any, slot: int) -> int:
     words[v.OUT_END] = end
     words[v.SENT] += 1
     note_sent(context, loop, slot)
-    send_out(context, loop, WEBSOCKET, words, context.outbox)
+    send_out(context, loop, words[v.ROW], words, context.outbox)
     return 0
 
 
 @inlined
 def _take_orders(context: Any, loop: Any) -> int:
     """Take what waits on `to_venue`; while a frame is not sent whole, nothing."""
-    source, words, by_fix = context.to_venue, context.words, context.fix.words
+    source, words, by_fix, by_other = context.to_venue, context.words, context.fix.words, context.other_fix.words
     waiting = min(ring.available(source), BATCH)
     for taken in range(waiting):
         slot = ring.slot_at(source, 0)
         if source.slots[slot]["sequence"] != source.own[ring.TAIL]:
             fault(loop, FAULT_SEQUENCE, source.own[ring.TAIL])
             return taken
-        if words[v.OUT_END] | by_fix[v.OUT_END] != 0 or not ring.claim(context.from_venue, 1):
+        if words[v.OUT_END] | by_fix[v.OUT_END] | by_other[v.OUT_END] != 0 or not ring.claim(context.from_venue, 1):
             return taken
         reason = _send(context, loop, slot)
         if reason != 0:
@@ -126,21 +126,28 @@ def _receive(context: Any, loop: Any, c: int) -> int:
     if row["mode"] != r.DIRECT:
         attend(context, loop)
     elif c == fix_io.ROW:
-        fix_io.parse(context, loop)
+        fix_io.parse(context, loop, context.fix, c)
+    elif c == fix_io.OTHER_ROW:
+        fix_io.parse(context, loop, context.other_fix, c)
     else:
-        parse(context, loop)
+        parse(context, loop, c)
     return 1
 
 
 @inlined
 def _wake(context: Any, loop: Any) -> None:
-    """Return to Python when it wants to look, and when the kill switch is pulled while foreign orders are open."""
+    """Return to Python when it wants to look.
+
+    Also when the kill switch is pulled while foreign orders are open, and when the venue has told others to stay away.
+    """
     words, live = context.words, context.live.words
     level = control.kill_level(context.kill)
     if words[v.KILLED] != level:
         words[v.KILLED] = level
         if words[v.FOREIGN_OPEN] != 0:
             live[r.ATTENTION] = 1
+    if words[v.AWAY] != away.seen(context.away):
+        live[r.ATTENTION] = 1
     if live[r.STARTED] == 0 or live[r.ATTENTION] != 0 or loop[NOW_NS] >= live[r.WAKE_NS]:
         live[r.STARTED] = 1
         return_soon(loop)
@@ -151,9 +158,11 @@ def step(context: Any, loop: Any) -> int:
     """Send what the gateway wants sent, then take what the venue said; return the number of things done."""
     feed = context.fill_feed
     ring.release(feed, ring.available(feed))  # a real venue fills by itself
-    work = _take_orders(context, loop) + _receive(context, loop, WEBSOCKET)
+    row = context.words[v.ROW]
+    work = _take_orders(context, loop) + _receive(context, loop, row)
+    work += _receive(context, loop, 1 - row)  # the WebSocket API has two: one takes over from the other
     if context.words[v.BY_FIX] != 0:
-        work += _receive(context, loop, fix_io.ROW)
+        work += _receive(context, loop, fix_io.ROW) + _receive(context, loop, fix_io.OTHER_ROW)
     _wake(context, loop)
     return work
 
@@ -173,7 +182,7 @@ def build(setup: Setup) -> LiveVenue:
     """
     config: Config = setup.config
     by_fix = config.order_entry == "fix"
-    live, frames = r.make_receiver(2 if by_fix else 1)
+    live, frames = r.make_receiver(fix_io.OTHER_ROW + 1 if by_fix else fix_io.ROW)
     context = LiveVenue(
         fill_feed=setup.consumers["fill_feed"],
         to_venue=setup.consumers["to_venue"],
@@ -192,15 +201,18 @@ def build(setup: Setup) -> LiveVenue:
         told=np.zeros(len(setup.instruments), np.int64),
         unsettled=np.zeros(v.UNSETTLED_MAX, v.UNSETTLED),
         balances=np.zeros((len(setup.currencies), 2), np.int64),
+        ledger=make_ledger(len(setup.currencies)),
         sent=np.zeros(len(setup.shared["slots"]), v.SENT_ORDER),
         instruments=setup.instruments,
         run=setup.shared["run"],
         kill=setup.shared["kill"],
         hold=setup.shared["hold"],
+        away=setup.shared["away"],
         fix=v.make_fix(),
+        other_fix=v.make_fix(),
         words=np.zeros(v.WORDS, np.int64),
     )
-    context.words[v.BY_FIX] = by_fix
+    context.words[v.BY_FIX] = v.FIX if by_fix else 0
     context.words[v.BEGAN_NS] = time_of(setup.loop, 0)
     orders = Orders(setup.shared["slots"], setup.shared["generation"])
     fix = (int(setup.shared["epoch"][0]), setup.shared["fix_logon"]) if by_fix else None

@@ -440,6 +440,7 @@ def build(setup: Setup) -> MarketData:
             given.get("live"),
             given.get("streaming"),
             given.get("api_key"),
+            given.get("away"),
         )
         frames, live = source.frames, source.live
     elif config.source == "capture":

@@ -57,6 +57,8 @@ AMENDED = 11  # the order lives on with another `quantity`: an AMEND, or self-tr
 AMEND_REJECTED = 12  # `target_id` is as it was
 LOOKED = 13  # for the journal: the account's trades up to `trade_id` were looked at; the first time, taken as they are
 OVER = 14  # for the journal: an order of an earlier run is over, and its fills are told
+BALANCE = 15  # for the journal: the account holds `quantity` of `fee_currency`, free and locked, as the venue says
+MOVED = 16  # for the journal: `quantity` of `fee_currency` came from outside, or went there if negative
 
 # ── flags ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -253,7 +255,7 @@ REPORT_FIELDS = (
     ("side", "i1", 152, "BUY or SELL"),
     ("reason", "<i2", 154, "code: REASONS"),
     ("price", "<i8", 160, "the order's limit price"),
-    ("quantity", "<i8", 168, "the order's quantity"),
+    ("quantity", "<i8", 168, "the order's quantity; BALANCE, MOVED: money at the currency's exponent"),
     ("generation", "<i8", 176, "generation of the slot"),
 )
 

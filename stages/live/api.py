@@ -40,10 +40,10 @@ class ApiConnection(Connection):
 
 
 class ApiLink(Link):
-    """One attempt at a connection to the WebSocket API; `take` is told each message, False if it has to wait."""
+    """One attempt at a connection to the WebSocket API, in a row of the receiver.
 
-    ROW = 0
-    """Of the receiver."""
+    `take` is told each message and who brings it, and answers False if it has to wait.
+    """
 
     connection: ApiConnection | None
 
@@ -51,26 +51,27 @@ class ApiLink(Link):
         self,
         context: LiveVenue,
         loop: Any,
+        row: int,
         uri: WebSocketURI,
         url: str,
         resolver: Resolver,
         tls: ssl.SSLContext | None,
         now_ns: int,
         attempt: int,
-        take: Callable[[bytes], bool],
+        take: Callable[[bytes, ApiLink], bool],
     ) -> None:
-        super().__init__(context.live, self.ROW, uri, url, (), resolver, tls, now_ns, attempt)
+        super().__init__(context.live, row, uri, url, (), resolver, tls, now_ns, attempt)
         self._venue, self._loop, self._take = context, loop, take
 
     def _open(self, now_ns: int) -> Connection:
         return ApiConnection(self._url, (), now_ns)
 
     def _parse(self, frames: Frames, time_ns: int) -> None:  # noqa: ARG002
-        venue_io.parse(self._venue, self._loop)
+        venue_io.parse(self._venue, self._loop, self.row)
 
     def _enter_waiting(self, frames: Frames, now_ns: int, time_ns: int) -> bool:  # noqa: ARG002
         while self._waiting:
-            if not self._take(self._waiting[0].payload):
+            if not self._take(self._waiting[0].payload, self):
                 return False
             self._waiting.popleft()
         return True

@@ -47,6 +47,10 @@ WEIGHTS = {
 UNSIGNED = ("time", "userDataStream.subscribe")
 
 
+SHOWN = 300
+"""Characters of a message of the venue's that are logged."""
+
+
 class _Request(NamedTuple):
     name: str
     cost: int
@@ -57,6 +61,11 @@ class _Request(NamedTuple):
 def pause_ns(tries: int) -> int:
     """Tell how long to wait before something is asked again for the so-manyth time."""
     return min(PAUSE_MAX_NS, PAUSE_NS << min(tries, 10))
+
+
+def shown(payload: bytes) -> str:
+    """Spell a message of the venue's for the log."""
+    return payload[:SHOWN].decode("utf-8", "replace")
 
 
 def spelt(time_ns: int) -> str:
@@ -73,6 +82,8 @@ class Asking:
         self._later: dict[_Request, int] = {}  # and when to ask
         self._sent: dict[str, _Request] = {}
         self._told = False
+        self.time_asked_ns = 0
+        """When the venue was last asked for its time, CLOCK_MONOTONIC."""
         self.pending: dict[str, int] = {}
 
     @property
@@ -95,7 +106,7 @@ class Asking:
 
         def send() -> None:
             if method == "time":
-                self._clock.asked()
+                self.time_asked_ns = self._clock.asked()
             signed = {} if method in UNSIGNED else {"timestamp": self._clock.now_ns() // 1_000_000}
             self._send_text(orjson.dumps({"id": name, "method": method, "params": params | signed}))
 

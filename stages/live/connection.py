@@ -41,7 +41,8 @@ SUBSCRIBE_GAP_NS = 300_000_000
 """Between two of our messages: the venue takes five a second, pongs included."""
 ANSWER_NS = 10_000_000_000
 """Longest wait for the handshake, and then for an acknowledgement."""
-STAY_AWAY_S = {418: "120", 429: "60"}
+BANNED = 418
+STAY_AWAY_S = {BANNED: "120", 429: "60"}
 """How long the venue wants us away if it does not say: its shortest ban, its limits' interval."""
 RETRY_MAX_S = 3 * 86_400
 """Longest ban the venue knows."""
@@ -75,10 +76,11 @@ class Restarting(NamedTuple):
 
 
 class Closed(NamedTuple):
-    """The connection is over; `reason` is one line. The venue may have said how long to stay away."""
+    """The connection is over; `reason` is one line. The venue may have said how long to stay away, and banned us."""
 
     reason: str
     retry_after_s: int = 0
+    is_ban: bool = False
 
 
 class Connection:
@@ -219,10 +221,12 @@ class Connection:
                 self._subscribe(now_ns)
         if self._protocol.handshake_exc is not None:
             error = self._protocol.handshake_exc
-            asked = ""
+            asked, status = "", 0
             if isinstance(error, InvalidStatus):
-                asked = error.response.headers.get("Retry-After", STAY_AWAY_S.get(error.response.status_code, ""))
-            self._close(_explain(error, reason), min(int(asked[:DIGITS_MAX]), RETRY_MAX_S) if asked.isdecimal() else 0)
+                status = error.response.status_code
+                asked = error.response.headers.get("Retry-After", STAY_AWAY_S.get(status, ""))
+            retry_after_s = min(int(asked[:DIGITS_MAX]), RETRY_MAX_S) if asked.isdecimal() else 0
+            self._close(_explain(error, reason), retry_after_s, is_ban=status == BANNED)
         elif self._protocol.close_rcvd is not None:
             self._close(f"closed by the venue: {self._protocol.close_rcvd}")
         elif self._protocol.parser_exc is not None and not isinstance(self._protocol.parser_exc, EOFError):
@@ -247,10 +251,10 @@ class Connection:
         else:
             self.receive_notice(payload, now_ns)
 
-    def _close(self, reason: str, retry_after_s: int = 0) -> None:
+    def _close(self, reason: str, retry_after_s: int = 0, *, is_ban: bool = False) -> None:
         if self.state != CLOSED:
             self.close()
-            self.events.append(Closed(_one_line(reason), retry_after_s))
+            self.events.append(Closed(_one_line(reason), retry_after_s, is_ban))
 
 
 def _explain(error: Exception, reason: str) -> str:

@@ -26,39 +26,39 @@ UNKNOWN_ORDER, VENUE_RATE, BANNED = m.REASON["unknown_order"], m.REASON["venue_r
 
 OK = 200
 
-ROW = 1
-"""Row of the FIX connection in the receiver; the WebSocket API has the first."""
+ROW, OTHER_ROW = 2, 3
+"""Rows of the FIX connections `fix` and `other_fix` in the receiver; the WebSocket API has those before."""
 
 
 @inlined
-def goes_by_fix(context: Any, kind: int) -> bool:
-    """Tell whether a request goes by FIX: where it is configured, all but questions.
+def goes_by_fix(by: Any, kind: int) -> bool:
+    """Tell whether a request goes by the FIX connection `by`, where one is configured: all but questions.
 
     While there is no FIX session cancels go by the WebSocket API, which is the same to the venue.
     """
-    if context.words[v.BY_FIX] == 0 or kind in (m.QUERY, m.TRADES):
+    if kind in (m.QUERY, m.TRADES):
         return False
-    return context.fix.words[v.READY] != 0 or kind not in (m.CANCEL, m.CANCEL_ALL)
+    return by.words[v.READY] != 0 or kind not in (m.CANCEL, m.CANCEL_ALL)
 
 
 @inlined
-def send(context: Any, loop: Any, slot: int) -> int:
-    """Send an order; the reason for which it was not sent, 0 if it was.
+def send(context: Any, loop: Any, by: Any, c: int, slot: int) -> int:
+    """Send an order by the FIX connection `by` in row `c`; the reason for which it was not sent, 0 if it was.
 
     New orders need the account's events too, which come by the WebSocket API.
     """
-    order, session, words = context.to_venue.slots, context.fix.session, context.fix.words
+    order, session, words = context.to_venue.slots, by.session, by.words
     kind, now = order[slot]["kind"], venue_time(context, loop)
     if words[v.READY] == 0 or (context.words[v.READY] == 0 and kind in (m.NEW, m.REPLACE)):
         return DISCONNECTED
-    reason = allowed(context.fix.buckets, kind, now)
+    reason = allowed(by.buckets, kind, now)
     if reason != 0:
         return reason
     # No answer says what of the venue's limits is used: what is sent counts at once.
-    token_bucket.answered(context.fix.buckets, kind, now)
+    token_bucket.answered(by.buckets, kind, now)
     sent_ns = session.words[fix.SENT_NS]
     now = time_of(loop, 0)  # silence is counted by it
-    begin, end = fix.encode(order, slot, context.instruments, context.run, session, now, context.fix.outbox)
+    begin, end = fix.encode(order, slot, context.instruments, context.run, session, now, by.outbox)
     if end == 0:
         return MALFORMED
     reason = stopped(context, slot)
@@ -69,7 +69,7 @@ def send(context: Any, loop: Any, slot: int) -> int:
     words[v.OUT_END] = end
     words[v.SENT] += 1
     note_sent(context, loop, slot)
-    send_out(context, loop, ROW, words, context.fix.outbox)
+    send_out(context, loop, c, words, by.outbox)
     return 0
 
 
@@ -90,12 +90,12 @@ def _is_for_python(context: Any, rows: int, notes: int) -> bool:
 
 
 @kernel
-def parse(context: Any, loop: Any) -> None:
-    """Turn the whole messages of the stripe into reports, up to the first that is Python's (NOTICE).
+def parse(context: Any, loop: Any, by: Any, c: int) -> None:
+    """Turn the whole messages of FIX connection `by`, row `c`, into reports, up to the first that is Python's (NOTICE).
 
     SPECIAL is what ends the session: bytes that are no message, or a message that makes no sense or is not the next.
     """
-    data, row, words = context.frames.data, context.live.rows[ROW], context.fix.words
+    data, row, words = context.frames.data, context.live.rows[c], by.words
     if row["stopped"] in (r.NOTICE, r.SPECIAL) and row["special_begin"] == row["parsed"]:
         attend(context, loop)  # read, and not yet dealt with: a number counts once
         return
@@ -111,9 +111,7 @@ def parse(context: Any, loop: Any) -> None:
         rows, notes = -1, 0
         if size != GARBLED:
             now = time_of(loop, 0)
-            rows, notes = scan(
-                data, at, at + size, context.answers, context.fix.session, now, context.reports, context.notes
-            )
+            rows, notes = scan(data, at, at + size, context.answers, by.session, now, context.reports, context.notes)
         row["special_begin"] = at
         if rows < 0:
             words[v.READY] = 0
@@ -121,7 +119,7 @@ def parse(context: Any, loop: Any) -> None:
             row["special_stop"] = filled
             break
         if rows > 0 and context.reports[0]["reason"] in (VENUE_RATE, BANNED):
-            token_bucket.throttle(context.fix.buckets, venue_time(context, loop) + token_bucket.THROTTLE_NS)
+            token_bucket.throttle(by.buckets, venue_time(context, loop) + token_bucket.THROTTLE_NS)
         publish(context, loop, 0, rows, False)
         words[v.SCANNED] += 1
         row["data_ns"] = row["wire_ns"]

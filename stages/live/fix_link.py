@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from shrivenq.stages.frames import Frames
     from shrivenq.stages.live.transport import Resolver
-    from shrivenq.stages.live.venue_state import LiveVenue
+    from shrivenq.stages.live.venue_state import Fix, LiveVenue
 
 SOH = b"\x01"
 SHOWN = 300
@@ -177,30 +177,30 @@ class FixConnection(Connection):
 class FixLink(ApiLink):
     """One attempt at a FIX connection. `logon()` spells its first message, once there is a connection to send it on."""
 
-    ROW = fix_io.ROW
-
     connection: FixConnection | None  # type: ignore[assignment]
 
     def __init__(
         self,
         context: LiveVenue,
         loop: Any,
+        by: Fix,
+        row: int,
         address: Address,
         url: str,
         resolver: Resolver,
         tls: ssl.SSLContext | None,
         now_ns: int,
         attempt: int,
-        take: Callable[[bytes], bool],
+        take: Callable[[bytes, ApiLink], bool],
         logon: Callable[[], bytes],
     ) -> None:
-        super().__init__(context, loop, address, url, resolver, tls, now_ns, attempt, take)  # type: ignore[arg-type]
-        self._spell_logon = logon
+        super().__init__(context, loop, row, address, url, resolver, tls, now_ns, attempt, take)  # type: ignore[arg-type]
+        self._by, self._spell_logon = by, logon
 
     def _open(self, now_ns: int) -> Connection:
         try:
             logon = self._spell_logon()
-            return FixConnection(self._venue.fix.session, logon, now_ns, lambda: int(time_of(self._loop, 0)))
+            return FixConnection(self._by.session, logon, now_ns, lambda: int(time_of(self._loop, 0)))
         except ValueError as error:
             raise TransportError(f"no logon: {error}") from None
 
@@ -210,4 +210,4 @@ class FixLink(ApiLink):
             self.send_bytes(self.connection.data_to_send())
 
     def _parse(self, frames: Frames, time_ns: int) -> None:  # noqa: ARG002
-        fix_io.parse(self._venue, self._loop)
+        fix_io.parse(self._venue, self._loop, self._by, self.row)

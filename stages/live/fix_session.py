@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shrivenq.stages import control, token_bucket
+from shrivenq.stages import token_bucket
 from shrivenq.stages.live import fix_io, fix_link, venue_io
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import venue_state as v
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+    from shrivenq.stages.live.api import ApiLink
     from shrivenq.stages.live.transport import Resolver
 
 S_NS = 1_000_000_000
@@ -80,10 +81,41 @@ def read_limits(message: bytes) -> list[tuple[int, int, int, int]]:
     return limits
 
 
-class FixSession:
-    """Keeps one FIX session; `logon(sender, sending_time, heartbeat_s)` spells its signed first message.
+class Endpoint:
+    """The venue's, and what the sessions with it share: the pace of attempts, and names that none of them had before.
 
-    `tell()` is called when it comes up and when it is lost. Raises ValueError for a configuration that cannot be used.
+    `logon(sender, sending_time, heartbeat_s)` spells the signed first message. Raises ValueError for an address that
+    is none.
+    """
+
+    def __init__(
+        self,
+        config: v.Config,
+        run: bytes,
+        epoch: int,
+        logon: Callable[[str, str, int], bytes],
+        resolver: Resolver,
+        generator: random.Random,
+    ) -> None:
+        try:
+            self.address = fix_link.read_address(config.fix_url)
+            self.tls: ssl.SSLContext | None = make_tls_context(config.authority) if self.address.secure else None
+        except (ValueError, TransportError) as error:
+            raise ValueError(f"live_venue.fix_url: {error}") from None
+        self.url, self.logon, self.resolver = config.fix_url, logon, resolver
+        self.pace = Pace(generator, ATTEMPTS_MAX, WINDOW_NS)
+        self._run, self._epoch, self._names = run, epoch, 0
+
+    def next_name(self) -> str:
+        """Make a name for another session."""
+        self._names += 1
+        return make_name(self._run, self._epoch, self._names)
+
+
+class FixSession:
+    """Keeps one FIX session, in a row of the receiver, with the state that compiled code shares.
+
+    `changed(session)` is called when it comes up and when it is lost: what that means its owner knows.
     """
 
     def __init__(
@@ -91,25 +123,20 @@ class FixSession:
         config: v.Config,
         context: v.LiveVenue,
         loop: Any,
-        epoch: int,
-        logon: Callable[[str, str, int], bytes],
-        resolver: Resolver,
+        by: v.Fix,
+        row: int,
+        endpoint: Endpoint,
         generator: random.Random,
-        tell: Callable[[], None],
+        changed: Callable[[FixSession], None],
         log: Any,
     ) -> None:
         self._config, self._context, self._loop, self._log = config, context, loop, log
-        self._fix, self._epoch, self._logon, self._tell = context.fix, epoch, logon, tell
-        try:
-            self._address = fix_link.read_address(config.fix_url)
-            self._tls: ssl.SSLContext | None = make_tls_context(config.authority) if self._address.secure else None
-        except (ValueError, TransportError) as error:
-            raise ValueError(f"live_venue.fix_url: {error}") from None
-        self._resolver, self._random = resolver, generator
-        self._pace = Pace(generator, ATTEMPTS_MAX, WINDOW_NS)
+        self._fix, self._row, self._endpoint = by, row, endpoint
+        self._changed, self._random = changed, generator
         self._link: fix_link.FixLink | None = None
         self._attempts = self._failures = 0
-        self._try_ns = self._opened_ns = self._roll_ns = 0
+        self._is_closing = False  # the venue has said that it is about to
+        self._try_ns = self._opened_ns = self.roll_ns = 0
         self._asked_ns = self._answered_ns = 0  # limits, CLOCK_MONOTONIC
         self._query = 0  # number of the last LimitQuery
         self._is_refused = False  # the key was, for certain
@@ -119,7 +146,7 @@ class FixSession:
     def _load(self) -> None:
         """Load the machine code now, and not when the first message comes."""
         session, buffer = self._fix.session, self._fix.outbox
-        fix_io.parse(self._context, self._loop)
+        fix_io.parse(self._context, self._loop, self._fix, self._row)
         fix.encode_heartbeat(session, 0, buffer, 0, 0, buffer)
         fix.encode_test(session, 0, buffer)
         fix.encode_limits(session, 0, buffer)
@@ -134,6 +161,20 @@ class FixSession:
     def is_up(self) -> bool:
         """Tell whether orders may go."""
         return self.state == UP
+
+    @property
+    def is_there(self) -> bool:
+        """Tell whether there is a connection, or one is being made."""
+        return self._link is not None
+
+    @property
+    def is_sending(self) -> bool:
+        """Tell whether a message is half sent."""
+        return bool(self._fix.words[v.OUT_END]) or (self._link is not None and self._link.is_sending)
+
+    def is_old(self, now_ns: int) -> bool:
+        """Tell whether another session should take over: by age, or since the venue is about to close this one."""
+        return self.state == UP and (now_ns >= self.roll_ns or self._is_closing)
 
     # ── between turns ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -156,7 +197,7 @@ class FixSession:
         if link.closed is not None:
             self._lost(link, now_ns)
             return
-        words[v.SENDS] = self._context.live.rows[fix_io.ROW]["mode"] == r.DIRECT and not link.is_sending
+        words[v.SENDS] = self._context.live.rows[self._row]["mode"] == r.DIRECT and not link.is_sending
 
     def wake_ns(self, now_ns: int) -> int:
         """Tell when to be served again although nothing has asked for it."""
@@ -166,7 +207,7 @@ class FixSession:
         if self.state == ASKING or self._asked_ns > self._answered_ns:
             wakes.append(self._asked_ns + ANSWER_NS)
         elif self.state == UP:
-            wakes += [self._answered_ns + LIMITS_NS, self._roll_ns]
+            wakes.append(self._answered_ns + LIMITS_NS)
         return min(wakes)
 
     def _watch(self, link: fix_link.FixLink, now_ns: int) -> None:
@@ -176,22 +217,19 @@ class FixSession:
         if self._asked_ns > self._answered_ns:
             if now_ns >= self._asked_ns + ANSWER_NS:
                 link.close("no answer in time: limits")
-        elif now_ns >= self._roll_ns:
-            self._leave("the connection is renewed", now_ns)
         elif now_ns >= self._answered_ns + LIMITS_NS:
             self._ask_limits(now_ns)
 
     def close(self) -> None:
         """Log out, and wait a moment for the venue to have heard it."""
-        now_ns = time.monotonic_ns()
-        self._leave("stopped", now_ns)
+        self.leave("stopped", time.monotonic_ns())
         if self._link is not None:
             self._link.flush()
-        row = self._context.live.rows[fix_io.ROW]
+        row = self._context.live.rows[self._row]
         while self._link is not None and self._link.closed is None and self.state == LEAVING:
             select.select([int(row["descriptor"])], [], [], 0.01)
             if row["mode"] != r.OFF:
-                r.receive(self._context.live, self._context.frames, fix_io.ROW)
+                r.receive(self._context.live, self._context.frames, self._row)
             self._link.serve(self._context.frames, time.monotonic_ns(), time.time_ns())
         if self._link is not None:
             self._link.close("stopped")
@@ -199,33 +237,34 @@ class FixSession:
     # ── connecting ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _connect(self, now_ns: int) -> None:
-        self._pace.attempt(now_ns)
+        at = self._endpoint
+        at.pace.attempt(now_ns)
         self._attempts += 1
+        self._is_closing = False
         self._opened_ns = self._asked_ns = self._answered_ns = 0
         self.state = LOGGING_ON
         self._link = fix_link.FixLink(
-            self._context, self._loop, self._address, self._config.fix_url, self._resolver, self._tls, now_ns,
+            self._context, self._loop, self._fix, self._row, at.address, at.url, at.resolver, at.tls, now_ns,
             self._attempts, self._take, self._spell_logon,
         )  # fmt: skip
 
     def _spell_logon(self) -> bytes:
         """Begin a session under a name of its own."""
-        name = make_name(self._context.run.tobytes(), self._epoch, self._attempts)
+        name = self._endpoint.next_name()
         fix.begin(self._fix.session, name)
         text = np.zeros(32, np.uint8)
         now_ns = venue_io.venue_time(self._context, self._loop)
         sending_time = text[: fix.put_time(text, 0, now_ns)].tobytes().decode()
-        return self._logon(name, sending_time, v.HEARTBEAT_S)
+        return self._endpoint.logon(name, sending_time, v.HEARTBEAT_S)
 
     def _lost(self, link: fix_link.FixLink, now_ns: int) -> None:
         """Let a connection that has ended go: what was on its way is unknown from here on."""
         assert link.closed is not None
         words = self._fix.words
         words[v.READY] = words[v.SENDS] = words[v.OUT_BEGIN] = words[v.OUT_END] = 0
-        control.hold(self._context.hold, control.RECONCILING)
         # Renewed in order or held for long: at once, or nearly.
         held = self.state == LEAVING or (bool(self._opened_ns) and now_ns - self._opened_ns > HELD_NS)
-        self._try_ns = self._pace.next_ns(now_ns, 0 if held else self._failures)
+        self._try_ns = self._endpoint.pace.next_ns(now_ns, 0 if held else self._failures)
         self._failures = 1 if held else self._failures + 1
         if self._is_refused:
             self._try_ns = max(self._try_ns, now_ns + KEY_AGAIN_NS)
@@ -235,15 +274,14 @@ class FixSession:
             again_in_ms=(self._try_ns - now_ns) // 1_000_000,
         )  # fmt: skip
         self._link, self.state = None, DOWN
-        self._tell()
+        self._changed(self)
 
-    def _leave(self, reason: str, now_ns: int) -> None:
+    def leave(self, reason: str, now_ns: int) -> None:
         """Log out; what is on its way is answered before that is."""
         link = self._link
         if self.state not in (ASKING, UP) or link is None or link.connection is None:
             return
         self._fix.words[v.READY] = 0
-        control.hold(self._context.hold, control.RECONCILING)
         self.state = LEAVING
         link.connection.leave(reason, now_ns)
 
@@ -258,7 +296,7 @@ class FixSession:
 
     # ── what comes ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _take(self, message: bytes) -> bool:
+    def _take(self, message: bytes, _: ApiLink) -> bool:
         """Take a message that compiled code understood and left."""
         link = self._link
         assert link is not None
@@ -276,7 +314,7 @@ class FixSession:
         elif kind == b"5":
             link.close(link.connection.leaving or f"the venue has logged the session off: {said}")
         elif kind == b"B":
-            self._leave("the venue is about to close the connection", time.monotonic_ns())
+            self._is_closing = True
         elif kind == b"3" and fields.get(REFERENCE, b"") == b"%d" % self._query:
             link.close(f"limits refused: {fix_link.shown(message)}")
         else:
@@ -303,7 +341,7 @@ class FixSession:
             return
         now_ns = time.monotonic_ns()
         roll_ns = int(self._config.roll_h * 3600 * S_NS)
-        self._roll_ns = now_ns + roll_ns - self._random.randint(0, roll_ns // 50)
+        self.roll_ns = now_ns + roll_ns - self._random.randint(0, roll_ns // 50)
         self._opened_ns, self.state = now_ns, ASKING
         self._link.connection.opened()
         self._ask_limits(now_ns)
@@ -333,4 +371,4 @@ class FixSession:
         self.state, self._failures = UP, 0
         self._fix.words[v.READY] = 1
         self._log.info("fix session up", url=self._config.fix_url)
-        self._tell()
+        self._changed(self)

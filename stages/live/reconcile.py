@@ -61,6 +61,10 @@ class Orders(NamedTuple):
         state = self.slots["state"]
         return np.flatnonzero((self.generation & 1 == 1) & (state != o.NEW) & ~o.TERMINAL[state])
 
+    def awaited(self) -> bool:
+        """Tell whether the answer to any order or cancel is on its way, or not known."""
+        return bool(np.isin(self.slots["state"][self.taken()], (o.SENT, o.CANCEL_SENT, o.UNKNOWN)).any())
+
     def find(self, order_id: int) -> int:
         """Find the slot of an order; -1 for none."""
         found = np.flatnonzero((self.slots["order_id"] == order_id) & (self.generation & 1 == 1))
@@ -227,14 +231,17 @@ class Reconciliation:
         return rows
 
     def _take_balances(self, result: dict[str, Any]) -> None:
+        """Note what the account holds: nothing of a currency that is not listed."""
         context = self._context
         desk = Desk(context.answers, context.reports, context.notes)
+        held = np.zeros_like(context.balances)
         for one in _field(result, "balances", list, ""):
             row = desk.currency(_field(one, "asset", str, "")) if type(one) is dict else -1
             if row < 0:
                 continue
             decimals = int(context.answers.currencies[row]["decimals"])
-            context.balances[row] = [desk.rounded(one.get(key), key, decimals, up=False) for key in ("free", "locked")]
+            held[row] = [desk.rounded(one.get(key), key, decimals, up=False) for key in ("free", "locked")]
+        context.balances[:] = held
 
     def balances(self) -> dict[str, int]:
         """Say what the account holds, for the log."""

@@ -1,8 +1,11 @@
 """The session with the venue: Python's edge of the live venue, between turns.
 
-    (none) ──connect──▶ LOGGING_ON ──▶ FOLLOWING ──▶ RECONCILING ──agrees──▶ TRADING
-       ▲   time, session.logon ┘           │             └ orders may be cancelled, new ones are held
-       └── close, error, silence, revoked ─┴ limits, userDataStream.subscribe
+    DOWN ──an opening is ready──▶ RECONCILING ──agrees──▶ TRADING ◀─┐ another opening is ready: it
+      ▲                               └ orders may be cancelled,  └──┘ takes over, and nothing is held
+      └── close, error, silence, revoked            new ones are held
+
+Connections come and go (`renewal`): where one takes over from another orders go on; where there was none, both sides
+are compared first.
 
 Requests are within the venue's limits (`asking`), bear its time (`venue_clock`), and wait while it wants none. Nothing
 is sent twice: what was on its way when a connection ended is unknown until the gateway's questions are answered.
@@ -17,52 +20,43 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from websockets.exceptions import InvalidURI
-from websockets.uri import parse_uri
 
 from shrivenq.shm import ring
+from shrivenq.shm.atomics import load_word
 from shrivenq.stages import control, token_bucket
 from shrivenq.stages import messages as m
+from shrivenq.stages.live import away, venue_io
 from shrivenq.stages.live import receive as r
-from shrivenq.stages.live import venue_io
 from shrivenq.stages.live import venue_state as v
-from shrivenq.stages.live.api import ApiLink
-from shrivenq.stages.live.asking import ANSWER_NS, S_NS, Asking
-from shrivenq.stages.live.fix_session import FixSession
+from shrivenq.stages.live.asking import ANSWER_NS, S_NS, Asking, shown
+from shrivenq.stages.live.fix_renewal import FixSessions
+from shrivenq.stages.live.fix_session import Endpoint
 from shrivenq.stages.live.foreign import Foreign
-from shrivenq.stages.live.opening import KEY_AGAIN_NS, Opening
-from shrivenq.stages.live.pace import Pace
+from shrivenq.stages.live.funds import Funds
+from shrivenq.stages.live.opening import LIMITED
 from shrivenq.stages.live.reconcile import Orders, Reconciliation
+from shrivenq.stages.live.renewal import Connections
 from shrivenq.stages.live.standing import Standings
 from shrivenq.stages.live.trades import Trades
-from shrivenq.stages.live.transport import Resolver, TransportError, make_tls_context
+from shrivenq.stages.live.transport import Resolver
 from shrivenq.stages.live.venue_clock import VenueClock
 from shrivenq.stages.stage import time_of
 from shrivenq.stages.venues import answers as a
 from shrivenq.stages.venues.binance_reports_slow import Refused, decode_slow
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable
+
+    from shrivenq.stages.live.api import ApiLink
 
 COMPARISON = "reconciliation"
 """Name of the wait, as long as for any answer, for the next of everything asked."""
-SILENT_NS = 65 * S_NS
-"""A connection without a byte for this long is dead: the venue pings every 20 s."""
-CLOCKS_NS = S_NS
-"""Longer than a ban says: its end is told in milliseconds of the venue's clock, and who is early is sent away."""
-HELD_NS = 60 * S_NS
-"""A session that lasted this long starts the back-off anew."""
-CLOCK_LOOK_NS = 60 * S_NS
+CLOCK_LOOK_NS = 15 * S_NS
 """Between two looks at a clock of ours that is wrong."""
 TIMESTAMP = -1021
-LIMITED = (418, 429)
 LAG_NS = S_NS // 2
 """Until the venue's lists are compared again that did not agree with each other."""
-SHOWN = 300
-"""Characters of a message of the venue's that are logged."""
-
-DOWN, LOGGING_ON, FOLLOWING, RECONCILING, TRADING = "down", "logging on", "following", "reconciling", "trading"
+DOWN, RECONCILING, TRADING = "down", "reconciling", "trading"
 WAITING = "waiting for FIX"
 
 
@@ -85,52 +79,43 @@ class Session:
     ) -> None:
         self._config, self._context, self._loop, self._log = config, context, loop, log
         self._orders = orders
-        try:
-            self._uri = parse_uri(config.url)
-            self._tls: ssl.SSLContext | None = make_tls_context(config.authority) if self._uri.secure else None
-        except (InvalidURI, TransportError) as error:
-            raise ValueError(f"live_venue.url: {error}") from None
-        self._random = random.Random(seed)
-        self._pace, self._resolver = Pace(self._random), Resolver()
-        self._link: ApiLink | None = None
-        self._attempts = self._failures = 0
-        self._try_ns = self._opened_ns = self._roll_ns = 0
-        self._bytes, self._bytes_ns = 0, 0
+        generator, self._resolver = random.Random(seed), Resolver()
         self._clock = VenueClock(context, loop)
+        self._connections = Connections(
+            config, context, loop, self._clock, logon, self, self._resolver, generator, log
+        )  # fmt: skip
         self._asking = Asking(context, self._clock, self._send_text, log)
-        self._opening = Opening(context, self._clock, self._asking, logon, self._send_text, self._close, log)
         self._foreign = Foreign(context, loop, self._asking.ask, log)
+        self._funds = Funds(context, loop, log)
         self._look_ns = 0
         self._reconciliation: Reconciliation | None = None
         self._trades = Trades(context, self._asking.ask)
         self._standings = Standings(
             context, loop, orders, self._asking.ask_by, self._send_bytes, self._placed, self._unsaid, log
         )
-        self._fix: FixSession | None = None
+        self._fix: FixSessions | None = None
         self._again = False  # FIX came up, or nonsense, while a comparison was running: another has to follow
         self.state = DOWN
         venue_io.load(context, loop)
         if fix is not None:
             epoch, fix_logon = fix
-            self._fix = FixSession(
-                config, context, loop, epoch, fix_logon, self._resolver, self._random, self._fix_changed, log
-            )
+            endpoint = Endpoint(config, context.run.tobytes(), epoch, fix_logon, self._resolver, generator)
+            self._fix = FixSessions(config, context, loop, endpoint, generator, self._fix_changed, log)
 
     # ── between turns ────────────────────────────────────────────────────────────────────────────────────────────
 
     def poll(self) -> None:
-        """Look after the connection, if anything asks for it."""
+        """Look after the connections, if anything asks for it."""
         words, now_ns = self._context.live.words, time.monotonic_ns()
         if not words[r.STARTED] or (not words[r.ATTENTION] and now_ns < words[r.WAKE_NS]):
             return
         words[r.ATTENTION] = 0
+        if self._context.words[v.AWAY] != away.seen(self._context.away):
+            self._obey(now_ns)
         if self._fix is not None:
             self._fix.serve(now_ns)
-        if self._link is None and now_ns >= self._try_ns:
-            self._connect(now_ns)
-        if self._link is not None:
-            self._serve(self._link, now_ns)
-        words[r.WAKE_NS] = self._wake_ns(now_ns)
+        self._connections.serve(now_ns)
+        words[r.WAKE_NS] = max(min([*self._wakes(now_ns), *self._connections.wakes(now_ns)]), now_ns + 1)
         if self._fix is not None:
             words[r.WAKE_NS] = min(words[r.WAKE_NS], self._fix.wake_ns(now_ns))
 
@@ -138,41 +123,17 @@ class Session:
         """End in order: a FIX session is to be logged out."""
         if self._fix is not None:
             self._fix.close()
-        if self._link is not None:
-            self._link.close("stopped")
+        self._connections.close("stopped")
         self._resolver.close()
 
-    def _serve(self, link: ApiLink, now_ns: int) -> None:
-        words = self._context.words
-        if words[v.OUT_END]:
-            link.send_bytes(self._context.outbox[words[v.OUT_BEGIN] : words[v.OUT_END]].tobytes())
-            words[v.OUT_BEGIN] = words[v.OUT_END] = 0
-        words[v.SENDS] = 0
-        link.serve(self._context.frames, now_ns, time.time_ns())
-        if link.closed is None and link.is_open:
-            if self.state == DOWN:
-                self._log_on(now_ns)
-            self._watch(link, now_ns)
-        if link.closed is not None:
-            self._lost(link, now_ns)
-            return
-        words[v.SENDS] = self._context.live.rows[0]["mode"] == r.DIRECT and not link.is_sending
-
-    def _watch(self, link: ApiLink, now_ns: int) -> None:
-        """End what is silent or old; look at foreign orders again."""
-        received = int(self._context.live.rows[0]["bytes"])
-        if received != self._bytes:
-            self._bytes, self._bytes_ns = received, now_ns
+    def watch(self, link: ApiLink, now_ns: int) -> None:
+        """Ask what is due; end a connection that does not answer; look at foreign orders again."""
         self._asking.serve()
         if self._asking.is_waiting and self._reconciliation is not None:
             self._asking.pending[COMPARISON] = now_ns + ANSWER_NS
         overdue = [name for name, due_ns in self._asking.pending.items() if now_ns >= due_ns]
         if overdue:
             link.close(f"no answer in time: {overdue[0]}")
-        elif now_ns - self._bytes_ns > SILENT_NS:
-            link.close(f"nothing received for {SILENT_NS // S_NS} s")
-        elif now_ns >= self._roll_ns or link.is_restarting:
-            link.close("the connection is renewed")
         elif self.state == RECONCILING:
             self._look_again(now_ns)
         elif (self._again and self.state == WAITING) or (
@@ -182,81 +143,57 @@ class Session:
         elif self.state == TRADING and now_ns >= self._clock.due_ns:
             self._ask_time()
 
-    def _wake_ns(self, now_ns: int) -> int:
-        link = self._link
-        if link is None:
-            return max(self._try_ns, now_ns + 1)
-        wakes = [self._bytes_ns + SILENT_NS + 1, *self._asking.wakes(now_ns)] if link.is_open else []
-        wakes += [self._roll_ns] if link.is_open else []
+    def _wakes(self, now_ns: int) -> list[int]:
+        if self._connections.link is None:
+            return []
+        wakes = self._asking.wakes(now_ns)
         wakes += [self._look_ns] if self._look_ns and self.state == RECONCILING else []
         wakes += [self._trades.wake_ns(), self._clock.due_ns] if self.state == TRADING else []
-        deadline = link.deadline_ns(now_ns)
-        wakes += [deadline] if deadline else []
-        return max(min(wakes, default=now_ns + S_NS), now_ns + 1)
+        return wakes
 
-    # ── connecting ───────────────────────────────────────────────────────────────────────────────────────────────
+    # ── connections ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _connect(self, now_ns: int) -> None:
-        control.hold(self._context.hold, control.RECONCILING)
-        self._pace.attempt(now_ns)
-        self._attempts += 1
-        self._link = ApiLink(
-            self._context, self._loop, self._uri, self._config.url, self._resolver, self._tls, now_ns, self._attempts,
-            self._take,
-        )  # fmt: skip
+    def is_idle(self) -> bool:
+        """Tell whether no request of the session itself is on its way, or waits."""
+        return not self._asking.pending and not self._asking.is_waiting and self._reconciliation is None
 
-    def _lost(self, link: ApiLink, now_ns: int) -> None:
-        """Let a connection that has ended go: what was on its way has no answer from here on."""
-        assert link.closed is not None
-        words = self._context.words
-        words[v.READY] = words[v.SENDS] = words[v.OUT_BEGIN] = words[v.OUT_END] = 0
-        control.hold(self._context.hold, control.RECONCILING)
-        token_bucket.reconnected(self._context.buckets)
-        held = bool(self._opened_ns) and now_ns - self._opened_ns > HELD_NS
-        self._try_ns = self._pace.next_ns(now_ns, 0 if held else self._failures)
-        self._failures = 1 if held else self._failures + 1
-        buckets = self._context.buckets.words
-        until_ns = int(max(buckets[token_bucket.BANNED_NS], buckets[token_bucket.THROTTLED_NS]))
-        limited_ns = until_ns + CLOCKS_NS - self._clock.now_ns()
-        refused_ns = KEY_AGAIN_NS if self._opening.is_refused else 0
-        self._try_ns = max(self._try_ns, now_ns + max(limited_ns, refused_ns, link.closed.retry_after_s * S_NS))
-        self._log.warning(
-            "venue disconnected", reason=link.closed.reason, state=self.state,
-            again_in_ms=(self._try_ns - now_ns) // 1_000_000,
-        )  # fmt: skip
+    def is_awaiting(self) -> bool:
+        """Tell whether the answer to any order is on its way, or not known."""
+        return self._orders.awaited()
+
+    def began(self) -> None:
+        """Compare: there was no connection."""
+        self._reconcile()
+
+    def lost(self) -> str:
+        """Forget what was asked; say what the session was doing."""
+        state, self.state = self.state, DOWN
         self._asking.clear()
         self._standings.clear()
         self._foreign.clear()
-        self._reconciliation = self._link = None
-        self._look_ns = self._opened_ns = 0
-        self._again = self._opening.is_refused = False
-        self.state = DOWN
-
-    def _log_on(self, now_ns: int) -> None:
-        self._opened_ns = self._bytes_ns = now_ns
-        roll_ns = int(self._config.roll_h * 3600 * S_NS)
-        self._roll_ns = now_ns + roll_ns - self._random.randint(0, roll_ns // 50)
-        self.state = LOGGING_ON
-        self._ask_time()
+        self._funds.clear()
+        self._reconciliation = None
+        self._look_ns, self._again = 0, False
+        return state
 
     def _ask_time(self) -> None:
         self._asking.ask("time", "time", {})
 
     def _send_text(self, payload: bytes) -> None:
-        assert self._link is not None
-        self._link.send_text(payload)
+        assert self._connections.link is not None
+        self._connections.link.send_text(payload)
 
     def _send_bytes(self, frame: bytes) -> None:
-        assert self._link is not None
-        self._link.send_bytes(frame)
+        assert self._connections.link is not None
+        self._connections.link.send_bytes(frame)
 
     def _close(self, reason: str) -> None:
-        assert self._link is not None
-        self._link.close(reason)
+        assert self._connections.link is not None
+        self._connections.link.close(reason)
 
     # ── what comes ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _take(self, payload: bytes) -> bool:
+    def take(self, payload: bytes, link: ApiLink) -> bool:
         """Take a message that compiled code left; False while its reports might find no room."""
         context = self._context
         if not ring.claim(context.from_venue, a.REPORTS_MAX):
@@ -274,34 +211,42 @@ class Session:
         if noted and noted[0]["kind"] == a.ANSWER:
             self._on_answer(noted[0], rows, payload)
         elif noted and noted[0]["kind"] in (a.OTHER, a.REVOKED, a.THROTTLED, a.BANNED):
-            self._on_own(orjson.loads(payload), payload)
+            opening = self._connections.opening
+            if opening is not None and link is opening.link:
+                opening.take(orjson.loads(payload), payload)
+            else:
+                self._on_own(orjson.loads(payload), payload)
         else:
             venue_io.publish(context, self._loop, 0, rows, False)
         for note in noted:
-            self._on_note(note)
+            self._on_note(note, link)
         return True
 
     def _doubt(self, why: str, payload: bytes) -> None:
         """Something may have been said that we do not know: compare everything again."""
-        self._log.error("venue not understood", problem=why, text=_shown(payload))
+        self._log.error("venue not understood", problem=why, text=shown(payload))
         if self.state == TRADING:
             self._reconcile()
         elif self.state == RECONCILING:
             self._again = True
 
-    def _on_note(self, note: Any) -> None:
+    def _on_note(self, note: Any, link: ApiLink) -> None:
         """Take what a note says of the session; limits and balances were taken already."""
         kind = note["kind"]
         if kind == a.REVOKED:
-            self._close("the venue has logged the session off")
+            link.close("the venue has logged the session off")
         elif kind == a.STREAM_ENDED:
-            self._close("the venue has ended the account's events")
+            link.close("the venue has ended the account's events")
         elif kind == a.SHUTDOWN:
-            self._roll_ns = 0  # it is about to cut the connection
+            link.is_restarting = True  # it is about to cut the connection
         elif kind == a.THROTTLED:
             self._asking.say_limited()
+            self._warn(away.LIMITED_NS, token_bucket.THROTTLED_NS)
+        elif kind == a.MOVED:
+            self._funds.move(note)
         elif kind == a.BANNED:
             self._asking.say_banned()
+            self._warn(away.BANNED_NS, token_bucket.BANNED_NS)
             if self.state == TRADING:
                 self._reconcile()
 
@@ -309,7 +254,7 @@ class Session:
         """Take the answer to an order's request."""
         context, kind, order_id = self._context, int(note["what"]), int(note["target_id"])
         if note["status"] != 200 and kind not in (m.QUERY, m.TRADES):
-            self._log.warning("venue refuses", order=int(note["order_id"]), text=_shown(payload))
+            self._log.warning("venue refuses", order=int(note["order_id"]), text=shown(payload))
         if note["code"] == TIMESTAMP:
             self._log.error("the venue refuses our time: held, and measured again", **self._clock.said())
             if self.state == TRADING or self._look_ns:
@@ -344,7 +289,7 @@ class Session:
         name = message.get("id")
         if not self._asking.take(name):
             return
-        if message["status"] in LIMITED and name != "logon":
+        if message["status"] in LIMITED:
             self._asking.again(name)
             return
         if name.startswith("look "):
@@ -359,36 +304,50 @@ class Session:
         if message["status"] != 200:
             error = message.get("error")
             code = error.get("code") if type(error) is dict else None
-            if name == "logon":
-                self._opening.refused(message["status"], code, _shown(payload))
             if reconciliation is not None and reconciliation.refused(name, code):
                 self._compare()
             else:
-                self._close(f"{name} refused: {_shown(payload)}")
+                self._close(f"{name} refused: {shown(payload)}")
         elif name == "time":
             self._on_time(message.get("result"))
-        elif name == "logon":
-            self.state = FOLLOWING
-            self._opening.ask_limits()
-        elif name == "limits":
-            self._opening.take_limits(message.get("result"))
-        elif name == "follow":
-            self._context.words[v.READY] = 1
-            self._reconcile()
         elif reconciliation is not None:
             self._take_result(reconciliation, name, message.get("result"))
 
     def _on_time(self, result: Any) -> None:
         """Take the venue's time: what waited for it goes on."""
         try:
-            self._clock.take(result)
+            self._clock.take(result, self._asking.time_asked_ns)
         except Refused as refused:
             self._close(f"time cannot be read: {refused}")
             return
-        if self.state == LOGGING_ON:
-            self._opening.log_on()
-        elif self.state == RECONCILING and self._reconciliation is None:
+        if self.state == RECONCILING and self._reconciliation is None:
             self._begin()
+
+    def _warn(self, word: int, bucket: int) -> None:
+        """Tell all that speak to the venue from here what it has told us: until when it wants no requests."""
+        ahead_ns = time.time_ns() - self._clock.now_ns()
+        away.tell(self._context.away, word, int(self._context.buckets.words[bucket]) + ahead_ns)
+
+    def _obey(self, now_ns: int) -> None:
+        """Take what the venue has told others at this address."""
+        context, time_ns = self._context, time.time_ns()
+        buckets, context.words[v.AWAY] = context.buckets.words, away.seen(context.away)
+        pairs = ((away.LIMITED_NS, token_bucket.THROTTLED_NS), (away.BANNED_NS, token_bucket.BANNED_NS))
+        for word, bucket in pairs:
+            left_ns = int(load_word(context.away, word)) - time_ns
+            until_ns = self._clock.now_ns() + left_ns
+            if left_ns <= 0 or until_ns < buckets[bucket] + S_NS:
+                continue  # over, or what we were told ourselves
+            buckets[bucket] = until_ns
+            for by in (context.fix, context.other_fix):
+                token_bucket.throttle(by.buckets, until_ns)
+            self._connections.stay_away(now_ns + left_ns)
+            if word == away.LIMITED_NS:
+                self._asking.say_limited()
+                continue
+            self._asking.say_banned()
+            if self.state == TRADING:
+                self._reconcile()
 
     # ── reconciliation ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -452,7 +411,7 @@ class Session:
             return
         self.state = TRADING
         self._trades.begin(time.monotonic_ns())
-        self._failures = 0
+        self._connections.failures = 0
         control.unhold(self._context.hold, control.RECONCILING)
         self._log.info(
             "venue reconciled", url=self._config.url, adopted_fills=reconciliation.adopted_fills,
@@ -478,8 +437,12 @@ class Session:
             self._log.info("held: the venue's list of open orders lags", orders=len(reconciliation.unlisted))
             self._look_ns = time.monotonic_ns() + LAG_NS
             return False
+        if not self._funds.agree(time.monotonic_ns()):
+            self._look_ns = time.monotonic_ns() + LAG_NS
+            return False
         if self._clock.is_wrong:
-            self._log.error("held: our clock is wrong", **self._clock.said(), fix="set it (NTP), then restart")
+            self._clock.check_ours()
+            self._log.error("held: our clock is wrong", **self._clock.said(), fix="set it (NTP): it is seen then")
             self._look_ns = time.monotonic_ns() + CLOCK_LOOK_NS
             return False
         if self._fix is not None and not self._fix.is_up:
@@ -493,7 +456,3 @@ class Session:
         is_due = now_ns >= self._look_ns or self._context.words[v.STRANGE]
         if self._look_ns and self._reconciliation is None and is_due:
             self._reconcile()
-
-
-def _shown(payload: bytes) -> str:
-    return payload[:SHOWN].decode("utf-8", "replace")

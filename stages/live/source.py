@@ -26,6 +26,7 @@ from websockets.uri import parse_uri
 
 from shrivenq.shm.atomics import store_word
 from shrivenq.stages.frames import COUNT, FRAME, TAKEN, TEXT, USED, Frames
+from shrivenq.stages.live import away
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live.link import Link
 from shrivenq.stages.live.pace import Pace
@@ -57,7 +58,6 @@ LOSSES = 2  # of those, ended with something missing
 CLOCK_OFFSET_NS = 3  # CLOCK_REALTIME − CLOCK_MONOTONIC by which receive stamps were converted
 CLOCK_ERROR_NS = 4  # that is this exact
 CLOCK = 5  # which clock receive stamps come from: index into frames.CLOCKS
-AWAY_UNTIL_NS = 6  # ns since 1970: so long the venue has told this address to stay away, in a handshake
 SHOWN_WORDS = 16
 
 Text = Annotated[str, msgspec.Meta(max_length=200)]
@@ -162,8 +162,8 @@ class LiveSource:
     """The venue's streams as a source for the market_data stage; `make_receiver` beside it is its `live` and `frames`.
 
     `shown` and `streaming` (a word an instrument: 1 while all its streams are being sent) are for other processes to
-    read. `read_key` gives the API key when a connection is made, or raises ValueError. Raises ValueError for a
-    configuration that cannot be used.
+    read; `told` is where all that speak to the venue note that it wants no requests (`away`). `read_key` gives the API
+    key when a connection is made, or raises ValueError. Raises ValueError for a configuration that cannot be used.
     """
 
     eager = False
@@ -178,6 +178,7 @@ class LiveSource:
         shown: Any = None,
         streaming: Any = None,
         read_key: Callable[[], str] | None = None,
+        told: Any = None,
         seed: int | None = None,
     ) -> None:
         errors = check(config)
@@ -185,6 +186,7 @@ class LiveSource:
             raise ValueError("; ".join(errors))
         self._config, self._log, self._read_key = config, log, read_key
         self._shown = np.zeros(SHOWN_WORDS, np.int64) if shown is None else shown
+        self._away = np.zeros(away.WORDS, np.int64) if told is None else told
         self._count = len(instruments)
         self._streaming = np.zeros(self._count, np.int64) if streaming is None else streaming
         try:
@@ -212,6 +214,8 @@ class LiveSource:
         r.parse(self.live, self.frames, 0, 0)
         r.enter_bytes(self.live, self.frames, b"", TEXT, 0, 0)
         r.sample_offset(self.live.words, 0)
+        away.tell(self._away, away.LIMITED_NS, 0)
+        away.until_ns(self._away)
         self.frames.words[COUNT] = self.live.words[r.CLOCK_LOOK_NS] = 0
         self._show()
 
@@ -328,6 +332,7 @@ class LiveSource:
     def _may_connect(self, group: _Group, now_ns: int) -> bool:
         """Tell whether it is time for a group to connect, and nothing that others did in the meantime forbids it."""
         if now_ns >= group.try_ns:
+            self._pace.stay_away(now_ns + int(away.until_ns(self._away)) - time.time_ns())
             group.try_ns = self._pace.allowed_ns(now_ns)
         return now_ns >= group.try_ns
 
@@ -357,7 +362,7 @@ class LiveSource:
         if closed.retry_after_s:
             wait_ns = closed.retry_after_s * S_NS + MARGIN_NS
             self._pace.stay_away(now_ns + wait_ns)
-            store_word(self._shown, AWAY_UNTIL_NS, time.time_ns() + wait_ns)
+            away.tell(self._away, away.BANNED_NS if closed.is_ban else away.LIMITED_NS, time.time_ns() + wait_ns)
         group.try_ns = self._pace.next_ns(now_ns, 0 if held else group.failures)
         group.failures = 1 if held else group.failures + 1
 

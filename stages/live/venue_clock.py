@@ -27,12 +27,15 @@ WRONG_NS = 5 * S_NS
 TIME_MS_MAX = 10**14
 
 
+class ClockError(Exception):
+    """Our clock was wrong when this run began, and has been set since: what reasons with the time has to begin anew."""
+
+
 class VenueClock:
     """How far the venue's clock is ahead of the stage's."""
 
     def __init__(self, context: LiveVenue, loop: Any) -> None:
         self._words, self._loop = context.words, loop
-        self._asked_ns = 0
         self.due_ns = 0
         """When to measure again, CLOCK_MONOTONIC."""
 
@@ -45,19 +48,32 @@ class VenueClock:
         """Tell whether our clock is not to be traded by."""
         return abs(int(self._words[v.CLOCK_NS])) > WRONG_NS
 
-    def asked(self) -> None:
-        """Note that the venue is being asked for its time."""
-        self._asked_ns = time.monotonic_ns()
-        self.due_ns = self._asked_ns + AGAIN_NS
+    def check_ours(self) -> None:
+        """Raise ClockError if the system's clock is right: then it is the time that the stages began with that is not.
 
-    def take(self, result: Any) -> None:
+        That time runs with CLOCK_MONOTONIC, in every process: it is taken from the system's clock at their start alone.
+        """
+        ahead_ns = self.now_ns() - time.time_ns()
+        if abs(ahead_ns) <= WRONG_NS:
+            raise ClockError(
+                f"our clock was {self.said()['venue_clock_ahead_ms'] / 1e3:.1f} s off and has been set right, to "
+                f"{ahead_ns / 1e6:.1f} ms of the venue's: everything begins anew with it"
+            )
+
+    def asked(self) -> int:
+        """Note that the venue is being asked for its time; return when, CLOCK_MONOTONIC."""
+        now_ns = time.monotonic_ns()
+        self.due_ns = now_ns + AGAIN_NS
+        return now_ns
+
+    def take(self, result: Any, asked_ns: int) -> None:
         """Take the venue's time: it was that half way between question and answer. Raises Refused."""
         if type(result) is not dict:
             raise Refused("time: an object expected")
         server_ms = integer(result, "serverTime", 1)
         if server_ms > TIME_MS_MAX:
             raise Refused(f"serverTime is {server_ms}: milliseconds since 1970 expected")
-        half_ns = (time.monotonic_ns() - self._asked_ns) // 2
+        half_ns = (time.monotonic_ns() - asked_ns) // 2
         self._words[v.CLOCK_NS] = server_ms * 1_000_000 - (time_of(self._loop, 0) - half_ns)
 
     def said(self) -> dict[str, float]:

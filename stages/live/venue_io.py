@@ -14,7 +14,7 @@ from shrivenq.shm.kernel import inlined, kernel
 from shrivenq.stages import control, id_map, token_bucket
 from shrivenq.stages import messages as m
 from shrivenq.stages import orders as o
-from shrivenq.stages.live import openssl, system
+from shrivenq.stages.live import ledger, openssl, system
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.live.websocket import BINARY_WHOLE, OTHER, PARTIAL, read_frame
@@ -166,9 +166,10 @@ def _is_refused(context: Any, row: int) -> bool:
 
 
 @inlined
-def _note_trade(context: Any, loop: Any, row: int, key: int) -> None:
-    """Remember a trade that is told, and have Python look at them all once they are many."""
+def _note_trade(context: Any, loop: Any, row: int, key: int, at: int) -> None:
+    """Remember a trade that is told by `reports[at]`, and have Python look at them all once they are many."""
     if id_map.remember(context.known, row, key):
+        ledger.tally(context.ledger, context.instruments, context.answers.currencies, context.reports[at : at + 1])
         context.told[row] += 1
         if context.told[row] == v.LOOK_AFTER:
             attend(context, loop)
@@ -189,7 +190,7 @@ def publish(context: Any, loop: Any, first: int, stop: int, always: bool) -> Non
         if report[row]["kind"] == m.ACCEPTED and (not ours or _is_refused(context, row)):
             context.words[v.STRANGE] = 1
             attend(context, loop)
-        if not ours and report[row]["kind"] not in (m.FILL, m.LOOKED):
+        if not ours and report[row]["kind"] not in (m.FILL, m.LOOKED, m.BALANCE, m.MOVED):
             continue
         if not ours and report[row]["kind"] == m.FILL and context.words[v.LEFT] != 0 and not always:
             continue
@@ -199,7 +200,7 @@ def publish(context: Any, loop: Any, first: int, stop: int, always: bool) -> Non
             context.words[v.REPEATED] += 1
             continue
         if report[row]["kind"] == m.FILL and 0 <= i < context.told.shape[0]:
-            _note_trade(context, loop, i, o.trade_key(report[row]["trade_id"], report[row]["side"]))
+            _note_trade(context, loop, i, o.trade_key(report[row]["trade_id"], report[row]["side"]), row)
         position = out.own[ring.NEXT]
         slot = ring.next_slot(out)
         out.slots[slot] = report[row]
@@ -239,7 +240,9 @@ def hear(context: Any, loop: Any, count: int) -> None:
     """
     token_bucket.hear(context.buckets, context.notes, count, venue_time(context, loop))
     words = context.buckets.words
-    token_bucket.throttle(context.fix.buckets, max(words[token_bucket.THROTTLED_NS], words[token_bucket.BANNED_NS]))
+    until = max(words[token_bucket.THROTTLED_NS], words[token_bucket.BANNED_NS])
+    token_bucket.throttle(context.fix.buckets, until)
+    token_bucket.throttle(context.other_fix.buckets, until)
     for at in range(count):
         what = context.notes[at]["what"]
         if context.notes[at]["kind"] == a.BALANCE and 0 <= what < context.balances.shape[0]:
@@ -248,10 +251,10 @@ def hear(context: Any, loop: Any, count: int) -> None:
 
 
 @kernel
-def parse(context: Any, loop: Any) -> None:
-    """Turn the whole messages of the stripe into reports, up to the first that is Python's."""
+def parse(context: Any, loop: Any, c: int) -> None:
+    """Turn the whole messages of connection `c` into reports, up to the first that is Python's."""
     live, data = context.live, context.frames.data
-    row = live.rows[0]
+    row = live.rows[c]
     while True:
         if not ring.claim(context.from_venue, 1):
             row["stopped"] = r.FULL
@@ -282,7 +285,7 @@ def parse(context: Any, loop: Any) -> None:
 
 def load(context: Any, loop: Any) -> None:
     """Load the machine code now, and not when the first message comes."""
-    parse(context, loop)
+    parse(context, loop, 0)
     hear(context, loop, 0)
     publish(context, loop, 0, 0, False)
     token_bucket.take(context.buckets, m.QUERY, 0)

@@ -35,7 +35,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     authority: Text = ""
     """TLS: a file of certificates to trust instead of the system's."""
     roll_h: Annotated[float, msgspec.Meta(gt=0, le=23.9)] = 23.5
-    """The connection is renewed after this long; the venue cuts it at 24 h."""
+    """Another connection takes over after this long; the venue cuts it at 24 h."""
 
 
 # Words of the context (int64).
@@ -51,11 +51,15 @@ FOREIGN_OPEN = 9  # open orders of the account that are not this run's
 KILLED = 10  # kill level Python was told of
 ASKED_LEVEL = 11  # kill level at which open orders that are not ours were cancelled
 STRANGE = 12  # 1: an order that is not this run's was accepted; the account is to be looked at again
-BY_FIX = 13  # 1: orders go by FIX
+BY_FIX = 13  # FIX or OTHER_FIX: orders go by that; 0: by the WebSocket API
 LEFT = 14  # orders of earlier runs that are not settled
 CLOCK_NS = 15  # the venue's clock − the stage's time
 BEGAN_NS = 16  # when this process began: what another has sent, it has sent before
+AWAY = 18  # what others were told of staying away, as Python last saw it
+ROW = 17  # row of the receiver of the connection that requests go by
 WORDS = 24
+
+FIX, OTHER_FIX = 1, 2
 
 NEVER_LOOKED, NO_TRADES = -2, -1
 """Anchors: which trades there were before us was never asked; there were none."""
@@ -93,7 +97,7 @@ UNSETTLED_MAX = 1 << 12
 
 @by_reference
 class Fix(NamedTuple):
-    """The FIX connection that orders go by; nothing is done with it where none is configured."""
+    """A FIX connection; nothing is done with it where orders do not go by FIX."""
 
     session: fix.Session
     buckets: Buckets
@@ -139,10 +143,13 @@ class LiveVenue(NamedTuple):
     told: Any  # int64, by instrument: trades told since they were looked at
     unsettled: Any  # UNSETTLED: orders of earlier runs
     balances: Any  # int64[currency, 2]: free and locked, as the venue last said
+    ledger: Any  # int64[currency, 3]: what they should add up to, see `ledger`
     sent: Any  # SENT_ORDER, by slot of the order pool
     instruments: Any
     run: Any
     kill: Any
     hold: Any
+    away: Any  # words of `away`
     fix: Fix
+    other_fix: Fix  # takes over from it, and it from this one
     words: Any

@@ -38,6 +38,7 @@ MASS_CANCELLED = 11  # FIX: the venue cancelled `count` orders of `instrument`; 
 HEARTBEAT = 12  # FIX: `place` and `length` are where its TestReqID lies in the buffer, length 0 for none
 TEST_REQUEST = 13  # FIX: to be answered with a Heartbeat of that TestReqID
 LOGON, LOGOUT = 14, 15  # FIX
+MOVED = 16  # `free` of the currency in row `what` came from outside at `venue_ns`, or went there if negative
 
 WEIGHT, ORDERS, RAW, CONNECTIONS = 1, 2, 3, 4
 LIMITS = {"REQUEST_WEIGHT": WEIGHT, "ORDERS": ORDERS, "RAW_REQUESTS": RAW, "CONNECTIONS": CONNECTIONS}

@@ -172,11 +172,13 @@ def read_event(desk: Desk, event: dict[str, Any]) -> None:
         _read_execution(desk, event)
     elif name == "outboundAccountPosition":
         _read_balances(desk, event)
+    elif name == "balanceUpdate":
+        _read_move(desk, event)
     elif name == "eventStreamTerminated":
         desk.note(a.STREAM_ENDED, venue_ns=time_ns(event, "E"))
     elif name == "serverShutdown":
         desk.note(a.SHUTDOWN, venue_ns=time_ns(event, "E"))
-    elif name not in ("listStatus", "balanceUpdate", "externalLockUpdate"):
+    elif name not in ("listStatus", "externalLockUpdate"):
         raise Refused(f"e is {_short(name)}: no event of the user data stream")
 
 
@@ -192,6 +194,16 @@ def _read_balances(desk: Desk, event: dict[str, Any]) -> None:
         decimals = int(desk.answers.currencies[row]["decimals"])
         free, locked = (desk.rounded(one.get(key), f"B.{key}", decimals, up=False) for key in "fl")
         desk.note(a.BALANCE, row, free=free, locked=locked, venue_ns=venue_ns)
+
+
+def _read_move(desk: Desk, event: dict[str, Any]) -> None:
+    row = desk.currency(_field(event, "a", str, ""))
+    if row < 0:
+        return
+    text, decimals = _field(event, "d", str, ""), int(desk.answers.currencies[row]["decimals"])
+    is_out = text.startswith("-")
+    amount = desk.rounded(text.removeprefix("-"), "d", decimals, up=is_out)
+    desk.note(a.MOVED, row, free=-amount if is_out else amount, venue_ns=time_ns(event, "T"))
 
 
 def _execution_kind(event: dict[str, Any]) -> tuple[int, str]:

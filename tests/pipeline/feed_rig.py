@@ -34,7 +34,7 @@ class Stack:
         sizes = {"rest": REST_BYTES, "raw": 1 << 24}
         self.segments = [byte_ring.create(f"{name}-{part}", size) for part, size in sizes.items()]
         rest, raw = self.segments
-        self.shown, self.streaming = np.zeros(512, np.int64), np.zeros(512, np.int64)
+        self.shown, self.streaming, self.away = (np.zeros(512, np.int64) for _ in range(3))
         options = {"stream_url": venue.ws, "rest_url": venue.rest, "snapshot_levels": 1000} | options
         config = source.Config(**options)
         self.rig = Rig(
@@ -44,7 +44,13 @@ class Stack:
             config=market_data.Config(source="binance", binance=config),
             raw=byte_ring.producer(raw),
             symbols=symbols,
-            shared={"rest": byte_ring.consumer(rest), "live": self.shown, "streaming": self.streaming, **shared},
+            shared={
+                "rest": byte_ring.consumer(rest),
+                "live": self.shown,
+                "streaming": self.streaming,
+                "away": self.away,
+                **shared,
+            },
         )
         self.rig.set_clock(time.time_ns())
         self.raw = byte_ring.consumer(raw)
@@ -52,7 +58,7 @@ class Stack:
         self.requests = Requests(self.client)
         self.side = Side(
             config, Rules(Tables(self.rig.instruments, np.zeros(1, m.CURRENCY)), rules().risk), self.requests,
-            byte_ring.producer(rest), self.rig.resync, self.streaming, self.shown, np.zeros(16, np.int64),
+            byte_ring.producer(rest), self.rig.resync, self.streaming, self.away, np.zeros(16, np.int64),
             np.zeros(16, np.int64), np.zeros(16, np.int64), Log(), random.Random(1),
         )  # fmt: skip
         self.book = book_rig.make_rig(

@@ -159,7 +159,7 @@ def test_a_rest_process_that_begins_anew_brings_the_book_back(venue):
             stack.turn()
         assert stack.valid() == count, "without snapshots nothing is valid"
         rest._forget(out)
-        fields = ("config", "rules", "requests", "ring", "resync", "streaming", "live", "words", "hold")
+        fields = ("config", "rules", "requests", "ring", "resync", "streaming", "away", "words", "hold")
         stack.side = Side(*(getattr(side, name) for name in (*fields, "instrument_hold", "log")))
         stack.until(lambda: stack.valid() > count + 3, "valid books again")
         assert check_against_quotes(np.concatenate(stack.books)) >= 3

@@ -16,6 +16,7 @@ from shrivenq.pipeline.recovery import RecoveryError
 from shrivenq.shm import board, byte_ring
 from shrivenq.stages import id_map, journal, journal_file, positions
 from shrivenq.stages import messages as m
+from shrivenq.stages.live import ledger
 from shrivenq.stages.live.venue_state import KNOWN, NEVER_LOOKED, NO_TRADES, UNSETTLED, UNSETTLED_MAX
 from shrivenq.stages.orders import NO_TRADE, trade_key
 from tests.pipeline.pipeline_rig import assembled
@@ -246,6 +247,9 @@ def venue():
         known=id_map.make_recent(KNOWN),
         told=np.zeros(count, np.int64),
         unsettled=np.zeros(UNSETTLED_MAX, UNSETTLED),
+        ledger=ledger.make_ledger(len(BOTH.currencies)),
+        instruments=BOTH.instruments,
+        answers=SimpleNamespace(currencies=BOTH.currencies),
     )
 
 
@@ -267,6 +271,40 @@ def test_live_it_is_known_up_to_which_trade_was_looked_and_what_was_told_behind_
     known = [(0, trade_key(9, m.SELL)), (1, trade_key(4, m.BUY)), (0, trade_key(7, m.BUY))]
     for memory in (held.known, gateway.fills):
         assert [id_map.find(memory.ids, *one) != id_map.ABSENT for one in known] == [True, True, False]
+
+
+def funds(kind, currency, amount):
+    row = np.zeros(1, m.REPORT)
+    row["kind"], row["fee_currency"], row["quantity"], row["sequence"] = kind, currency, amount, -1
+    return row[0]
+
+
+def test_live_it_is_known_what_the_account_should_hold():
+    """By what the venue said last, and fills and movements behind that, however rows were numbered then."""
+    fill, repeated = fill_rows([(0, m.BUY, 2_00, 10**8, 3, 0), (0, m.BUY, 2_00, 10**8, 3, 0)])
+    repeated["sequence"] = -1
+    codes = [row["code"].decode() for row in BOTH.currencies]
+    first = [fill, *(funds(m.BALANCE, row, 10**9) for row in range(len(codes) - 1)), fill, repeated]
+    first += [funds(m.MOVED, codes.index("ETH"), -7), funds(m.BALANCE, len(codes) - 1, 5)]
+    held = venue()
+    found = recover(
+        contents(records(BOTH, first, "live"), records(TURNED, [funds(m.MOVED, 0, 1)], "live")), BOTH, "live"
+    )
+    recovery.restore({"live_venue": held}, found)
+    # The first currency of the second run's table came in, by one.
+    moved = codes.index(TURNED.currencies[0]["code"].decode())
+    want = {"BTC": 10**9 + 10**8 - 3, "ETH": 10**9 - 7, "USDT": 10**9 - 2 * 10**8, codes[-1]: 5}
+    want[codes[moved]] += 1
+    assert dict(zip(codes, held.ledger[:, ledger.EXPECTED].tolist(), strict=True)) == want
+    assert held.ledger[:, ledger.KNOWN].all()
+
+
+def test_balances_of_what_the_configuration_does_not_name_any_more_are_forgotten():
+    rows = [funds(m.BALANCE, row, 10**9) for row in range(len(BOTH.currencies))]
+    found = recover(contents(records(BOTH, rows, "live")), ONE, "live")
+    kept = [row["code"] for row in ONE.currencies]
+    there = [ONE.currencies[row]["code"] for row in found.funds["fee_currency"] if row >= 0]
+    assert sorted(there) == sorted(set(kept) & {row["code"] for row in BOTH.currencies})
 
 
 def test_a_fill_that_was_told_twice_counts_once():

@@ -15,7 +15,7 @@ from shrivenq.pipeline import rest
 from shrivenq.pipeline.rest import Requests, RestError, Side, exchange_info
 from shrivenq.shm import byte_ring, segment
 from shrivenq.stages import control
-from shrivenq.stages.live import source as live_source
+from shrivenq.stages.live import away
 from shrivenq.stages.live.source import Config
 from tests.hostile_json import mutations
 from tests.pipeline.pipeline_rig import rules
@@ -65,13 +65,13 @@ class World:
         self.venue, self.log, self.now_s = Venue(), Log(), 0.0
         self.segment = byte_ring.create(f"{segment.PREFIX}test-rest-{uuid.uuid4().hex[:12]}", 1 << 16)
         self.reader = byte_ring.consumer(self.segment)
-        self.resync, self.streaming, self.live, self.words = (np.zeros(512, np.int64) for _ in range(4))
+        self.resync, self.streaming, self.away, self.words = (np.zeros(512, np.int64) for _ in range(4))
         self.hold, self.instrument_hold = np.zeros(512, np.int64), np.zeros(512, np.int64)
         self.streaming[:2], self.hold[control.HOLD] = 1, control.SYMBOLS_UNKNOWN
         self.requests = Requests(self.venue, clock=lambda: self.venue.now_ns)
         self.side = Side(
             Config(**config), rules(), self.requests, byte_ring.producer(self.segment), self.resync, self.streaming,
-            self.live, self.words, self.hold, self.instrument_hold, self.log, random.Random(1), lambda: self.now_s,
+            self.away, self.words, self.hold, self.instrument_hold, self.log, random.Random(1), lambda: self.now_s,
         )  # fmt: skip
 
     def run(self, seconds):
@@ -181,13 +181,15 @@ def test_the_venue_is_left_alone_when_it_says_so(world, status, header, seconds)
     world.resync[0] += 1
     world.run(seconds - 1)
     assert len(world.venue.asked) == count + 1, "not one request while it is blocked"
-    assert world.words[rest.BLOCKED_UNTIL_NS] > world.venue.now_ns
+    told = (world.away[away.LIMITED_NS], world.away[away.BANNED_NS])
+    assert (told[0] > world.venue.now_ns, told[1] > world.venue.now_ns) == (status == 429, status == 418)
     assert len([one for one in world.log.lines if "HTTP" in str(one)]) == 1
     assert len(world.run(8)) == 1
 
 
-def test_what_the_venue_has_said_to_market_data_counts_too(world):
-    world.live[live_source.AWAY_UNTIL_NS] = world.venue.now_ns + 7 * S
+@pytest.mark.parametrize("word", [away.LIMITED_NS, away.BANNED_NS])
+def test_what_the_venue_has_said_to_others_counts_too(world, word):
+    world.away[word] = world.venue.now_ns + 7 * S
     world.run(6.9)
     assert not world.venue.asked
     assert len(world.run(1)) == 2
@@ -273,9 +275,9 @@ def test_a_symbol_that_is_listed_no_more_is_held_and_the_others_are_watched_as_e
 def test_what_a_process_before_has_held_and_was_told_holds_for_the_next(world):
     world.hold[control.HOLD] = control.SYMBOLS_UNKNOWN | control.RECONCILING
     world.instrument_hold[1] = control.NOT_TRADING
-    world.words[rest.BLOCKED_UNTIL_NS] = world.venue.now_ns + 5 * S
+    world.away[away.LIMITED_NS] = world.venue.now_ns + 5 * S
     side = world.side
-    fields = ("config", "rules", "requests", "ring", "resync", "streaming", "live", "words", "hold", "instrument_hold")
+    fields = ("config", "rules", "requests", "ring", "resync", "streaming", "away", "words", "hold", "instrument_hold")
     world.requests = side.requests = Requests(world.venue, clock=lambda: world.venue.now_ns)
     world.side = Side(*(getattr(side, name) for name in fields), world.log, random.Random(1), lambda: world.now_s)
     world.run(4.9)

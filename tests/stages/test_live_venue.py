@@ -346,8 +346,8 @@ def test_a_ban_is_waited_for(tmp_path):
         assert "until" in dict(rig.log.lines)["live orders unreachable"]
         assert control.held(rig.hold) == control.RECONCILING
         assert dict(rig.log.lines)["venue disconnected"]["again_in_ms"] > 60_000  # a second more: clocks differ
-        rig.session._try_ns = 0  # somebody who does not wait is told to
-        rig.venue.buckets.words[:] = 0
+        rig.session._connections.try_ns = 0  # somebody who does not wait is told to
+        rig.venue.buckets.words[:] = rig.venue.away[:] = 0
         rig.venue.live.words[receive.ATTENTION] = 1
         rig.until(lambda: rig.log.events().count("venue disconnected") == 2, "the refusal")
         assert 50_000 < rig.log.lines[-1][1]["again_in_ms"] <= 60_000  # Retry-After of the refused handshake

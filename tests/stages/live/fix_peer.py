@@ -8,6 +8,9 @@ import ssl
 import threading
 from datetime import UTC, datetime
 
+from shrivenq.stages.live import receive
+from tests.stages.live.orders_rig import OrdersRig, tables_of
+
 SOH = b"\x01"
 
 
@@ -129,3 +132,33 @@ class Peer:
             one.cut()
         for thread in self._threads:
             thread.join(10)
+
+
+@contextlib.contextmanager
+def rigs_with_peers(exchange):
+    """Give what makes rigs whose orders go by FIX to a peer, which they come with."""
+    made = []
+
+    def make(peer=None, **options):
+        peer = peer or Peer()
+        made.extend([OrdersRig(exchange.ws, tables_of(exchange), order_entry="fix", fix_url=peer.url, **options), peer])
+        return made[-2], peer
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def reasons(rig):
+    return [fields["reason"] for event, fields in rig.log.lines if event == "fix disconnected"]
+
+
+def look(rig):
+    rig.venue.live.words[receive.ATTENTION] = 1
+
+
+def execution(order, kind=0, **changes):
+    """Spell the fields of an ExecutionReport of an order the peer was sent."""
+    done = {tag: order[tag] for tag in (11, 38, 44, 54, 55)} | {14: "0", 151: order[38], 150: kind, 39: kind}
+    done |= {37: 76, 40: 2, 59: 1, 60: "20240627-11:17:25.223456"}
+    return [(tag, value) for tag, value in {**done, **{int(tag[1:]): one for tag, one in changes.items()}}.items()]

@@ -74,12 +74,12 @@ class Server:
 class Driver:
     """A LiveSource, polled as the market_data stage does; `taken` are the messages, None for one that says lost."""
 
-    def __init__(self, url, *, symbols=None, rest=None, read_key=None, **options):
+    def __init__(self, url, *, symbols=None, rest=None, read_key=None, told=None, **options):
         self.instruments = make_instruments("spot") if symbols is None else make_symbols_table(symbols)
         self.lines = []
         options.setdefault("streams", ["trade"])
         config = Config(stream_url=url, **options)
-        self.source = LiveSource(config, self.instruments, rest, self, read_key=read_key, seed=1)
+        self.source = LiveSource(config, self.instruments, rest, self, read_key=read_key, told=told, seed=1)
         self.take_raw = lambda _payload: None
         self.live, self.frames = self.source.live, self.source.frames
         self.loop = np.zeros(512, np.int64)

@@ -16,6 +16,7 @@ from shrivenq.shm import byte_ring, pool, ring
 from shrivenq.stages import control, gateway, journal, live_venue, stage
 from shrivenq.stages import messages as m
 from shrivenq.stages import orders as o
+from shrivenq.stages.live import away
 from shrivenq.stages.live import venue_state as v
 from tests.pipeline.exchange.exchange_rig import ED25519_PEM, TRADER
 from tests.stages.venue_rig import drain, private_bytes, private_ring
@@ -84,8 +85,8 @@ class OrdersRig:
         epoch = next(EPOCHS)
         self.number = epoch << m.EPOCH_SHIFT
         self.instrument_hold = np.zeros(512, np.int64)
-        shared = {"kill": self.kill, "hold": self.hold, "instrument_hold": self.instrument_hold, "run": self.run}
-        shared["orders"] = self.pool
+        shared = {"kill": self.kill, "hold": self.hold, "instrument_hold": self.instrument_hold}
+        shared |= {"away": np.zeros(away.WORDS, np.int64), "run": self.run, "orders": self.pool}
         limits = {row["symbol"].decode(): LIMITS for row in self.instruments}
         gateway_config = gateway.Config(unknown_after_ms=unknown_after_ms, orders_max=1000, window_ms=1, limits=limits)
         self.gateway = gateway.build(

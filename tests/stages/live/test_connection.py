@@ -31,6 +31,8 @@ NOTICES = [
     b"\x80\x01b",
 ]
 
+BANNED = "the venue answers HTTP 418 to the handshake"
+
 
 class Peer:
     """A server without I/O."""
@@ -155,10 +157,12 @@ def test_a_refusal_waits_for_its_body_and_counts_without_it():
         assert peer.connection.receive_response(head + body[:size], 0) == 0
     assert peer.connection.state == c.UPGRADING
     assert peer.connection.receive_response(head + body, 0) == len(head + body)
-    assert peer.connection.events.pop() == Closed("the venue answers HTTP 418 to the handshake: banned", 33)
+    assert peer.connection.events.pop() == Closed(
+        "the venue answers HTTP 418 to the handshake: banned", 33, is_ban=True
+    )
     peer = Peer()
     assert peer.connection.receive_response(head + b"ba", 0, is_all=True) == len(head) + 2
-    assert peer.connection.events.pop() == Closed("the venue answers HTTP 418 to the handshake: ba", 33)
+    assert peer.connection.events.pop() == Closed(f"{BANNED}: ba", 33, is_ban=True)
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -203,7 +203,7 @@ def feed(rig, data):
     filled = int(row["filled"])
     rig.venue.frames.data[filled : filled + len(data)] = np.frombuffer(data, np.uint8)
     row["filled"] += len(data)
-    fix_io.parse(rig.venue, rig.loop)
+    fix_io.parse(rig.venue, rig.loop, rig.venue.fix, ROW)
     return int(row["stopped"])
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from shrivenq.stages import control
 from shrivenq.stages import messages as m
+from shrivenq.stages.live import receive
 from shrivenq.stages.live import venue_state as v
 from tests.pipeline.exchange.exchange_rig import running
 from tests.stages.live.orders_rig import OrdersRig
@@ -313,3 +314,25 @@ def test_limits_of_the_account_are_the_venue_s(tmp_path):
         for one in orders[:7]:
             rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=one))
         rig.close()
+
+
+def test_orders_go_on_while_both_connections_are_renewed(rig, exchange):
+    orders, fills, events = [], [], rig.log.events
+    for turn in range(1, 4):
+        rig.session._fix.now.roll_ns = rig.session._connections.roll_ns = 0
+        rig.venue.live.words[receive.ATTENTION] = 1
+        while min(len(lost(rig)), events().count("the connection before has ended")) < turn:
+            order = rig.send(price=50_00)
+            rig.wait(m.ACCEPTED, order)
+            if len(fills) < turn:
+                fills.append(order)
+                exchange.place(exchange.other, "SELL", 50_00, ONE // 8)
+                rig.until(lambda order=order: rig.filled(order), "the fill")
+            rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=order))
+            assert control.held(rig.hold) == 0
+            orders.append(order)
+    assert lost(rig) == ["another session has taken over"] * 3
+    assert [rig.filled(one) for one in orders] == [ONE // 8 * (one in fills) for one in orders]
+    assert not [one for one in rig.told if one["kind"] in (m.REJECTED, m.DENIED, m.UNKNOWN, m.CANCEL_REJECTED)]
+    assert events().count("venue reconciled") == 1
+    agreed(rig, exchange)

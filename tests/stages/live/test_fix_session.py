@@ -9,16 +9,15 @@ import pytest
 
 from shrivenq.stages import control, gateway, live_venue, stage
 from shrivenq.stages import messages as m
+from shrivenq.stages.live import fix_io, openssl
 from shrivenq.stages.live import fix_session as fs
-from shrivenq.stages.live import openssl
-from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import session as s
 from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.venues import answers as a
 from shrivenq.stages.venues import fix
 from tests.pipeline.exchange.exchange_rig import running
 from tests.stages.live import authority
-from tests.stages.live.fix_peer import Peer, spell
+from tests.stages.live.fix_peer import Peer, execution, look, reasons, rigs_with_peers, spell
 from tests.stages.live.orders_rig import OrdersRig, tables_of
 from tests.stages.venue_rig import push
 
@@ -34,16 +33,8 @@ def exchange(tmp_path_factory):
 
 @pytest.fixture
 def make(exchange):
-    made = []
-
-    def rig(peer=None, **options):
-        peer = peer or Peer()
-        made.extend([OrdersRig(exchange.ws, tables_of(exchange), order_entry="fix", fix_url=peer.url, **options), peer])
-        return made[-2], peer
-
-    yield rig
-    for one in made:
-        one.close()
+    with rigs_with_peers(exchange) as make:
+        yield make
 
 
 @pytest.fixture
@@ -52,26 +43,11 @@ def up(make):
     return rig.ready(), peer
 
 
-def reasons(rig):
-    return [fields["reason"] for event, fields in rig.log.lines if event == "fix disconnected"]
-
-
 def again(rig, peer):
     """Go on until a new session is up and new orders pass."""
     before = len(peer.clients)
     rig.until(lambda: reasons(rig) and len(peer.clients) > before, "another connection")
     return rig.ready()
-
-
-def look(rig):
-    rig.venue.live.words[r.ATTENTION] = 1
-
-
-def execution(order, kind=0, **changes):
-    """Spell the fields of an ExecutionReport of an order the peer was sent."""
-    done = {tag: order[tag] for tag in (11, 38, 44, 54, 55)} | {14: "0", 151: order[38], 150: kind, 39: kind}
-    done |= {37: 76, 40: 2, 59: 1, 60: "20240627-11:17:25.223456"}
-    return [(tag, value) for tag, value in {**done, **{int(tag[1:]): one for tag, one in changes.items()}}.items()]
 
 
 # ── names, limits ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -238,48 +214,13 @@ def test_a_test_request_is_answered_and_silence_is_not_borne(up):
     peer.mute = set()
 
 
-def test_news_and_age_renew_the_session_in_order(up):
-    rig, peer = up
-    first = peer.client
-    first.send("B", (148, "Your connection is about to be closed. Please reconnect."))
-    again(rig, peer)
-    assert first.kinds()[-1] == "5"
-    second = peer.client
-    rig.session._fix._roll_ns = 0
-    look(rig)
-    again(rig, peer)
-    assert second.kinds()[-1] == "5"
-    assert reasons(rig) == ["the venue is about to close the connection", "the connection is renewed"]
-    names = [one.of("A")[0][49] for one in peer.clients]
-    assert len(set(names)) == len(names) == 3
-    rig.send(price=50_00)
-    rig.until(lambda: peer.client.of("D"), "an order")
-
-
-def test_what_was_on_its_way_is_answered_before_the_session_is_left(up):
-    rig, peer = up
-    peer.mute.add("5")
-    order = rig.send(price=50_00)
-    rig.until(lambda: peer.client.of("D"), "the order")
-    (sent,) = peer.client.of("D")
-    rig.session._fix._roll_ns = 0
-    look(rig)
-    rig.until(lambda: peer.client.of("5"), "the Logout")
-    fields = [(tag, one) for tag, one in execution(sent, 8) if tag not in (37, 60)]
-    peer.client.send("8", *fields, (25016, -2010), (58, "Market is closed."))
-    rig.wait(m.REJECTED, order)
-    peer.client.send("5")
-    again(rig, peer)
-    peer.mute = set()
-
-
 def test_an_ordered_stop_logs_out(up):
     rig, peer = up
     (close,) = rig.setup.closes
     close()
     assert peer.client.kinds()[-1] == "5"
     assert rig.venue.fix.session.words[fix.NEXT_IN] == 4  # Logon, limits, and the answer to our Logout
-    assert rig.session._fix._link.closed is not None
+    assert rig.session._fix.now._link.closed is not None
 
 
 @pytest.mark.parametrize(
@@ -301,7 +242,7 @@ def test_a_refused_logon_is_told_and_tried_again_under_another_name(make, kind, 
     (line,) = [fields for event, fields in rig.log.lines if event == "fix disconnected"]
     assert (line["again_in_ms"] > 600_000) == is_key
     peer.mute = set()
-    rig.session._fix._try_ns = 0
+    rig.session._fix.now._try_ns = 0
     look(rig)
     rig.ready()
     assert len({one.of("A")[0][49] for one in peer.clients}) == len(peer.clients)
@@ -328,13 +269,13 @@ def test_a_key_that_cannot_be_used_is_told(make):
 def test_no_answer_to_logon_or_limits(make):
     rig, peer = make(Peer(mute="A"))
     rig.until(lambda: peer.clients and peer.client.of("A"), "the logon")
-    rig.session._fix._link.connection._answer_by_ns = 0
+    rig.session._fix.now._link.connection._answer_by_ns = 0
     look(rig)
     rig.until(lambda: reasons(rig), "the end")
     peer.mute = {"XLQ"}
     rig.until(lambda: peer.client.of("XLQ"), "the question")
     assert not rig.venue.fix.words[v.READY]
-    rig.session._fix._asked_ns -= fs.ANSWER_NS
+    rig.session._fix.now._asked_ns -= fs.ANSWER_NS
     look(rig)
     rig.until(lambda: len(reasons(rig)) == 2, "the end")
     peer.mute = set()
@@ -415,11 +356,13 @@ def test_without_the_websocket_api_cancels_go_by_fix_and_new_orders_nowhere(up, 
 
 def test_a_session_that_comes_up_during_a_comparison_has_one_of_its_own(make):
     rig, _ = make(Peer(mute="A"))
-    rig.until(lambda: rig.session.state == s.RECONCILING and rig.session._fix.state == fs.LOGGING_ON, "both under way")
-    rig.session._fix.state = fs.UP  # as if it came up this very moment
+    rig.until(
+        lambda: rig.session.state == s.RECONCILING and rig.session._fix.now.state == fs.LOGGING_ON, "both under way"
+    )
+    rig.session._fix.now.state = fs.UP  # as if it came up this very moment
     rig.session._fix_changed()
     assert rig.session._again
-    rig.session._fix.state = fs.LOGGING_ON
+    rig.session._fix.now.state = fs.LOGGING_ON
     seen = []
     begin = rig.session._reconcile
     rig.session._reconcile = lambda: (seen.append(1), begin())
@@ -431,7 +374,7 @@ def test_a_session_that_comes_up_during_a_comparison_has_one_of_its_own(make):
 
 def test_a_half_sent_message_is_finished_before_anything_else(up):
     rig, peer = up
-    words, row = rig.venue.fix.words, rig.venue.live.rows[1]
+    words, row = rig.venue.fix.words, rig.venue.live.rows[fix_io.ROW]
     words[v.SENDS] = 0
     rig.send(price=50_00)
     gateway.step(rig.gateway, rig.gateway_loop)

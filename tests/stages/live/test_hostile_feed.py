@@ -10,15 +10,16 @@ import ssl
 import threading
 import time
 
+import numpy as np
 import pytest
 from websockets.datastructures import Headers
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 
 from shrivenq.stages.frames import BINARY, TEXT
+from shrivenq.stages.live import away
 from shrivenq.stages.live import link as live_link
 from shrivenq.stages.live import receive as r
-from shrivenq.stages.live import source as live_source
 from shrivenq.stages.live.transport import Transport
 from tests.stages.live import authority
 from tests.stages.live.live_rig import Driver, Server, trade
@@ -193,7 +194,23 @@ def test_a_ban_is_obeyed_by_the_other_connections_too(stack):
     waits = [fields["again_in_ms"] for event, fields in driver.lines if event == "market data disconnected"]
     assert min(waits) > 50_000
     assert front.accepted == 2
-    assert driver.source._shown[live_source.AWAY_UNTIL_NS] > time.time_ns() + 50 * 10**9
+    assert driver.source._away[away.BANNED_NS] > time.time_ns() + 50 * 10**9
+
+
+def test_a_ban_that_others_were_told_is_waited_for(stack):
+    server, front, port = serve(stack, PASS)
+    told = np.zeros(away.WORDS, np.int64)
+    began = time.time_ns()
+    away.tell(told, away.BANNED_NS, began + 2 * 10**9)
+    driver = drive(stack, port, told=told)
+    driver.until(lambda: server.sessions, "a connection")
+    assert time.time_ns() > began + 2 * 10**9
+    away.tell(told, away.LIMITED_NS, time.time_ns() + 99 * 10**9)
+    server.sessions[0].connection.socket.shutdown(socket.SHUT_RDWR)
+    driver.until(lambda: reasons(driver), "the end")
+    for _ in range(500):
+        driver.step()
+    assert front.accepted == 1, "nobody connects while another is to stay away"
 
 
 @pytest.mark.parametrize("scheme", ["ws", "wss"])

@@ -11,10 +11,11 @@ import pytest
 from shrivenq.pipeline.exchange.faults import Rule, Script
 from shrivenq.stages import control, gateway, live_venue, stage
 from shrivenq.stages import messages as m
-from shrivenq.stages.live import openssl
+from shrivenq.stages.live import openssl, renewal
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import session as s
 from shrivenq.stages.live import venue_state as v
+from shrivenq.stages.live.opening import Opening
 from tests.hostile_json import mutations
 from tests.pipeline.exchange.exchange_rig import TRADER, running
 from tests.pipeline.exchange.ws_api_rig import PUBLIC
@@ -89,23 +90,9 @@ def test_a_revoked_key_ends_the_session(make, exchange):
         assert rig.state(order) == "sent"  # it was handed over: what became of it will be asked
     finally:
         exchange.call(lambda: keyring.add(TRADER, key.account, public_key=PUBLIC))
-    rig.session._try_ns = 0
+    rig.session._connections.try_ns = 0
     rig.venue.live.words[r.ATTENTION] = 1
     rig.ready()
-
-
-def test_the_session_is_renewed_when_the_venue_says_so_and_when_it_is_old(make, exchange):
-    rig = make().ready()
-    exchange.call(exchange.simulator.ws_api.shut_down)
-    rig.until(lambda: reasons(rig) == ["the connection is renewed"], "a new session")
-    rig.ready()
-    rig.session._roll_ns = 0
-    rig.venue.live.words[r.ATTENTION] = 1
-    rig.until(lambda: len(reasons(rig)) == 2, "another")
-    rig.ready()
-    order = rig.send(price=50_00)
-    rig.wait(m.ACCEPTED, order)
-    rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=order))
 
 
 def test_a_connection_without_answers_or_bytes_is_replaced(make):
@@ -114,7 +101,7 @@ def test_a_connection_without_answers_or_bytes_is_replaced(make):
     rig.venue.live.words[r.ATTENTION] = 1
     rig.until(lambda: reasons(rig), "the end")
     rig.ready()
-    rig.session._bytes_ns -= s.SILENT_NS + 1
+    rig.session._connections._bytes_ns -= renewal.SILENT_NS + 1
     rig.venue.live.words[r.ATTENTION] = 1
     rig.until(lambda: len(reasons(rig)) == 2, "the end")
     assert reasons(rig) == ["no answer in time: account", "nothing received for 65 s"]
@@ -165,40 +152,60 @@ def test_an_address_that_is_none_is_refused(exchange):
         OrdersRig("http://127.0.0.1", tables_of(exchange))
 
 
+class NoLink:
+    """A connection that nothing comes of."""
+
+    closed, is_restarting, row = None, False, 0
+
+    def __getattr__(self, _):
+        return lambda *_: None
+
+
 LIMIT = {"rateLimitType": "ORDERS", "interval": "SECOND", "intervalNum": 10, "limit": 50, "count": 0}
-OWN = [
-    {"id": "time", "status": 200, "result": {"serverTime": 1_700_000_000_000}},
+TIME = {"id": "time", "status": 200, "result": {"serverTime": 1_700_000_000_000}}
+OPENING = [
+    TIME,
     {"id": "limits", "status": 200, "result": [LIMIT]},
     {"id": "logon", "status": 200, "result": {"apiKey": "x"}, "rateLimits": []},
     {"id": "follow", "status": 200, "result": {"subscriptionId": 0}},
+    {"id": "follow", "status": 401, "error": {"code": -2015, "msg": "Invalid API-key, IP, or permissions."}},
+]
+OWN = [
+    TIME,
     {"id": "account", "status": 200, "result": {"balances": [{"asset": "BTC", "free": "1", "locked": "0"}]}},
     {"id": "orders BTCUSDT", "status": 200, "result": [{"orderId": 1, "clientOrderId": "by-hand"}]},
     {"id": "trades BTCUSDT", "status": 200, "result": [{"symbol": "BTCUSDT", "id": 1, "orderId": 1}]},
     {"id": "look BTCUSDT", "status": 200, "result": []},
     {"id": "cancel BTCUSDT 7", "status": 400, "error": {"code": -2011, "msg": "Unknown order sent."}},
     {"id": "account", "status": 429, "error": {"code": -1003, "msg": "", "data": {"retryAfter": 1}}},
-    {"id": "follow", "status": 401, "error": {"code": -2015, "msg": "Invalid API-key, IP, or permissions."}},
+    {"id": "account", "status": 401, "error": {"code": -2015, "msg": "Invalid API-key, IP, or permissions."}},
 ]
 
 
 @pytest.mark.parametrize("answer", OWN, ids=lambda one: f"{one['id']} {one['status']}")
-@pytest.mark.parametrize("state", [s.LOGGING_ON, s.FOLLOWING, s.RECONCILING, s.TRADING])
+@pytest.mark.parametrize("state", [s.RECONCILING, s.TRADING])
 def test_whatever_answers_a_request_of_the_session_it_goes_on_or_ends(make, answer, state):
     rig = make()
     session = rig.session
-
-    class Link:
-        closed, is_restarting = None, False
-
-        def __getattr__(self, _):
-            return lambda *_: None
-
     for hostile in mutations(answer):
-        session._link = Link()
+        session._connections.link = link = NoLink()
         session._reconcile()
         session._begin()
         session.state = state
         for one in OWN:
             session._asking.ask(one["id"], "account.status", {})
-        session._take(json.dumps(hostile).encode())
-    session._link = None
+        session.take(json.dumps(hostile).encode(), link)
+    session._connections.link = None
+
+
+@pytest.mark.parametrize("answer", OPENING, ids=lambda one: f"{one['id']} {one['status']}")
+def test_whatever_answers_a_request_of_an_opening_it_goes_on_or_ends(make, answer):
+    rig = make()
+    session = rig.session
+    for hostile in mutations(answer):
+        link = NoLink()
+        session._connections.opening = Opening(rig.venue, session._clock, link, logon, rig.log)
+        for one in OPENING[:4]:
+            session._connections.opening._asking.ask(one["id"], "account.status", {})
+        session.take(json.dumps(hostile).encode(), link)
+    session._connections.opening = None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from shrivenq.pipeline import runner
 from shrivenq.stages import control
 from shrivenq.stages import messages as m
-from shrivenq.stages.live import receive
+from shrivenq.stages.live import receive, venue_clock
 from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.live.venue_clock import VenueClock
 from shrivenq.stages.venues.binance_slow import Refused
@@ -48,8 +50,27 @@ def test_a_clock_of_ours_that_is_wrong_holds(exchange):
         rig.close()
 
 
+def test_a_clock_of_ours_that_has_been_set_right_begins_everything_anew(exchange, monkeypatch):
+    """Stages take their time from the system's clock at their start alone: setting it does not change theirs."""
+    hour_ns = 3_600_000_000_000
+    exchange.rig.call(lambda: setattr(exchange.rig.venue, "clock_offset_us", -hour_ns // 1_000))
+    rig = OrdersRig(exchange.url, exchange.tables)
+    try:
+        rig.until(lambda: "held: our clock is wrong" in rig.log.events(), "the hold")
+        set_back = SimpleNamespace(monotonic_ns=time.monotonic_ns, time_ns=lambda: time.time_ns() - hour_ns)
+        monkeypatch.setattr(venue_clock, "time", set_back)
+        rig.session._look_ns = 1
+        rig.venue.live.words[receive.ATTENTION] = 1
+        with pytest.raises(runner.STOPPING_ERRORS, match=r"our clock was -3600\.\d s off and has been set right"):
+            rig.until(lambda: False)
+        assert control.held(rig.hold) == control.RECONCILING
+    finally:
+        exchange.rig.call(lambda: setattr(exchange.rig.venue, "clock_offset_us", 0))
+        rig.close()
+
+
 @pytest.mark.parametrize("result", [None, [], {}, {"serverTime": "1"}, {"serverTime": 0}, {"serverTime": 10**17}])
 def test_a_time_that_is_none_is_refused(result):
     clock = VenueClock(SimpleNamespace(words=np.zeros(v.WORDS, np.int64)), np.zeros(512, np.int64))
     with pytest.raises(Refused):
-        clock.take(result)
+        clock.take(result, 0)

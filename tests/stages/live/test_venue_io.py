@@ -140,7 +140,7 @@ def feed(rig, data):
     filled = int(row["filled"])
     rig.venue.frames.data[filled : filled + len(data)] = np.frombuffer(data, np.uint8)
     row["filled"] += len(data)
-    venue_io.parse(rig.venue, rig.loop)
+    venue_io.parse(rig.venue, rig.loop, 0)
     return int(row["stopped"])
 
 

@@ -32,7 +32,7 @@ def test_events_of_instruments_we_do_not_trade_are_noted():
 
 
 def test_events_that_say_nothing_to_us():
-    for name in ("listStatus", "balanceUpdate", "externalLockUpdate"):
+    for name in ("listStatus", "externalLockUpdate"):
         assert [len(one) for one in slow(event(base={"e": name, "E": TIME}))] == [0, 0, 0]
 
 
@@ -45,6 +45,21 @@ def test_balances_are_rounded_down():
     position = {**POSITION, "B": [{"a": "USDT", "f": "1.2345678", "l": "0.0000009"}, {"a": "\u5e01", "f": 1}]}
     _, notes, _ = slow(event(base=position))
     assert [(int(note["what"]), int(note["free"]), int(note["locked"])) for note in notes] == [(3, 1234567, 0)]
+
+
+@pytest.mark.parametrize(
+    ("asset", "delta", "found"),
+    [("USDT", "1.2345678", [(3, 1234567)]), ("USDT", "-1.2345678", [(3, -1234568)]), ("XRP", "x", [])],
+)
+def test_what_came_or_went_from_outside_is_noted_against_us(asset, delta, found):
+    _, notes, _ = slow(event(base={"e": "balanceUpdate", "E": TIME, "a": asset, "d": delta, "T": TIME}))
+    assert [(int(note["what"]), int(note["free"])) for note in notes] == found
+    assert all(note["kind"] == a.MOVED and note["venue_ns"] == TIME * 1_000_000 for note in notes)
+
+
+@pytest.mark.parametrize("change", [{"d": "--1"}, {"d": 1}, {"d": "+1"}, {"T": -1}, {"a": None}])
+def test_a_movement_that_cannot_be_read_is_refused(change):
+    assert refusal(event(base={"e": "balanceUpdate", "E": TIME, "a": "USDT", "d": "1", "T": TIME, **change}))
 
 
 @pytest.mark.parametrize(
