@@ -60,7 +60,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     message_rate_max: int  # messages (new, replace, cancel) within the window, all instruments
     message_window_ms: int
     cancel_reserve: int  # of those, how many only cancels may use
-    reject_streak_max: int  # rejections by the venue, and outcomes it could not tell, without an acceptance
+    reject_streak_max: (
+        int  # rejections by the venue but of a halted symbol, and unknown outcomes, without an acceptance
+    )
     limits: dict[str, Limits]  # by symbol
 
     def __post_init__(self) -> None:

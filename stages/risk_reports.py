@@ -26,6 +26,8 @@ from shrivenq.stages.risk_state import (
     watch_loss,
 )
 
+NOT_TRADABLE = m.REASON["not_tradable"]
+
 
 @inlined
 def on_touch(context: Risk, slot: int) -> None:
@@ -128,9 +130,14 @@ def end_order(context: Risk, at: int) -> None:
 
 
 @inlined
-def is_failure(kind: int, held: int) -> bool:
-    """Tell whether an order came to nothing that we know of. A lost connection is answered by reconciling already."""
-    return kind == m.REJECTED or (kind == m.UNKNOWN and held & control.RECONCILING == 0)
+def is_failure(kind: int, reason: int, held: int) -> bool:
+    """Tell whether an order came to nothing for a reason that may be ours.
+
+    A lost connection is answered by reconciling already; a symbol that the venue does not trade is held by itself.
+    """
+    if kind == m.REJECTED:
+        return reason != NOT_TRADABLE
+    return kind == m.UNKNOWN and held & control.RECONCILING == 0
 
 
 @inlined
@@ -145,7 +152,7 @@ def on_report(context: Risk, slot: int) -> None:
         repeated = not book_fill(context, slot, at)
     if kind in (m.ACCEPTED, m.FILL, m.REPLACED):
         words[REJECTS] = 0
-    elif is_failure(kind, words[HELD]):
+    elif is_failure(kind, report[slot]["reason"], words[HELD]):
         words[REJECTS] += 1
         if c.reject_streak(words[REJECTS], words[REJECTS_MAX]) != c.PASS:
             raise_kill(context.kill, words, control.HALT)

@@ -168,7 +168,8 @@ class Twin:
             order["leaves"] -= cut
         if kind in (m.ACCEPTED, m.FILL, m.REPLACED):
             self.rejects = 0
-        if kind == m.REJECTED or (kind == m.UNKNOWN and not self.hold & control.RECONCILING):
+        refused = kind == m.REJECTED and m.REASONS[report["reason"]] != "not_tradable"
+        if refused or (kind == m.UNKNOWN and not self.hold & control.RECONCILING):
             self.rejects += 1
             if self.rejects >= self.config.reject_streak_max:
                 self.machine = max(self.machine, 1)

@@ -101,7 +101,8 @@ class Walk:
                 self.report(**about, kind=kind, flags=m.FINAL)
             elif kind in (m.REJECTED, m.EXPIRED):
                 self.end(order_id)
-                self.report(**about, kind=kind, flags=m.FINAL)
+                reason = m.REASON[pick.choice(("none", "not_tradable", "venue"))] if kind == m.REJECTED else 0
+                self.report(**about, kind=kind, flags=m.FINAL, reason=reason)
             else:
                 self.report(**about, kind=kind)
         if self.past_fills and pick.random() < 0.05:

@@ -96,6 +96,17 @@ def test_a_streak_of_rejections_halts():
     assert desk.kill[control.MACHINE] & control.LEVEL_MASK == control.HALT
 
 
+def test_rejections_of_a_symbol_that_the_venue_does_not_trade_are_no_streak():
+    desk = armed_desk()
+    for n in range(10):
+        order = desk.ask(quantity=100_000 * (n + 1))
+        desk.report(order, m.REJECTED, flags=m.FINAL, reason=m.REASON["not_tradable"])
+    assert control.kill_level(desk.kill) == control.ARMED
+    for n in range(5):
+        desk.report(desk.ask(quantity=100_000 * (n + 20)), m.REJECTED, flags=m.FINAL, reason=m.REASON["venue"])
+    assert control.kill_level(desk.kill) == control.HALT
+
+
 def test_a_streak_of_unknown_outcomes_halts_but_not_where_a_connection_was_lost():
     for hold, level in ((control.RECONCILING, control.ARMED), (0, control.HALT)):
         desk = armed_desk()
