@@ -113,7 +113,7 @@ class Assembly:
             # Killed until somebody arms it: what is only being made must not look like a pipeline that trades.
             store_word(made.control("kill"), control.OPERATOR, control.HALT)
             store_word(made.control("hold"), control.HOLD, hold)
-            made.control("symbols")[: len(instruments)] = instruments["symbol"]
+            made.control("symbols").view(instruments["symbol"].dtype)[: len(instruments)] = instruments["symbol"]
             made._add("orders", pool.pool_layout(orders.ORDER_SLOT, topology.POOL_COUNT))
             made._pool = pool.attach(made.segments["orders"])
             pool.reset(made._pool)

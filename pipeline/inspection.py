@@ -13,6 +13,7 @@ from shrivenq.shm import ring, segment, stats
 from shrivenq.shm.atomics import exchange_word, load_word
 from shrivenq.shm.segment import Segment, SegmentError
 from shrivenq.stages import control, frames, stage
+from shrivenq.stages import messages as m
 from shrivenq.stages.live import source
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def status(running: Running) -> dict[str, Any]:
 
 def _held_alone(running: Running) -> list[str]:
     """Name the instruments that are held by themselves, and why."""
-    words, symbols = running.words("instrument_hold"), running.words("symbols")
+    words, symbols = running.words("instrument_hold"), running.words("symbols").view(m.INSTRUMENT["symbol"])
     return [
         f"{symbols[row].decode()}: {name}"
         for row in np.flatnonzero(words)

@@ -88,7 +88,7 @@ CONTROL = Layout(
     (
         Region("kill", np.dtype("<i8"), WORDS_PER_PAGE),
         Region("hold", np.dtype("<i8"), WORDS_PER_PAGE),
-        Region("symbols", m.INSTRUMENT["symbol"], WORDS_PER_PAGE),  # of the instruments, for who looks at a run
+        Region("symbols", np.dtype("<i8"), 2 * WORDS_PER_PAGE),  # of the instruments, S16: for who looks at a run
         Region("instrument_hold", np.dtype("<i8"), WORDS_PER_PAGE),  # REST process: what holds one instrument alone
         Region("venue", np.dtype("<i8"), WORDS_PER_PAGE),
         Region("resync", np.dtype("<i8"), WORDS_PER_PAGE),  # book: requests for a snapshot, a word an instrument
@@ -100,7 +100,10 @@ CONTROL = Layout(
         *(Region(f"loop.{name}", np.dtype("<i8"), WORDS_PER_PAGE) for name in EVERY_STAGE),
     ),
 )
-"""The control segment: kill and hold words, what conductor and paper venue tell each other, a page for each stage."""
+"""The control segment: kill and hold words, what conductor and paper venue tell each other, a page for each stage.
+
+All of it is words of eight bytes, by which `kill` finds its way without a library.
+"""
 
 # Words of the `supervisor` region, written by the supervisor only.
 GO = 0  # index; 1: stages leave READY and run
