@@ -72,6 +72,18 @@ def _quote_quantity(exchange: Exchange) -> int:
 
 
 @kernel
+def _locking_price(exchange: Exchange) -> int:
+    """Choose the price at which the order in `requests[0]` locks: its limit, its stop price, or the last price."""
+    order, words = exchange.requests[0], exchange.words
+    words[s.LOCK_PRICE] = order["stop_price"]
+    if has_limit(order["type"]):
+        words[s.LOCK_PRICE] = order["price"]
+    elif order["stop_price"] == 0:
+        words[s.LOCK_PRICE] = exchange.symbols[order["symbol"]]["last_price"]
+    return words[s.LOCK_PRICE]
+
+
+@kernel
 def _needed(exchange: Exchange) -> int:
     """Work out what the order in `requests[0]` must lock; its quantity is in `words[SURVEYED]` afterwards."""
     order, words = exchange.requests[0], exchange.words
@@ -84,8 +96,7 @@ def _needed(exchange: Exchange) -> int:
         words[s.SURVEYED], words[s.SHORT] = quantity, 0
         return words[s.COST]
     words[s.SURVEYED] = quantity
-    price = order["price"] if has_limit(order["type"]) else order["stop_price"]
-    return locking(exchange, symbol, side, price, quantity)
+    return locking(exchange, symbol, side, _locking_price(exchange), quantity)
 
 
 @kernel
@@ -103,7 +114,7 @@ def admit(exchange: Exchange) -> int:
         code = _quote_quantity(exchange)
     if code != NONE:
         return code
-    if is_stop(order["type"]) and is_reached(exchange, symbol, side, order["type"], order["stop_price"]):
+    if order["stop_price"] > 0 and is_reached(exchange, symbol, side, order["type"], order["stop_price"]):
         return WOULD_TRIGGER
     if order["type"] == LIMIT_MAKER and would_take(exchange, symbol, side, order["price"]):
         return WOULD_MATCH
@@ -167,7 +178,7 @@ def _trigger(exchange: Exchange, row: int) -> None:
     stop_waiting(exchange, row)
     report(exchange, row, s.X_NEW)
     if not has_limit(order["type"]) and order["side"] == BUY:
-        # It locked its stop price; what the book asks may be more.
+        # It locked its stop price or the last one there was; what the book asks may be more.
         leaves = leaves_of(exchange, row)
         survey(exchange, order["account"], order["stp"], order["symbol"], BUY, 0, leaves, 0)
         cost = exchange.words[s.COST]
@@ -277,7 +288,7 @@ def amend(exchange: Exchange, account: int, symbol: int, order_id: int, quantity
     if order["side"] == BUY:
         exchange.counts[account, symbol]["buying"] -= cut
     if is_waiting(exchange, row) and not has_limit(order["type"]):
-        lock(exchange, row, locking(exchange, symbol, order["side"], order["stop_price"], quantity))
+        lock(exchange, row, locking(exchange, symbol, order["side"], order["lock_price"], quantity))
     elif leaves_of(exchange, row) == 0:
         close(exchange, row, s.EXPIRED, s.NOT_EXPIRED)
         relock(exchange, row, 0)

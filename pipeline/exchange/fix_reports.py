@@ -36,7 +36,7 @@ EXPIRY = {
     "INSUFFICIENT_LIQUIDITY": "7", "EXECUTION_RULE_PRICE_RANGE_EXCEEDED": "8",
 }  # fmt: skip
 UNITS = {"SECOND": "s", "MINUTE": "m", "HOUR": "h", "DAY": "d"}
-ECHOED = (38, 40, 54, 55, 18, 44, 59, 111, 152, 847, 7940, 25001, 1100, 1101, 1102, 1107, 1109)
+ECHOED = (38, 40, 54, 55, 18, 44, 59, 111, 152, 847, 7940, 25001, 1100, 1101, 1102, 1107, 1109, 25009)
 """What a report of a refused order repeats from it."""
 
 
@@ -89,11 +89,12 @@ def _execution(event: OrderEvent) -> str:
 
 def _trigger(order: OrderView, form: Format) -> Fields:
     """Tell what a stop order waits for."""
-    if not order.stop_price:
+    if not order.stop_price and not order.trailing_delta:
         return []
     up = order.type.startswith("STOP") == (order.side == "BUY")
-    price = form.price(order.stop_price)
-    return [(1100, "4"), (1101, "1"), (1102, price), (1107, "2"), (1109, "U" if up else "D")]
+    price = [(1102, form.price(order.stop_price))] if order.stop_price else []
+    trailing = [(25009, str(order.trailing_delta))] if order.trailing_delta else []
+    return [(1100, "4"), (1101, "1"), *price, (1107, "2"), (1109, "U" if up else "D"), *trailing]
 
 
 def _strategy(order: OrderView) -> Fields:

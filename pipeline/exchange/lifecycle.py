@@ -6,7 +6,7 @@ from shrivenq.pipeline.exchange import state as s
 from shrivenq.pipeline.exchange.ledger import lock, pay_of, receive, relock
 from shrivenq.pipeline.exchange.reports import report, report_position
 from shrivenq.pipeline.exchange.state import Exchange, leaves_of
-from shrivenq.pipeline.exchange.stops import NOBODY, wait_no_longer
+from shrivenq.pipeline.exchange.stops import NOBODY, follow, wait_no_longer
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages.id_map import put, remove
 from shrivenq.stages.messages import BUY
@@ -35,8 +35,12 @@ def begin(exchange: Exchange, quantity: int, locked: int) -> int:
     order["working_us"] = 0 if s.is_stop(order["type"]) else words[s.NOW_US]
     order["strategy_id"], order["strategy_type"] = request["strategy_id"], request["strategy_type"]
     order["iceberg"] = request["iceberg"]
+    order["trailing_delta"], order["trailing_us"], order["extreme"] = request["trailing_delta"], 0, 0
+    order["lock_price"] = words[s.LOCK_PRICE]
     order["locked"] = order["handle"] = order["short"] = 0
     order["next"] = order["previous"] = NOBODY
+    if order["trailing_delta"] != 0:
+        follow(exchange, row, exchange.symbols[order["symbol"]]["last_price"])
     lock(exchange, row, locked)
     _count(exchange, row, 1)
     report(exchange, row, s.X_NEW)

@@ -84,11 +84,14 @@ def _sizes(order: OrderView, form: Format) -> dict[str, Any]:
     }
 
 
-def _conditional(order: OrderView, form: Format) -> dict[str, Any]:
+def _conditional(order: OrderView, form: Format, time: Callable[[int], int]) -> dict[str, Any]:
     """Give the fields that are only there when they say something."""
     found: dict[str, Any] = {}
     if order.stop_price:
         found["stopPrice"] = form.price(order.stop_price)
+    if order.trailing_delta:
+        found["trailingDelta"] = order.trailing_delta
+        found["trailingTime"] = time(order.trailing_us) if order.trailing_us else -1
     if order.iceberg:
         found["icebergQty"] = form.quantity(order.iceberg)
     if order.strategy_id is not None:
@@ -130,7 +133,7 @@ def new_order(outcome: Outcome, form: Format, time: Callable[[int], int], respon
             for fill in outcome.fills
         ]
     body["selfTradePreventionMode"] = order.stp
-    return body | _conditional(order, form)
+    return body | _conditional(order, form, time)
 
 
 def cancelled(outcome: Outcome, form: Format, time: Callable[[int], int]) -> dict[str, Any]:
@@ -146,7 +149,7 @@ def cancelled(outcome: Outcome, form: Format, time: Callable[[int], int]) -> dic
         "transactTime": time(outcome.time_us),
         **_sizes(order, form),
         "selfTradePreventionMode": order.stp,
-        **_conditional(order, form),
+        **_conditional(order, form, time),
     }
 
 
@@ -197,7 +200,7 @@ def order_status(order: OrderView, form: Format, time: Callable[[int], int]) -> 
         "workingTime": time(order.working_us) if order.working_us else -1,
         "origQuoteOrderQty": quote,
         "selfTradePreventionMode": order.stp,
-        **_conditional(order, form),
+        **_conditional(order, form, time),
     }
 
 

@@ -56,7 +56,7 @@ def symbol_info(symbol: Symbol, *, permission_sets: bool = True) -> dict[str, An
         "otoAllowed": False,
         "opoAllowed": False,
         "quoteOrderQtyMarketAllowed": symbol.quote_quantity_allowed,
-        "allowTrailingStop": False,
+        "allowTrailingStop": True,
         "cancelReplaceAllowed": symbol.cancel_replace_allowed,
         "amendAllowed": symbol.amend_allowed,
         "pegInstructionsAllowed": False,
@@ -122,6 +122,14 @@ def filters(symbol: Symbol) -> list[dict[str, Any]]:
     ):
         if limit:
             found.append({"filterType": kind, name: limit})
+    deltas = {
+        "minTrailingAboveDelta": symbol.trailing_above_min,
+        "maxTrailingAboveDelta": symbol.trailing_above_max,
+        "minTrailingBelowDelta": symbol.trailing_below_min,
+        "maxTrailingBelowDelta": symbol.trailing_below_max,
+    }
+    if any(deltas.values()):
+        found.append({"filterType": "TRAILING_DELTA", **deltas})
     if symbol.position_max:
         found.append({"filterType": "MAX_POSITION", "maxPosition": form.quantity(symbol.position_max)})
     return found

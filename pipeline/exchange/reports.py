@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from shrivenq.pipeline.exchange import state as s
 from shrivenq.pipeline.exchange.state import Exchange
+from shrivenq.pipeline.exchange.stops import NOBODY, trail
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages import matching
 from shrivenq.stages.messages import BUY, SELL
@@ -126,7 +127,10 @@ def report_trade(exchange: Exchange, symbol: int, trade_id: int, price: int, qua
     kept = exchange.trades[symbol, trade_id % s.TRADES_KEPT]
     kept["trade_id"], kept["price"], kept["quantity"] = trade_id, price, quantity
     kept["buyer_is_maker"], kept["time_us"] = buyer_is_maker, exchange.words[s.NOW_US]
-    exchange.symbols[symbol]["last_price"] = price
+    own = exchange.symbols[symbol]
+    own["last_price"] = price
+    if own["trailing"] != NOBODY:
+        trail(exchange, symbol, price)
     _add_volume(exchange, symbol, price, quantity)
 
 

@@ -71,6 +71,7 @@ SURVEYED, COST, SHORT = 8, 9, 10  # what `survey` found: quantity, quote units, 
 ORDERS_MAX, ALGO_ORDERS_MAX = 11, 12  # EXCHANGE_MAX_NUM_ORDERS, EXCHANGE_MAX_NUM_ALGO_ORDERS; 0 for none
 FLOWING = 13  # 1 once the synthetic flow has begun
 ICEBERGS_MAX = 14  # EXCHANGE_MAX_NUM_ICEBERG_ORDERS
+LOCK_PRICE = 15  # price at which the order that `admit` looked at locks
 WORDS = 16
 
 TRADES_KEPT = 1 << 12
@@ -93,6 +94,7 @@ SYMBOL = _record(
     "percent_up", "percent_down", "bid_percent_up", "bid_percent_down", "ask_percent_up", "ask_percent_down",
     "orders_max", "algo_orders_max", "position_max", "amends_max", "iceberg_parts_max", "icebergs_max",
     "base_max", "quote_max",  # MAX_ASSET: amounts of the two assets, 0 for none
+    "trailing_above_min", "trailing_above_max", "trailing_below_min", "trailing_below_max",  # bips
     "range_bid_up", "range_bid_down", "range_ask_up", "range_ask_down", "has_reference",
     "maker_fee", "taker_fee",
     "base_scale",  # base units in one of quantity
@@ -100,6 +102,7 @@ SYMBOL = _record(
     "last_price",  # of the last trade, 0 before the first
     "prevented",  # prevented matches ever
     "rising", "falling",  # first stop order that waits for the price to rise, or to fall; -1 for none
+    "trailing",  # first trailing stop order that waits; -1 for none
     "shown_id",  # update id of the last depth event
     "touch_bid", "touch_bid_quantity", "touch_ask", "touch_ask_quantity",  # last shown: levels, -1 for none
 )  # fmt: skip
@@ -111,6 +114,10 @@ ORDER = _record(
     "prevented", "prevented_match_id", "created_us", "updated_us", "working_us", "expiry",
     "strategy_id", "strategy_type", "amends",
     "iceberg",  # how much of it shows at a time, 0 for all of it
+    "trailing_delta",  # bips, 0 for a stop order that does not trail
+    "trailing_us",  # since when it follows the price, 0 before that
+    "extreme",  # the best price since then: lowest of a buyer, highest of a seller
+    "lock_price",  # at which a stop order without a limit locks what it may cost
     "locked",  # what is locked for it: quote units of a buyer, base units of a seller
     "handle",  # in the book, 0 while it does not rest
     "next", "previous",  # among the stop orders that wait
@@ -119,7 +126,7 @@ ORDER = _record(
 
 REQUEST = _record(
     "account", "symbol", "side", "type", "time_in_force", "stp", "price", "quantity", "quote_quantity", "stop_price",
-    "strategy_id", "strategy_type", "iceberg",
+    "strategy_id", "strategy_type", "iceberg", "trailing_delta",
 )  # fmt: skip
 
 EVENT = _record(
@@ -199,7 +206,7 @@ def make_exchange(flow: OrderFlow, symbols: Any, accounts: int, assets: int, ord
         words=np.zeros(WORDS, np.int64),
     )
     made.accounts["trade_group"] = -1
-    made.symbols["rising"] = made.symbols["falling"] = -1
+    made.symbols["rising"] = made.symbols["falling"] = made.symbols["trailing"] = -1
     made.symbols["touch_bid"] = made.symbols["touch_ask"] = -1
     made.words[QUEUE_TAIL] = orders
     return made

@@ -56,7 +56,7 @@ ORDER_TYPES: tuple[OrderType, ...] = (
     "TAKE_PROFIT",
     "TAKE_PROFIT_LIMIT",
 )
-"""What every symbol's `orderTypes` says; trailing stops, pegs and order lists are refused."""
+"""What every symbol's `orderTypes` says; pegs are refused."""
 
 RATE = 100_000_000
 """Fees and multipliers are ints in units of 1e-8: 0.1 % is 100_000, a multiplier of 5 is 500_000_000."""
@@ -129,6 +129,12 @@ class Symbol(msgspec.Struct, frozen=True, kw_only=True):
     """ICEBERG_PARTS; with 0 there are no icebergs."""
     icebergs_max: int = 0
     """MAX_NUM_ICEBERG_ORDERS."""
+    trailing_above_min: int = 0
+    """TRAILING_DELTA, bips: of a buyer's stop loss and a seller's take profit."""
+    trailing_above_max: int = 0
+    trailing_below_min: int = 0
+    """Of the other two."""
+    trailing_below_max: int = 0
     range_bid_up: int = 0
     """The PRICE_RANGE execution rule: bidLimitMultUp … askLimitMultDown, 1e-8; 0 is a missing multiplier."""
     range_bid_down: int = 0
@@ -161,6 +167,7 @@ class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
     """quoteOrderQty, in quote units at `quote_decimals`."""
     stop_price: int | None = None
     trailing_delta: int | None = None
+    """In bips: triggers where the price has turned back so far."""
     iceberg_quantity: int | None = None
     """icebergQty: how much of it shows at a time."""
     client_id: str | None = None
@@ -210,6 +217,10 @@ class OrderView(msgspec.Struct, frozen=True, gc=False):
     """The account's tradeGroupId, -1 for none."""
     iceberg: int = 0
     """icebergQty, 0 for none."""
+    trailing_delta: int = 0
+    """In bips, 0 for an order that does not trail."""
+    trailing_us: int = 0
+    """Since when it follows the price, 0 before that."""
 
     @property
     def is_open(self) -> bool:

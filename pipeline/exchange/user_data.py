@@ -170,6 +170,10 @@ def execution_report(event: OrderEvent, form: Format, now: int, time: Callable[[
     }
     if order.working_us:
         shape["W"] = time(order.working_us)
+    if order.trailing_delta:
+        shape["d"] = order.trailing_delta
+    if order.trailing_us:
+        shape["D"] = time(order.trailing_us)
     return shape | _conditional(event, form)
 
 

@@ -40,7 +40,7 @@ def order_view(row: Any, client_id: str, symbols: Sequence[Symbol], groups: Any)
     (
         order_id, account, symbol, side, order_type, time_in_force, price, quantity, quote_quantity, stop_price,
         executed, cumulative_quote, status, stp, prevented, prevented_match_id, created_us, updated_us, working_us,
-        expiry, strategy_id, strategy_type, amends, iceberg, *_,
+        expiry, strategy_id, strategy_type, amends, iceberg, trailing_delta, trailing_us, *_,
     ) = row  # fmt: skip
     return OrderView(
         account=account,
@@ -69,6 +69,8 @@ def order_view(row: Any, client_id: str, symbols: Sequence[Symbol], groups: Any)
         amends=amends,
         trade_group=int(groups[account]),
         iceberg=iceberg,
+        trailing_delta=trailing_delta,
+        trailing_us=trailing_us,
     )
 
 

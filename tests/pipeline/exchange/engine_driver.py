@@ -43,8 +43,12 @@ def fill_request(exchange: Any, random: Any, middle: int) -> None:
     around = middle + _below(random, 41) - 20
     if s.has_limit(order["type"]):
         order["price"] = own["tick"] * around
+    order["trailing_delta"] = 0
     if s.is_stop(order["type"]):
         order["stop_price"] = own["tick"] * (middle + _below(random, 41) - 20)
+        if _below(random, 2):
+            order["trailing_delta"] = 1 + _below(random, 40)
+            order["stop_price"] *= _below(random, 2)
     if order["type"] == MARKET and _below(random, 4) == 0:
         order["quote_quantity"], order["quantity"] = 1 + _below(random, 1 << 30), 0
     order["iceberg"] = 0

@@ -24,6 +24,7 @@ class SlowEngine:
     trades: list = field(default_factory=list)  # (symbol name, price, quantity, minute)
     trade_ids: dict = field(default_factory=dict)
     log: list = field(default_factory=list)  # what order events should say
+    turned: set = field(default_factory=set)  # trailing stops that were triggered: (side, whether by a stop price)
     now_us: int = 0
     last_id: int = 0
 
@@ -110,7 +111,7 @@ class SlowEngine:
     def check(self, account, one):
         """Apply every filter."""
         symbol = self.symbols[one.symbol]
-        if one.type in STOPS:
+        if one.stop_price:
             self.check_price(symbol, one.stop_price)
         if one.type in LIMITED:
             self.check_price(symbol, one.price)
@@ -125,6 +126,12 @@ class SlowEngine:
                 ):
                     if (most and one.price * RATE > reference * most) or one.price * RATE < reference * least:
                         raise RefusedError(-1013, name)
+        if one.trailing_delta:
+            least, most = symbol.trailing_below_min, symbol.trailing_below_max
+            if self.rises(one.side, one.type):
+                least, most = symbol.trailing_above_min, symbol.trailing_above_max
+            if one.trailing_delta < least or one.trailing_delta > (most or one.trailing_delta):
+                raise RefusedError(-1013, "TRAILING_DELTA")
         if one.quote_quantity is None:
             self.check_lot(symbol, one.type, one.quantity)
         self.check_notional(symbol, one.type, one.price, one.quantity, one.quote_quantity or 0)
@@ -293,6 +300,7 @@ class SlowEngine:
             self.trade_ids[symbol.name] = trade_id = self.trade_ids.get(symbol.name, 0) + 1
             quote = down(symbol, maker.price, quantity)
             self.trades.append((symbol.name, maker.price, quantity, self.now_us // 60_000_000))
+            self.follow([one for one in self.waiting if one.symbol is symbol])
             maker.part -= quantity
             self.fill(maker, maker.price, quantity, quote, trade_id, symbol.maker_fee)
             if not maker.part and maker.open:
@@ -336,17 +344,38 @@ class SlowEngine:
         last = self.last(symbol)
         return bool(last) and (last >= stop if self.rises(side, order_type) else last <= stop)
 
+    def follow(self, orders):
+        """Let trailing stops see the last price."""
+        for one in orders:
+            last = self.last(one.symbol)
+            if not one.trailing or not last:
+                continue
+            if one.extreme:
+                one.extreme = min(one.extreme, last) if one.side == "BUY" else max(one.extreme, last)
+            elif not one.stop or self.reached(one.symbol, one.side, one.type, one.stop):
+                one.extreme = last
+
+    def turns(self, one):
+        last = self.last(one.symbol) * 10_000
+        if not one.extreme:
+            return False
+        if one.side == "BUY":
+            return last >= one.extreme * (10_000 + one.trailing)
+        return last <= one.extreme * (10_000 - one.trailing)
+
+    def triggered(self, symbol):
+        """Find the stop order that is next: one that waited for a rise, for a fall, the oldest that trails."""
+        mine = [one for one in self.waiting if one.symbol is symbol]
+        fixed = [one for one in mine if not one.trailing and self.reached(symbol, one.side, one.type, one.stop)]
+        rising = [one for one in fixed if self.rises(one.side, one.type)]
+        if fixed:
+            return min(rising, key=lambda one: one.stop) if rising else max(fixed, key=lambda one: one.stop)
+        return next((one for one in mine if one.trailing and self.turns(one)), None)
+
     def settle_down(self, symbol):
-        while True:
-            ready = [
-                one
-                for one in self.waiting
-                if one.symbol is symbol and self.reached(symbol, one.side, one.type, one.stop)
-            ]
-            if not ready:
-                return
-            rising = [one for one in ready if self.rises(one.side, one.type)]
-            order = min(rising, key=lambda one: one.stop) if rising else max(ready, key=lambda one: one.stop)
+        while (order := self.triggered(symbol)) is not None:
+            if order.trailing:
+                self.turned.add((order.side, bool(order.stop)))
             self.waiting.remove(order)
             order.waiting = False
             self.say(order, "NEW")
@@ -382,7 +411,7 @@ class SlowEngine:
                     raise RefusedError(-2010, f"{refused.args[1]} filter minimum") from None
                 raise
             self.check_amounts(account, one, quantity, one.quote_quantity)
-        if one.type in STOPS and self.reached(symbol, one.side, one.type, one.stop_price):
+        if one.stop_price and self.reached(symbol, one.side, one.type, one.stop_price):
             raise RefusedError(-2010, "would trigger")
         if one.type == "LIMIT_MAKER" and self.facing(symbol, one.side, one.price):
             raise RefusedError(-2010, "immediately match")
@@ -395,7 +424,7 @@ class SlowEngine:
             elif one.type == "MARKET":
                 needed = self.walk(account, stp, symbol, "BUY", 0, quantity)[1]
             else:
-                needed = value(symbol, one.price or one.stop_price, quantity)
+                needed = value(symbol, one.price or one.stop_price or self.last(symbol), quantity)
         if self.free(account, asset) < needed:
             raise RefusedError(-2010, "insufficient balance")
         order = Order(
@@ -403,7 +432,9 @@ class SlowEngine:
             quantity, one.quote_quantity or 0, one.stop_price or 0, stp, one.client_id, one.iceberg_quantity or 0,
         )  # fmt: skip
         order.short = short
+        order.trailing, order.lock_price = one.trailing_delta or 0, one.stop_price or self.last(symbol)
         self.orders.append(order)
+        self.follow([order])
         self.say(order, "NEW")
         if one.type in STOPS:
             order.waiting = True
@@ -441,7 +472,7 @@ class SlowEngine:
             refused = Order(
                 self.next_id(), account, symbol, one.side, one.type, one.time_in_force or "GTC", one.price or 0,
                 one.quantity or 0, one.quote_quantity or 0, one.stop_price or 0, "", one.client_id,
-                one.iceberg_quantity or 0, status="REJECTED",
+                one.iceberg_quantity or 0, status="REJECTED", trailing=one.trailing_delta or 0,
             )  # fmt: skip
             self.say(refused, "REJECTED")
         code = 0 if results == ["SUCCESS"] * 2 else -2022 if results == ["FAILURE"] * 2 else -2021

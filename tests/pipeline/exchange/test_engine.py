@@ -29,9 +29,14 @@ from tests.pipeline.exchange.slow_order import LIMITED, STOPS, RefusedError, dow
 
 TIGHT = changed(
     STRICT,
+    orders_max=7,
     iceberg_parts_max=7,
     icebergs_max=2,
     position_max=20_100,
+    trailing_above_min=100,
+    trailing_above_max=500,
+    trailing_below_min=80,
+    trailing_below_max=400,
     range_bid_up=110_000_000,
     range_ask_down=90_000_000,
 )
@@ -91,6 +96,8 @@ class Twins:
         force = draw.choice(["GTC", "GTC", "GTC", "IOC", "FOK"]) if order_type in LIMITED - {"LIMIT_MAKER"} else None
         hides = order_type in LIMITED and force in (None, "GTC") and draw.random() < 0.3
         part = max(quantity // draw.randint(1, 9) // step, 1) * step + (draw.random() < 0.02)
+        stop_price = max(int(draw.gauss(0, 7)) + middle // symbol.tick, 1) * symbol.tick if stops else None
+        delta = draw.randint(70, 520) if stops and draw.random() < 0.5 else None
         return NewOrder(
             symbol=symbol.name,
             side=side,
@@ -99,7 +106,8 @@ class Twins:
             price=None if order_type not in LIMITED else draw.randint(1, 2_000) if wild else ticks * symbol.tick,
             quantity=None if by_value else quantity,
             quote_quantity=self.some_budget(account, symbol, side, stp) if by_value else None,
-            stop_price=max(int(draw.gauss(0, 7)) + middle // symbol.tick, 1) * symbol.tick if stops else None,
+            stop_price=None if delta and draw.random() < 0.5 else stop_price,
+            trailing_delta=delta,
             iceberg_quantity=part if hides else None,
             client_id=draw.choice(["one", "two", "three"]) if draw.random() < 0.1 else None,
             stp=stp,
@@ -205,7 +213,7 @@ def shown(order):
     return (
         order.order_id, order.account, order.symbol, order.side, order.type, order.price, order.quantity,
         order.executed, order.cumulative_quote, order.prevented, order.status, order.expiry_reason, order.amends,
-        order.iceberg,
+        order.iceberg, order.trailing_delta, order.trailing_us != 0,
     )  # fmt: skip
 
 
@@ -234,7 +242,7 @@ def test_agrees_with_the_slow_engine_on_random_commands(seed):
             twins.check()
         except AssertionError as error:
             raise AssertionError(f"seed {seed}, command {number}: {error}") from error
-    SEEN[seed] = twins.seen
+    SEEN[seed] = twins.seen | twins.slow.turned
     assert len(twins.slow.trades) > 100, seed
 
 
@@ -245,6 +253,7 @@ def test_the_random_commands_met_everything():
         "LOT_SIZE", "PRICE_FILTER", "NOTIONAL", "PERCENT_PRICE", "MAX_NUM_ORDERS", "MAX_NUM_ALGO_ORDERS",
         "MAX_NUM_ORDER_AMENDS", "MARKET_LOT_SIZE", "insufficient balance", "immediately match", "would trigger",
         "ICEBERG_PARTS", ": MAX_NUM_ICEBERG_ORDERS", "EXCHANGE_MAX_NUM_ICEBERG_ORDERS",
+        "TRAILING_DELTA", ("BUY", False), ("BUY", True), ("SELL", False), ("SELL", True),
         "MAX_POSITION", "MAX_ASSET", ("SUCCESS", "SUCCESS"), ("SUCCESS", "FAILURE"), ("FAILURE", "SUCCESS"),
         ("FAILURE", "FAILURE"), ("FAILURE", "NOT_ATTEMPTED"), ("NOT_ATTEMPTED", "NOT_ATTEMPTED"),
         "Duplicate", "Unknown order", "restrictions", "new quantity", "symbol minimum",
@@ -277,6 +286,8 @@ def test_a_million_random_commands_neither_make_nor_lose_anything():
     assert exchange.fees.min() >= 0
     assert exchange.fees.sum() > 0
     assert balances["free"].min() >= 0
+    trailing = exchange.orders[exchange.orders["trailing_delta"] > 0]
+    assert (trailing["executed"] > 0).sum() > 10
     icebergs = exchange.orders[exchange.orders["iceberg"] > 0]
     assert (icebergs["executed"] > icebergs["iceberg"]).sum() > 10
     # What is locked is what open orders lock, and what rests is what they have left.

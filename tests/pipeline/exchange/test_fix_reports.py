@@ -60,9 +60,10 @@ def expected(event):
     if prevented:
         found |= {25027: event["u"], 25028: event["Cs"], 25029: event["U"], 25031: event["B"]}
         found |= {25025: event.get("pL"), 25026: event.get("pl")}
-    if Decimal(event["P"]):
+    if Decimal(event["P"]) or "d" in event:
         up = event["o"].startswith("STOP") == (event["S"] == "BUY")
-        found |= {1100: "4", 1101: "1", 1107: "2", 1102: event["P"], 1109: "U" if up else "D"}
+        found |= {1100: "4", 1101: "1", 1107: "2", 1109: "U" if up else "D", 25009: event.get("d")}
+        found[1102] = event["P"] if Decimal(event["P"]) else None
     return {tag: str(value) for tag, value in found.items() if value is not None}
 
 
@@ -71,6 +72,8 @@ def random_order(rng):
     limit = kind in ("LIMIT", "STOP_LOSS_LIMIT", "TAKE_PROFIT_LIMIT")
     force = rng.choice(["GTC", "GTC", "GTC", "IOC", "FOK"]) if limit else None
     by_quote = kind == "MARKET" and rng.random() < 0.5
+    stops = "STOP" in kind or "PROFIT" in kind
+    delta = rng.randint(10, 300) if stops and rng.random() < 0.5 else None
     return NewOrder(
         symbol="BTCUSDT",
         side=rng.choice(["BUY", "SELL"]),
@@ -79,7 +82,8 @@ def random_order(rng):
         price=rng.randint(95_00, 105_00) if limit or kind == "LIMIT_MAKER" else None,
         quantity=None if by_quote else rng.randint(10_000, 300_000),
         quote_quantity=rng.randint(10, 300) * 10**8 if by_quote else None,
-        stop_price=rng.randint(90_00, 110_00) if "STOP" in kind or "PROFIT" in kind else None,
+        stop_price=rng.randint(90_00, 110_00) if stops and (not delta or rng.random() < 0.5) else None,
+        trailing_delta=delta,
         stp=rng.choice([*STP_MODES, "TRANSFER", None]),
         iceberg_quantity=rng.choice([None, 10_000]) if limit and force == "GTC" else None,
         strategy_id=rng.choice([None, -7]),
@@ -110,10 +114,11 @@ def test_every_event_of_a_random_market():
             assert len(dict(found)) == len(found), f"seed {seed}: a field stands twice"
             assert dict(found) == expected(json_report(event, form, 0, lambda time_us: time_us)), f"seed {seed}"
             seen[event.execution, event.order.status] += 1
+            seen["trails", event.order.stop_price > 0] += event.order.trailing_delta > 0
     for wanted in (
         ("NEW", "NEW"), ("TRADE", "PARTIALLY_FILLED"), ("TRADE", "FILLED"), ("CANCELED", "CANCELED"),
         ("REPLACED", "NEW"), ("EXPIRED", "EXPIRED"), ("TRADE_PREVENTION", "EXPIRED_IN_MATCH"),
-        ("TRADE_PREVENTION", "NEW"),
+        ("TRADE_PREVENTION", "NEW"), ("trails", False), ("trails", True),
     ):  # fmt: skip
         assert seen[wanted], seen
 

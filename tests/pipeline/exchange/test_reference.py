@@ -39,6 +39,7 @@ def test_all_fields(venue):
     assert [one["symbol"] for one in found["symbols"]] == ["BTCUSDT", "ETHUSDT"]
     assert all(set(one) == FIELDS for one in found["symbols"])
     btc = found["symbols"][0]
+    assert btc["allowTrailingStop"]
     assert (btc["status"], btc["baseAsset"], btc["quoteAsset"], btc["permissionSets"]) == (
         "TRADING",
         "BTC",
@@ -100,7 +101,14 @@ def test_filters_that_are_off_are_not_shown():
         percent_up=2 * 10**8,
         percent_down=5 * 10**7,
     )
+    full = msgspec.structs.replace(full, trailing_above_min=1, trailing_below_max=9)
     found = {one.pop("filterType"): one for one in reference.filters(full)}
+    assert found["TRAILING_DELTA"] == {
+        "minTrailingAboveDelta": 1,
+        "maxTrailingAboveDelta": 0,
+        "minTrailingBelowDelta": 0,
+        "maxTrailingBelowDelta": 9,
+    }
     assert found["MIN_NOTIONAL"] == {"minNotional": "0.00000007", "applyToMarket": True, "avgPriceMins": 5}
     assert found["MAX_POSITION"] == {"maxPosition": "0.00900000"}
     assert found["PERCENT_PRICE"] == {"multiplierUp": "2", "multiplierDown": "0.5", "avgPriceMins": 5}
