@@ -10,7 +10,7 @@ from shrivenq.pipeline.exchange.ledger import AMOUNT_MAX, value_of
 from shrivenq.pipeline.exchange.refusals import CODE
 from shrivenq.pipeline.exchange.reports import average_price
 from shrivenq.pipeline.exchange.state import ALGO_ORDERS_MAX as EXCHANGE_ALGO_ORDERS_MAX
-from shrivenq.pipeline.exchange.state import ICEBERGS_MAX, ORDERS_MAX, Exchange, has_limit, is_stop
+from shrivenq.pipeline.exchange.state import ICEBERGS_MAX, ORDER_LISTS_MAX, ORDERS_MAX, Exchange, has_limit, is_stop
 from shrivenq.pipeline.exchange.stops import waits_for_rise
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages.messages import BUY, MARKET
@@ -34,6 +34,8 @@ EXCHANGE_MAX_NUM_ICEBERG_ORDERS = CODE["exchange_max_num_iceberg_orders"]
 MAX_POSITION = CODE["max_position"]
 MAX_ASSET = CODE["max_asset"]
 TRAILING_DELTA = CODE["trailing_delta"]
+MAX_NUM_ORDER_LISTS = CODE["max_num_order_lists"]
+EXCHANGE_MAX_NUM_ORDER_LISTS = CODE["exchange_max_num_order_lists"]
 OVERFLOWS = CODE["overflow"]
 
 
@@ -161,6 +163,17 @@ def check_counts(exchange: Exchange, account: int, symbol: int, order_type: int)
             return MAX_NUM_ALGO_ORDERS
         if words[EXCHANGE_ALGO_ORDERS_MAX] > 0 and everywhere["algo_orders"] >= words[EXCHANGE_ALGO_ORDERS_MAX]:
             return EXCHANGE_MAX_NUM_ALGO_ORDERS
+    return NONE
+
+
+@kernel
+def check_lists(exchange: Exchange, account: int, symbol: int) -> int:
+    """MAX_NUM_ORDER_LISTS and that of the whole exchange."""
+    most, most_of_all = exchange.symbols[symbol]["order_lists_max"], exchange.words[ORDER_LISTS_MAX]
+    if most > 0 and exchange.counts[account, symbol]["order_lists"] >= most:
+        return MAX_NUM_ORDER_LISTS
+    if most_of_all > 0 and exchange.accounts[account]["order_lists"] >= most_of_all:
+        return EXCHANGE_MAX_NUM_ORDER_LISTS
     return NONE
 
 

@@ -32,7 +32,8 @@ STATUS = {
 }  # fmt: skip
 EXECUTION = {"NEW": "0", "CANCELED": "4", "REPLACED": "5", "REJECTED": "8", "TRADE": "F", "EXPIRED": "C"}
 EXPIRY = {
-    "REJECTED": "1", "EXCHANGE_CANCELED": "2", "UNFILLED_IOC_QUANTITY_EXPIRED": "5", "UNFILLED_FOK_ORDER_EXPIRED": "6",
+    "REJECTED": "1", "EXCHANGE_CANCELED": "2", "OCO_TRIGGER": "3", "OTO_PHASE_ONE_EXPIRED": "4",
+    "UNFILLED_IOC_QUANTITY_EXPIRED": "5", "UNFILLED_FOK_ORDER_EXPIRED": "6",
     "INSUFFICIENT_LIQUIDITY": "7", "EXECUTION_RULE_PRICE_RANGE_EXCEEDED": "8",
 }  # fmt: skip
 UNITS = {"SECOND": "s", "MINUTE": "m", "HOUR": "h", "DAY": "d"}
@@ -53,6 +54,8 @@ def execution_report(event: OrderEvent, form: Format) -> Fields:
         (54, SIDE[order.side]),
         (55, order.symbol),
     ]
+    if order.list_id > 0:
+        fields.append((66, str(order.list_id)))
     if order.type == "LIMIT_MAKER":
         fields.append((18, "6"))
     if order.price:

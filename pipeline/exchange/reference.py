@@ -52,8 +52,8 @@ def symbol_info(symbol: Symbol, *, permission_sets: bool = True) -> dict[str, An
         "quoteCommissionPrecision": symbol.quote_decimals,
         "orderTypes": list(ORDER_TYPES),
         "icebergAllowed": symbol.iceberg_parts_max > 0,
-        "ocoAllowed": False,
-        "otoAllowed": False,
+        "ocoAllowed": True,
+        "otoAllowed": True,
         "opoAllowed": False,
         "quoteOrderQtyMarketAllowed": symbol.quote_quantity_allowed,
         "allowTrailingStop": True,
@@ -76,6 +76,7 @@ def exchange_filters(engine: Engine) -> list[dict[str, Any]]:
         ("EXCHANGE_MAX_NUM_ORDERS", "maxNumOrders", engine.orders_max),
         ("EXCHANGE_MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders", engine.algo_orders_max),
         ("EXCHANGE_MAX_NUM_ICEBERG_ORDERS", "maxNumIcebergOrders", engine.icebergs_max),
+        ("EXCHANGE_MAX_NUM_ORDER_LISTS", "maxNumOrderLists", engine.order_lists_max),
     )
     return [{"filterType": kind, name: limit} for kind, name, limit in limits if limit]
 
@@ -118,6 +119,7 @@ def filters(symbol: Symbol) -> list[dict[str, Any]]:
         ("MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders", symbol.algo_orders_max),
         ("ICEBERG_PARTS", "limit", symbol.iceberg_parts_max),
         ("MAX_NUM_ICEBERG_ORDERS", "maxNumIcebergOrders", symbol.icebergs_max),
+        ("MAX_NUM_ORDER_LISTS", "maxNumOrderLists", symbol.order_lists_max),
         ("MAX_NUM_ORDER_AMENDS", "maxNumOrderAmends", symbol.amends_max),
     ):
         if limit:

@@ -78,6 +78,14 @@ def report_position(exchange: Exchange, account: int, symbol: int) -> None:
 
 
 @kernel
+def report_list(exchange: Exchange, at: int, status: int) -> None:
+    """Report on an order list."""
+    one = exchange.lists[at]
+    event = exchange.events[_event(exchange, s.LIST_STATUS, one["symbol"])]
+    event["account"], event["row"], event["mode"] = one["account"], at, status
+
+
+@kernel
 def _add_volume(exchange: Exchange, symbol: int, price: int, quantity: int) -> None:
     """Add a trade to its minute, for the weighted average price."""
     minute = exchange.words[s.NOW_US] // MINUTE_US

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from shrivenq.pipeline.exchange import private, public, requests
+from shrivenq.pipeline.exchange import private, private_lists, public, requests
 from shrivenq.pipeline.exchange.errors import ApiError
 from shrivenq.pipeline.exchange.klines import Klines
 from shrivenq.pipeline.exchange.limits import Limits, Rules
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from shrivenq.pipeline.exchange.engine import Engine
 
 Listener = Callable[[list[Event]], None]
-COMMANDS = public.COMMANDS | private.COMMANDS
+COMMANDS = public.COMMANDS | private.COMMANDS | private_lists.COMMANDS
 
 
 def nobody(now_us: int) -> int:

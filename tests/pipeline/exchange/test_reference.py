@@ -22,7 +22,7 @@ BARE = Symbol(name="AB", base="A", quote="B", price_decimals=2, quantity_decimal
 
 @pytest.fixture(scope="module")
 def venue(tmp_path_factory):
-    filters = {"algo_orders_max": 7}
+    filters = {"algo_orders_max": 7, "order_lists_max": 8}
     return Simulator(make_config(tmp_path_factory.mktemp("reference"), filters=filters)).venue
 
 
@@ -35,11 +35,14 @@ def info(venue, status=200, **params):
 def test_all_fields(venue):
     found = info(venue)
     assert list(found) == ["timezone", "serverTime", "rateLimits", "exchangeFilters", "symbols"]
-    assert found["exchangeFilters"] == [{"filterType": "EXCHANGE_MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": 7}]
+    assert found["exchangeFilters"] == [
+        {"filterType": "EXCHANGE_MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": 7},
+        {"filterType": "EXCHANGE_MAX_NUM_ORDER_LISTS", "maxNumOrderLists": 8},
+    ]
     assert [one["symbol"] for one in found["symbols"]] == ["BTCUSDT", "ETHUSDT"]
     assert all(set(one) == FIELDS for one in found["symbols"])
     btc = found["symbols"][0]
-    assert btc["allowTrailingStop"]
+    assert (btc["allowTrailingStop"], btc["ocoAllowed"], btc["otoAllowed"]) == (True, True, True)
     assert (btc["status"], btc["baseAsset"], btc["quoteAsset"], btc["permissionSets"]) == (
         "TRADING",
         "BTC",
@@ -81,6 +84,7 @@ def test_filters(venue):
     }
     assert found["MAX_NUM_ORDERS"] == {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": 200}
     assert found["MAX_NUM_ALGO_ORDERS"] == {"filterType": "MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": 5}
+    assert found["MAX_NUM_ORDER_LISTS"] == {"filterType": "MAX_NUM_ORDER_LISTS", "maxNumOrderLists": 20}
     assert found["MAX_NUM_ORDER_AMENDS"] == {"filterType": "MAX_NUM_ORDER_AMENDS", "maxNumOrderAmends": 10}
 
 
