@@ -8,7 +8,7 @@ from __future__ import annotations
 from shrivenq.pipeline.exchange import state as s
 from shrivenq.pipeline.exchange.commands import settle_down
 from shrivenq.pipeline.exchange.ledger import settle_flow, value_of
-from shrivenq.pipeline.exchange.lifecycle import fill
+from shrivenq.pipeline.exchange.lifecycle import claim, fill
 from shrivenq.pipeline.exchange.reports import has_room, report_trade
 from shrivenq.pipeline.exchange.state import Exchange
 from shrivenq.shm.kernel import kernel
@@ -29,6 +29,7 @@ def _absorb(exchange: Exchange, symbol: int) -> None:
         report_trade(exchange, symbol, made["trade_id"], made["price"], made["quantity"], made["side"])
         if made["maker_owner"] != 0:
             quote = value_of(exchange, symbol, made["price"], made["quantity"], FLOOR)
+            claim(exchange, made["maker_owner"] - 1)
             fill(exchange, made["maker_owner"] - 1, made["price"], made["quantity"], quote, made["trade_id"], 1)
             settle_flow(exchange, symbol, made["side"], made["quantity"], quote)
 

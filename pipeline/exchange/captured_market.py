@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from shrivenq.pipeline.exchange.ledger import settle_flow, value_of
-from shrivenq.pipeline.exchange.lifecycle import fill
+from shrivenq.pipeline.exchange.lifecycle import claim, fill
 from shrivenq.pipeline.exchange.reports import has_room_to_go_on, report_trade
 from shrivenq.pipeline.exchange.state import Exchange
 from shrivenq.shm.kernel import kernel
@@ -43,6 +43,7 @@ def _book(exchange: Exchange, symbol: int, row: int, price: int, quantity: int, 
     """Book a trade of the capture's market, which takes, with an account's order in `row`."""
     quote = value_of(exchange, symbol, price, quantity, FLOOR)
     report_trade(exchange, symbol, trade_id, price, quantity, taker_side)
+    claim(exchange, row)
     fill(exchange, row, price, quantity, quote, trade_id, 1)
     settle_flow(exchange, symbol, taker_side, quantity, quote)
 

@@ -7,7 +7,8 @@ of them the last price may trigger stop orders, which trade in turn; `settle_dow
 from __future__ import annotations
 
 from shrivenq.pipeline.exchange import state as s
-from shrivenq.pipeline.exchange.crossing import DONE, OUT_OF_RANGE, TOO_LONG, market_step, survey, take, would_take
+from shrivenq.pipeline.exchange.contingency import cancel_legs, follow_up, lock_pair, locking_price
+from shrivenq.pipeline.exchange.crossing import market_step, survey, would_take
 from shrivenq.pipeline.exchange.filters import (
     EXCHANGE_MAX_NUM_ORDERS,
     LOT_SIZE,
@@ -20,15 +21,16 @@ from shrivenq.pipeline.exchange.filters import (
     check_quantity,
 )
 from shrivenq.pipeline.exchange.ledger import lock, locked_asset, locking, relock
-from shrivenq.pipeline.exchange.lifecycle import begin, close, end, is_waiting, stop_waiting
+from shrivenq.pipeline.exchange.lifecycle import begin, claim, close, end, is_waiting, partner_of, stop_waiting
 from shrivenq.pipeline.exchange.refusals import CODE
 from shrivenq.pipeline.exchange.reports import has_room, report, report_position, report_touch
 from shrivenq.pipeline.exchange.state import Exchange, has_limit, is_stop, leaves_of
-from shrivenq.pipeline.exchange.stops import is_reached, next_triggered, wait
+from shrivenq.pipeline.exchange.stops import NOBODY, is_reached, next_triggered, wait
+from shrivenq.pipeline.exchange.working import work
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages import matching
 from shrivenq.stages.id_map import ABSENT, find
-from shrivenq.stages.messages import BUY, FOK, GTC, IOC, LIMIT_MAKER, MARKET
+from shrivenq.stages.messages import BUY, GTC, LIMIT_MAKER, MARKET
 from shrivenq.stages.money import OVERFLOW
 
 MARKET_CLOSED = CODE["market_closed"]
@@ -84,8 +86,7 @@ def _needed(exchange: Exchange) -> int:
         words[s.SURVEYED], words[s.SHORT] = quantity, 0
         return words[s.COST]
     words[s.SURVEYED] = quantity
-    price = order["price"] if has_limit(order["type"]) else order["stop_price"]
-    return locking(exchange, symbol, side, price, quantity)
+    return locking(exchange, symbol, side, locking_price(exchange), quantity)
 
 
 @kernel
@@ -103,7 +104,7 @@ def admit(exchange: Exchange) -> int:
         code = _quote_quantity(exchange)
     if code != NONE:
         return code
-    if is_stop(order["type"]) and is_reached(exchange, symbol, side, order["type"], order["stop_price"]):
+    if order["stop_price"] > 0 and is_reached(exchange, symbol, side, order["type"], order["stop_price"]):
         return WOULD_TRIGGER
     if order["type"] == LIMIT_MAKER and would_take(exchange, symbol, side, order["price"]):
         return WOULD_MATCH
@@ -118,56 +119,14 @@ def admit(exchange: Exchange) -> int:
 
 
 @kernel
-def _rest(exchange: Exchange, row: int) -> None:
-    """Put what an order has left into the book, if it may rest and there is room for it."""
-    order, core = exchange.orders[row], exchange.core
-    symbol = order["symbol"]
-    if core.ladders[symbol]["free"] < 0:
-        end(exchange, row, s.EXPIRED, s.BY_EXCHANGE, s.X_EXPIRED)
-        return
-    ladder = core.ladders[symbol]
-    level = (order["price"] - ladder["base"]) // ladder["tick"]
-    order["handle"] = matching.rest(core, symbol, order["side"], level, leaves_of(exchange, row), row + 1)
-    if order["iceberg"] != 0:
-        matching.hide(core, symbol, order["handle"], order["iceberg"])
-
-
-@kernel
-def _work(exchange: Exchange, row: int) -> None:
-    """Let an order trade, and rest or expire with what is left."""
-    order = exchange.orders[row]
-    time_in_force = order["time_in_force"]
-    if time_in_force == FOK and has_limit(order["type"]):
-        leaves = leaves_of(exchange, row)
-        survey(exchange, order["account"], order["stp"], order["symbol"], order["side"], order["price"], leaves, 0)
-        if exchange.words[s.SURVEYED] < leaves:
-            end(exchange, row, s.EXPIRED, s.BY_FOK, s.X_EXPIRED)
-            return
-    why = take(exchange, row)
-    if order["status"] > s.PARTIALLY_FILLED:
-        return
-    if why == OUT_OF_RANGE:
-        end(exchange, row, s.EXPIRED, s.BY_RANGE, s.X_EXPIRED)
-    elif why == TOO_LONG:
-        end(exchange, row, s.EXPIRED, s.BY_EXCHANGE, s.X_EXPIRED)
-    elif why == DONE or not has_limit(order["type"]):
-        end(exchange, row, s.EXPIRED, s.BY_LIQUIDITY, s.X_EXPIRED)
-    elif time_in_force == IOC:
-        end(exchange, row, s.EXPIRED, s.BY_IOC, s.X_EXPIRED)
-    elif time_in_force == FOK:
-        end(exchange, row, s.EXPIRED, s.BY_FOK, s.X_EXPIRED)
-    else:
-        _rest(exchange, row)
-
-
-@kernel
 def _trigger(exchange: Exchange, row: int) -> None:
     """Let a stop order whose price was reached do what it waited for."""
     order = exchange.orders[row]
+    claim(exchange, row)
     stop_waiting(exchange, row)
     report(exchange, row, s.X_NEW)
     if not has_limit(order["type"]) and order["side"] == BUY:
-        # It locked its stop price; what the book asks may be more.
+        # It locked its stop price or the last one there was; what the book asks may be more.
         leaves = leaves_of(exchange, row)
         survey(exchange, order["account"], order["stp"], order["symbol"], BUY, 0, leaves, 0)
         cost = exchange.words[s.COST]
@@ -176,20 +135,29 @@ def _trigger(exchange: Exchange, row: int) -> None:
             end(exchange, row, s.EXPIRED, s.BY_REJECTION, s.X_EXPIRED)
             return
         lock(exchange, row, cost)
-    _work(exchange, row)
+    work(exchange, row)
 
 
 @kernel
 def settle_down(exchange: Exchange, symbol: int) -> bool:
-    """Let the stop orders of a symbol that are triggered trade, until none is; False if events need room first."""
+    """Let what follows from a command follow: order lists go on, stop orders that are triggered trade, until none is.
+
+    False if events need room first.
+    """
+    words = exchange.words
     while True:
-        row = next_triggered(exchange, symbol)
-        if row < 0:
+        is_due = words[s.DUE_HEAD] != words[s.DUE_TAIL]
+        row = NOBODY if is_due else next_triggered(exchange, symbol)
+        if row < 0 and not is_due:
             report_touch(exchange, symbol)
             return True
         if not has_room(exchange, symbol):
             return False
-        _trigger(exchange, row)
+        if is_due:
+            words[s.DUE_HEAD] += 1
+            follow_up(exchange, exchange.due[(words[s.DUE_HEAD] - 1) % exchange.due.shape[0]])
+        else:
+            _trigger(exchange, row)
 
 
 @kernel
@@ -201,13 +169,13 @@ def place(exchange: Exchange) -> int:
     if code != NONE:
         return code
     short = words[s.SHORT]
-    row = begin(exchange, words[s.SURVEYED], words[s.COST])
+    row = begin(exchange, words[s.SURVEYED], words[s.COST], NOBODY, s.OPEN)
     words[s.ROW] = row
     exchange.orders[row]["short"] = short
     if is_stop(exchange.orders[row]["type"]):
         wait(exchange, row)
     else:
-        _work(exchange, row)
+        work(exchange, row)
     return NONE
 
 
@@ -225,7 +193,7 @@ def _open_row(exchange: Exchange, account: int, symbol: int, order_id: int) -> i
 
 @kernel
 def cancel(exchange: Exchange, account: int, symbol: int, order_id: int, restrictions: int) -> int:
-    """Cancel an open order."""
+    """Cancel an open order, and with it those of its list."""
     row = _open_row(exchange, account, symbol, order_id)
     exchange.words[s.ROW] = row
     if exchange.symbols[symbol]["status"] == s.BREAK:
@@ -235,6 +203,10 @@ def cancel(exchange: Exchange, account: int, symbol: int, order_id: int, restric
     status = exchange.orders[row]["status"]
     if (restrictions == ONLY_NEW and status != s.OPEN) or (restrictions == ONLY_PARTIALLY_FILLED and status == s.OPEN):
         return RESTRICTED
+    at = exchange.orders[row]["list"] - 1
+    if at >= 0:
+        cancel_legs(exchange, at)
+        return NONE
     matching.cancel(exchange.core, exchange.orders[row]["handle"])
     end(exchange, row, s.CANCELED, s.NOT_EXPIRED, s.X_CANCELED)
     return NONE
@@ -257,6 +229,19 @@ def _amendable(exchange: Exchange, row: int, quantity: int) -> int:
 
 
 @kernel
+def _cut(exchange: Exchange, row: int, quantity: int) -> None:
+    """Reduce an order to `quantity`; what is locked for it the caller sees to."""
+    order = exchange.orders[row]
+    cut = order["quantity"] - quantity
+    matching.reduce(exchange.core, order["handle"], cut)
+    order["quantity"] = quantity
+    order["amends"] += 1
+    order["updated_us"] = exchange.words[s.NOW_US]
+    if order["side"] == BUY:
+        exchange.counts[order["account"], order["symbol"]]["buying"] -= cut
+
+
+@kernel
 def amend(exchange: Exchange, account: int, symbol: int, order_id: int, quantity: int) -> int:
     """Reduce an open order to `quantity`, which keeps its place; one with nothing left expires."""
     row = _open_row(exchange, account, symbol, order_id)
@@ -266,18 +251,23 @@ def amend(exchange: Exchange, account: int, symbol: int, order_id: int, quantity
     if row < 0:
         return AMEND_UNKNOWN
     code = _amendable(exchange, row, quantity)
+    partner = partner_of(exchange, row)
+    if code == NONE and partner != NOBODY:
+        # A pair has one quantity.
+        code = _amendable(exchange, partner, quantity)
     if code != NONE:
         return code
+    if partner != NOBODY:
+        _cut(exchange, partner, quantity)
+    _cut(exchange, row, quantity)
     order = exchange.orders[row]
-    cut = order["quantity"] - quantity
-    matching.reduce(exchange.core, order["handle"], cut)
-    order["quantity"] = quantity
-    order["amends"] += 1
-    order["updated_us"] = exchange.words[s.NOW_US]
-    if order["side"] == BUY:
-        exchange.counts[account, symbol]["buying"] -= cut
-    if is_waiting(exchange, row) and not has_limit(order["type"]):
-        lock(exchange, row, locking(exchange, symbol, order["side"], order["stop_price"], quantity))
+    if partner != NOBODY or order["status"] == s.PENDING:
+        if order["status"] != s.PENDING:
+            lock_pair(exchange, row, partner)
+        if partner != NOBODY:
+            report(exchange, partner, s.X_REPLACED)
+    elif is_waiting(exchange, row) and not has_limit(order["type"]):
+        lock(exchange, row, locking(exchange, symbol, order["side"], order["lock_price"], quantity))
     elif leaves_of(exchange, row) == 0:
         close(exchange, row, s.EXPIRED, s.NOT_EXPIRED)
         relock(exchange, row, 0)

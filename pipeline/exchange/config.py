@@ -38,6 +38,14 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     iceberg_parts_max: Few = 100
     """ICEBERG_PARTS; with 0 there are no icebergs."""
     icebergs_max: Few = 10
+    order_lists_max: Few = 20
+    """MAX_NUM_ORDER_LISTS."""
+    trailing_above_min: Few = 10
+    """TRAILING_DELTA, in bips: of a buyer's stop loss and a seller's take profit."""
+    trailing_above_max: Few = 2_000
+    trailing_below_min: Few = 10
+    """Of the other two."""
+    trailing_below_max: Few = 2_000
     position_max: str = "0"
     """MAX_POSITION, in base currency."""
     market_quantity_min: str = "0"
@@ -73,6 +81,8 @@ class ExchangeFilters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """EXCHANGE_MAX_NUM_ALGO_ORDERS."""
     icebergs_max: Few = 0
     """EXCHANGE_MAX_NUM_ICEBERG_ORDERS."""
+    order_lists_max: Few = 0
+    """EXCHANGE_MAX_NUM_ORDER_LISTS."""
     asset_max: dict[str, str] = {}
     """MAX_ASSET, by asset: the most of it in one order, `BTC = "100"`."""
 
@@ -246,6 +256,7 @@ class Config(Document, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 orders_max=self.filters.orders_max,
                 algo_orders_max=self.filters.algo_orders_max,
                 icebergs_max=self.filters.icebergs_max,
+                order_lists_max=self.filters.order_lists_max,
                 asset_max=self.asset_max,
             )
             accounts = {
@@ -385,6 +396,11 @@ def _market(row: Any, name: str, tables: Tables, own: Filters, errors: list[str]
         amends_max=own.amends_max,
         iceberg_parts_max=own.iceberg_parts_max,
         icebergs_max=own.icebergs_max,
+        order_lists_max=own.order_lists_max,
+        trailing_above_min=own.trailing_above_min,
+        trailing_above_max=own.trailing_above_max,
+        trailing_below_min=own.trailing_below_min,
+        trailing_below_max=own.trailing_below_max,
         has_reference=own.reference_price,
         maker_fee=int(row["maker_fee"]),
         taker_fee=int(row["taker_fee"]),

@@ -30,7 +30,9 @@ FILTERS = {
     **dict.fromkeys(("quantity_min", "quantity_max", "position_max"), "quantity_decimals"),
     **dict.fromkeys(("market_quantity_min", "market_quantity_max"), "quantity_decimals"),
     **dict.fromkeys(("notional_min", "notional_max"), "quote_decimals"),
+    **dict.fromkeys(("trailing_above_min", "trailing_above_max", "trailing_below_min", "trailing_below_max"), ""),
     **dict.fromkeys(("orders_max", "algo_orders_max", "amends_max", "iceberg_parts_max", "icebergs_max"), ""),
+    "order_lists_max": "",
 }
 """Filter → whose decimals it has; "" for a whole number."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from shrivenq.pipeline.exchange import state as s
 from shrivenq.pipeline.exchange.filters import is_within, reference_price
 from shrivenq.pipeline.exchange.ledger import AMOUNT_MAX, affordable, settle_flow, value_of
-from shrivenq.pipeline.exchange.lifecycle import fill
+from shrivenq.pipeline.exchange.lifecycle import claim, fill
 from shrivenq.pipeline.exchange.prevention import mode_between, prevent
 from shrivenq.pipeline.exchange.reports import has_room_to_go_on, report_trade
 from shrivenq.pipeline.exchange.state import Exchange, leaves_of
@@ -183,6 +183,8 @@ def take(exchange: Exchange, row: int) -> int:
         slot = core.levels[core.ladders[symbol]["first"] + level]["head"]
         maker = core.orders[slot]["owner"] - 1
         mode = mode_between(exchange, order["account"], order["stp"], maker)
+        if maker >= 0 and exchange.orders[maker]["list"] != 0 and mode != s.EXPIRE_TAKER:
+            claim(exchange, maker)
         if mode != s.STP_NONE:
             prevent(exchange, row, maker, mode, price)
         else:

@@ -21,19 +21,19 @@ from shrivenq.pipeline.exchange import background, commands, reports
 from shrivenq.pipeline.exchange import state as s
 from shrivenq.pipeline.exchange.capture_feed import CaptureFeed
 from shrivenq.pipeline.exchange.client_ids import ClientIds
-from shrivenq.pipeline.exchange.entry import CLIENT_ID, check_entry, request_row
+from shrivenq.pipeline.exchange.entry import CLIENT_ID
 from shrivenq.pipeline.exchange.filters import check
-from shrivenq.pipeline.exchange.history import History
 from shrivenq.pipeline.exchange.ledger import AMOUNT_MAX
 from shrivenq.pipeline.exchange.listing import assets_of, make_books, symbol_table
+from shrivenq.pipeline.exchange.order_lists import OrderLists
 from shrivenq.pipeline.exchange.refusals import ERRORS, REJECTIONS, error_of
 from shrivenq.pipeline.exchange.types import (
     BalanceEvent,
     CancelRestrictions,
     DepositEvent,
-    DepthEvent,
     Error,
     Event,
+    ListOutcome,
     NewOrder,
     OrderEvent,
     Outcome,
@@ -43,9 +43,8 @@ from shrivenq.pipeline.exchange.types import (
     Symbol,
     SymbolStatus,
 )
-from shrivenq.pipeline.exchange.views import order_view, show_events, show_preventions
-from shrivenq.stages.id_map import ABSENT, find
-from shrivenq.stages.messages import BUY
+from shrivenq.pipeline.exchange.views import order_view
+from shrivenq.stages.id_map import ABSENT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,7 +62,7 @@ CAPTURE_SLOTS = 1 << 15
 """Room in each book for a capture's levels."""
 
 
-class Engine(History):
+class Engine(OrderLists):
     """Books, accounts and orders of several symbols."""
 
     def __init__(
@@ -79,26 +78,28 @@ class Engine(History):
         orders_max: int = 0,
         algo_orders_max: int = 0,
         icebergs_max: int = 0,
+        order_lists_max: int = 0,
         asset_max: Mapping[str, int] | None = None,
     ) -> None:
         """Open the market, with the synthetic `flow`, a spot `capture` or nothing in the books.
 
         A capture is a file or a folder; its symbols need a `price_max` that is above its prices. `orders_kept` bounds
         open and remembered orders together, and fills; `book_slots` the orders of accounts that rest in one book.
-        `orders_max`, `algo_orders_max` and `icebergs_max` are EXCHANGE_MAX_NUM_ORDERS, EXCHANGE_MAX_NUM_ALGO_ORDERS and
-        EXCHANGE_MAX_NUM_ICEBERG_ORDERS; `asset_max` is MAX_ASSET by asset. Raises ValueError, and CaptureError for a
-        capture that cannot be read.
+        `orders_max`, `algo_orders_max`, `icebergs_max` and `order_lists_max` are EXCHANGE_MAX_NUM_ORDERS,
+        EXCHANGE_MAX_NUM_ALGO_ORDERS, EXCHANGE_MAX_NUM_ICEBERG_ORDERS and EXCHANGE_MAX_NUM_ORDER_LISTS; `asset_max` is
+        MAX_ASSET by asset. Raises ValueError, and CaptureError for a capture that cannot be read.
         """
         self.assets = assets_of(symbols)
         """Every asset with its decimals."""
         self.orders_max, self.algo_orders_max, self.icebergs_max = orders_max, algo_orders_max, icebergs_max
+        self.order_lists_max = order_lists_max
         self.asset_max = dict(asset_max or {})
         """The limits that are no symbol's, 0 or absent for none."""
         table = symbol_table(symbols, self.assets, self.asset_max)
         books = make_books(symbols, seed, flow, book_slots + (CAPTURE_SLOTS if capture else 0))
         self.exchange = s.make_exchange(books, table, accounts_max, len(self.assets), orders_kept)
         self.exchange.words[s.ORDERS_MAX], self.exchange.words[s.ALGO_ORDERS_MAX] = orders_max, algo_orders_max
-        self.exchange.words[s.ICEBERGS_MAX] = icebergs_max
+        self.exchange.words[s.ICEBERGS_MAX], self.exchange.words[s.ORDER_LISTS_MAX] = icebergs_max, order_lists_max
         self.symbols: dict[str, Symbol] = {one.name: one for one in symbols}
         """By name, each with its present status."""
         self._list = list(symbols)
@@ -106,6 +107,7 @@ class Engine(History):
         self._asset_names = list(self.assets)
         self._accounts = 0
         self._client_ids = ClientIds(orders_kept, seed)
+        self._list_names = ClientIds(orders_kept, seed)
         self._names: dict[int, tuple[str, str]] = {}
         self._events: list[Event] = []
         self._flow_waits = flow is not None
@@ -215,17 +217,24 @@ class Engine(History):
             return Outcome(error=found)
         return self._cancel(account, at, found, new_client_id or self._client_ids.make(), restrictions, now_us)
 
-    def cancel_all(self, account: int, symbol: str, now_us: int) -> list[Outcome] | Error:
-        """Cancel every open order of an account in a symbol, the oldest first; an error if there is none."""
+    def cancel_all(self, account: int, symbol: str, now_us: int) -> list[Outcome | ListOutcome] | Error:
+        """Cancel every open order and order list of an account in a symbol, the oldest first; an error for none."""
         at = self._at.get(symbol)
         if at is None:
             return error_of("bad_symbol")
-        orders = [one.order_id for one in self.open_orders(account, symbol)]
+        orders = self.open_orders(account, symbol)
         if not orders:
             return error_of("unknown_order")
         if self.exchange.symbols[at]["status"] == s.BREAK:
             return error_of("cancel_closed")
-        return [self._cancel(account, at, one, self._client_ids.make(), None, now_us) for one in orders]
+        # An order list goes as one, with the first of its orders.
+        meant = {one.list_id if one.list_id > 0 else -one.order_id: one for one in reversed(orders)}
+        return [
+            self.cancel_list(account, symbol, now_us, list_id=one.list_id)
+            if one.list_id > 0
+            else self._cancel(account, at, one.order_id, self._client_ids.make(), None, now_us)
+            for one in reversed(meant.values())
+        ]
 
     def cancel_replace(
         self,
@@ -306,9 +315,13 @@ class Engine(History):
         if code != 0:
             return Outcome(error=ERRORS[code])
         row = int(self.exchange.words[s.ROW])
-        self._names[row] = (name, self._client_ids.of(row))
+        old = self._client_ids.of(row)
+        self._names[row] = (name, old)
         self._client_ids.give(row, found, account, at, name)
-        return self._finish(at, row, now_us)
+        outcome = self._finish(at, row, now_us)
+        if old != name:
+            self._tell_renamed(row, now_us)
+        return outcome
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -341,34 +354,7 @@ class Engine(History):
         words = self.exchange.words
         while (due_us := capture.due_us(now_us)) is not None:
             words[s.NOW_US] = max(due_us, int(words[s.NOW_US]))
-            at = capture.act()
-            while not commands.settle_down(self.exchange, at):
-                self._take()
-            self._take()
-            self._show_depth(at)
-
-    def _prepare(self, account: int, order: NewOrder, now_us: int) -> Error | None:
-        """Check what needs no market, and put the order where the kernels look for it."""
-        at = self._at.get(order.symbol)
-        if at is None:
-            return error_of("bad_symbol")
-        symbol = self.symbols[order.symbol]
-        problem = check_entry(order, symbol)
-        if problem is not None:
-            return problem
-        self.exchange.words[s.NOW_US] = max(now_us, int(self.exchange.words[s.NOW_US]))
-        self.exchange.requests[0] = request_row(order, account, at, symbol)
-        if order.client_id is not None and self._open_holder(account, at, order.client_id) != ABSENT:
-            return error_of("duplicate")
-        return None
-
-    def _open_holder(self, account: int, at: int, client_id: str) -> int:
-        """Find the open order that has a client id, ABSENT for none."""
-        order_id = self._client_ids.find(account, at, client_id)
-        row = ABSENT if order_id is None else find(self.exchange.ids, order_id, 0)
-        if order_id is None or row == ABSENT or self.exchange.orders[row]["status"] > s.PARTIALLY_FILLED:
-            return ABSENT
-        return order_id
+            self._settle(capture.act())
 
     def _cancel(
         self, account: int, at: int, order_id: int, name: str, restrictions: CancelRestrictions | None, now_us: int
@@ -379,58 +365,8 @@ class Engine(History):
         if code != 0:
             return Outcome(error=ERRORS[code])
         row = int(exchange.words[s.ROW])
-        self._names[row] = (name, self._client_ids.of(row))
+        self._name_cancels(at, name)
         return self._finish(at, row, now_us)
-
-    def _finish(self, at: int, row: int, now_us: int) -> Outcome:
-        """Take the events of a command, answer it, and let stop orders follow."""
-        name, original = self._names.get(row, (self._client_ids.of(row), ""))
-        order_id = int(self.exchange.orders[row]["order_id"])
-        events, preventions = self._take()
-        mine = [one for one in events if isinstance(one, OrderEvent) and one.order.order_id == order_id]
-        outcome = Outcome(
-            error=None,
-            order=mine[-1].order,
-            fills=tuple(one.fill for one in mine if one.fill is not None),
-            preventions=tuple(preventions),
-            client_id=name,
-            original_client_id=original,
-            time_us=now_us,
-            execution_id=mine[-1].execution_id,
-        )
-        while not commands.settle_down(self.exchange, at):
-            self._take()
-        self._take()
-        self._show_depth(at)
-        return outcome
-
-    def _take(self) -> tuple[list[Event], list[Prevention]]:
-        """Move what the kernels reported into the list of events."""
-        exchange = self.exchange
-        if exchange.words[s.EVENTS] == 0:
-            return [], []
-        events = show_events(exchange, self._list, self._client_ids.of, self._names)
-        prevented = any(isinstance(one, OrderEvent) and one.execution == "TRADE_PREVENTION" for one in events)
-        preventions = show_preventions(exchange, self._list) if prevented else []
-        exchange.words[s.EVENTS] = 0
-        self._names.clear()
-        self._events += events
-        self.preventions += preventions
-        return events, preventions
-
-    def _show_depth(self, at: int) -> None:
-        """Tell which levels of a book changed, if any did."""
-        exchange = self.exchange
-        first_id = int(exchange.symbols[at]["shown_id"]) + 1
-        count = reports.collect(exchange, at)
-        last_id = int(exchange.symbols[at]["shown_id"])
-        if last_id < first_id:
-            return
-        rows = exchange.changes[:count].tolist()
-        bids = sorted(((price, quantity) for side, price, quantity in rows if side == BUY), reverse=True)
-        asks = sorted((price, quantity) for side, price, quantity in rows if side != BUY)
-        now_us = int(exchange.words[s.NOW_US])
-        self._events.append(DepthEvent(self._list[at].name, first_id, last_id, tuple(bids), tuple(asks), now_us))
 
     def _show_all(self, at: int) -> None:
         """Take the book as it is for shown."""

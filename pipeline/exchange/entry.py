@@ -23,16 +23,22 @@ NUMBER_MAX = 1 << 62
 FORCE_CODES = {None: GTC, "GTC": GTC, "IOC": IOC, "FOK": FOK}
 
 # Parameter of the protocol → field of NewOrder.
-_FIELDS = {"timeInForce": "time_in_force", "price": "price", "quantity": "quantity", "stopPrice": "stop_price"}
+_FIELDS = {
+    "timeInForce": "time_in_force", "price": "price", "quantity": "quantity", "stopPrice": "stop_price",
+    "trailingDelta": "trailing_delta",
+}  # fmt: skip
 _TAKES = {
     "LIMIT": ("timeInForce", "price", "quantity"),
     "LIMIT_MAKER": ("price", "quantity"),
     "MARKET": ("quantity",),
-    "STOP_LOSS": ("quantity", "stopPrice"),
-    "TAKE_PROFIT": ("quantity", "stopPrice"),
-    "STOP_LOSS_LIMIT": ("timeInForce", "price", "quantity", "stopPrice"),
-    "TAKE_PROFIT_LIMIT": ("timeInForce", "price", "quantity", "stopPrice"),
+    "STOP_LOSS": ("quantity", "stopPrice", "trailingDelta"),
+    "TAKE_PROFIT": ("quantity", "stopPrice", "trailingDelta"),
+    "STOP_LOSS_LIMIT": ("timeInForce", "price", "quantity", "stopPrice", "trailingDelta"),
+    "TAKE_PROFIT_LIMIT": ("timeInForce", "price", "quantity", "stopPrice", "trailingDelta"),
 }
+
+_INSTEAD = {"quantity": "quote_quantity", "stopPrice": "trailing_delta", "trailingDelta": "stop_price"}
+"""Parameter → field that does as well; who must not have that is checked on its own."""
 
 
 def _check_parameters(order: NewOrder) -> Error | None:
@@ -41,7 +47,8 @@ def _check_parameters(order: NewOrder) -> Error | None:
     for parameter, field in _FIELDS.items():
         value = getattr(order, field)
         if parameter in takes and value is None:
-            if parameter == "quantity" and order.type == "MARKET" and order.quote_quantity is not None:
+            instead = _INSTEAD.get(parameter)
+            if instead is not None and getattr(order, instead) is not None:
                 continue
             return missing(parameter)
         if parameter not in takes and value is not None:
@@ -53,8 +60,6 @@ def _check_parameters(order: NewOrder) -> Error | None:
 
 def check_entry(order: NewOrder, symbol: Symbol) -> Error | None:
     """Check everything about an order that needs no look at the market or the account; None if it is well."""
-    if order.trailing_delta is not None:
-        return error_of("trailing")
     if order.iceberg_quantity and not symbol.iceberg_parts_max:
         return error_of("iceberg")
     problem = _check_parameters(order)
@@ -72,7 +77,13 @@ def check_entry(order: NewOrder, symbol: Symbol) -> Error | None:
         return error_of("strategy_overflow")
     if order.stp is not None and order.stp not in symbol.stp_allowed:
         return error_of("stp_mode")
-    for number in (order.price, order.quantity, order.quote_quantity, order.stop_price, order.iceberg_quantity or None):
+    numbers = (
+        order.price, order.quantity, order.quote_quantity, order.stop_price, order.trailing_delta,
+        order.iceberg_quantity or None,
+    )  # fmt: skip
+    if order.trailing_delta is not None and order.trailing_delta <= 0:
+        return error_of("trailing_delta")
+    for number in numbers:
         if number is not None and number >= NUMBER_MAX:
             return error_of("overflow")
         if number is not None and number <= 0:
@@ -96,4 +107,5 @@ def request_row(order: NewOrder, account: int, symbol_at: int, symbol: Symbol) -
         s.MISSING if order.strategy_id is None else order.strategy_id,
         s.MISSING if order.strategy_type is None else order.strategy_type,
         order.iceberg_quantity or 0,
+        order.trailing_delta or 0,
     )

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+QUOTED = re.compile(r"'([A-Za-z]+)'")
 
 
 class ApiError(Exception):
@@ -22,6 +28,11 @@ class ApiError(Exception):
         if self.data is not None:
             body["data"] = self.data
         return body
+
+    def about(self, names: Mapping[str, str]) -> ApiError:
+        """Say the same with other names for the parameters in quotes."""
+        msg = QUOTED.sub(lambda found: f"'{names.get(found[1], found[1])}'", self.msg)
+        return ApiError(self.code, msg, self.status, self.data, self.retry_us)
 
 
 def missing(name: str) -> ApiError:

@@ -10,7 +10,8 @@ from shrivenq.pipeline.exchange.ledger import AMOUNT_MAX, value_of
 from shrivenq.pipeline.exchange.refusals import CODE
 from shrivenq.pipeline.exchange.reports import average_price
 from shrivenq.pipeline.exchange.state import ALGO_ORDERS_MAX as EXCHANGE_ALGO_ORDERS_MAX
-from shrivenq.pipeline.exchange.state import ICEBERGS_MAX, ORDERS_MAX, Exchange, has_limit, is_stop
+from shrivenq.pipeline.exchange.state import ICEBERGS_MAX, ORDER_LISTS_MAX, ORDERS_MAX, Exchange, has_limit, is_stop
+from shrivenq.pipeline.exchange.stops import waits_for_rise
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages.messages import BUY, MARKET
 from shrivenq.stages.money import CEIL, FLOOR, OVERFLOW, RATE, product_at_most
@@ -32,6 +33,9 @@ MAX_NUM_ICEBERG_ORDERS = CODE["max_num_iceberg_orders"]
 EXCHANGE_MAX_NUM_ICEBERG_ORDERS = CODE["exchange_max_num_iceberg_orders"]
 MAX_POSITION = CODE["max_position"]
 MAX_ASSET = CODE["max_asset"]
+TRAILING_DELTA = CODE["trailing_delta"]
+MAX_NUM_ORDER_LISTS = CODE["max_num_order_lists"]
+EXCHANGE_MAX_NUM_ORDER_LISTS = CODE["exchange_max_num_order_lists"]
 OVERFLOWS = CODE["overflow"]
 
 
@@ -85,6 +89,17 @@ def check_percent(exchange: Exchange, symbol: int, side: int, price: int) -> int
     if not is_within(price, reference, own["percent_down"], own["percent_up"]):
         return PERCENT_PRICE
     return NONE if is_within(price, reference, down, up) else PERCENT_PRICE_BY_SIDE
+
+
+@kernel
+def check_trailing(exchange: Exchange) -> int:
+    """TRAILING_DELTA of the trailing stop order in `requests[0]`: "above" is for those that wait for a rise."""
+    order = exchange.requests[0]
+    own = exchange.symbols[order["symbol"]]
+    lowest, highest = own["trailing_below_min"], own["trailing_below_max"]
+    if waits_for_rise(order["side"], order["type"]):
+        lowest, highest = own["trailing_above_min"], own["trailing_above_max"]
+    return TRAILING_DELTA if is_outside(order["trailing_delta"], lowest, highest, 0) else NONE
 
 
 @kernel
@@ -152,6 +167,17 @@ def check_counts(exchange: Exchange, account: int, symbol: int, order_type: int)
 
 
 @kernel
+def check_lists(exchange: Exchange, account: int, symbol: int) -> int:
+    """MAX_NUM_ORDER_LISTS and that of the whole exchange."""
+    most, most_of_all = exchange.symbols[symbol]["order_lists_max"], exchange.words[ORDER_LISTS_MAX]
+    if most > 0 and exchange.counts[account, symbol]["order_lists"] >= most:
+        return MAX_NUM_ORDER_LISTS
+    if most_of_all > 0 and exchange.accounts[account]["order_lists"] >= most_of_all:
+        return EXCHANGE_MAX_NUM_ORDER_LISTS
+    return NONE
+
+
+@kernel
 def check_iceberg(exchange: Exchange) -> int:
     """LOT_SIZE and ICEBERG_PARTS of what shows of the order in `requests[0]`, and how many such orders there are."""
     order, words = exchange.requests[0], exchange.words
@@ -202,7 +228,7 @@ def check(exchange: Exchange) -> int:
     """
     order = exchange.requests[0]
     symbol, order_type, value = order["symbol"], order["type"], order["quote_quantity"]
-    if is_stop(order_type):
+    if order["stop_price"] > 0:
         code = check_price(exchange, symbol, order["stop_price"])
         if code != NONE:
             return code
@@ -212,6 +238,8 @@ def check(exchange: Exchange) -> int:
             code = check_percent(exchange, symbol, order["side"], order["price"])
         if code != NONE:
             return code
+    if order["trailing_delta"] > 0 and check_trailing(exchange) != NONE:
+        return TRAILING_DELTA
     if value > 0:
         code = check_value(exchange, symbol, value, value, True)
     else:

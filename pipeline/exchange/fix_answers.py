@@ -52,7 +52,9 @@ def answer_to(message: Message, answer: Answer, now_us: int) -> Reply:
     """Answer a message that is no Reject's."""
     body = answer.body
     if answer.status == 200:
-        before = [(MASS_REPORT, mass_report(message, len(body), None))] if message.kind == CANCEL_ALL else []
+        before = (
+            [(MASS_REPORT, mass_report(message, len(_cancelled(body)), None))] if message.kind == CANCEL_ALL else []
+        )
         return Reply(before, _done(message.kind, body), [])
     if message.kind == CANCEL:
         return _refusal(CANCEL_REJECT, cancel_rejected(message, body))
@@ -70,6 +72,11 @@ def _refusal(kind: str, fields: Fields) -> Reply:
     return Reply([(kind, fields)], frozenset(), [])
 
 
+def _cancelled(body: Any) -> list[int]:
+    """Name the orders that a cancel-all ended, those of order lists too."""
+    return [order["orderId"] for one in body for order in one.get("orderReports", [one])]
+
+
 def _done(kind: str, body: Any) -> frozenset[tuple[int, str]]:
     """Name the reports that answer what was done."""
     if kind == ORDER:
@@ -77,7 +84,7 @@ def _done(kind: str, body: Any) -> frozenset[tuple[int, str]]:
     if kind == CANCEL:
         return frozenset({(body["orderId"], "CANCELED")})
     if kind == CANCEL_ALL:
-        return frozenset((one["orderId"], "CANCELED") for one in body)
+        return frozenset((order_id, "CANCELED") for order_id in _cancelled(body))
     if kind == REPLACE:
         return frozenset(
             {(body["cancelResponse"]["orderId"], "CANCELED"), (body["newOrderResponse"]["orderId"], "NEW")}

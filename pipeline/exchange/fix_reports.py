@@ -32,11 +32,12 @@ STATUS = {
 }  # fmt: skip
 EXECUTION = {"NEW": "0", "CANCELED": "4", "REPLACED": "5", "REJECTED": "8", "TRADE": "F", "EXPIRED": "C"}
 EXPIRY = {
-    "REJECTED": "1", "EXCHANGE_CANCELED": "2", "UNFILLED_IOC_QUANTITY_EXPIRED": "5", "UNFILLED_FOK_ORDER_EXPIRED": "6",
+    "REJECTED": "1", "EXCHANGE_CANCELED": "2", "OCO_TRIGGER": "3", "OTO_PHASE_ONE_EXPIRED": "4",
+    "UNFILLED_IOC_QUANTITY_EXPIRED": "5", "UNFILLED_FOK_ORDER_EXPIRED": "6",
     "INSUFFICIENT_LIQUIDITY": "7", "EXECUTION_RULE_PRICE_RANGE_EXCEEDED": "8",
 }  # fmt: skip
 UNITS = {"SECOND": "s", "MINUTE": "m", "HOUR": "h", "DAY": "d"}
-ECHOED = (38, 40, 54, 55, 18, 44, 59, 111, 152, 847, 7940, 25001, 1100, 1101, 1102, 1107, 1109)
+ECHOED = (38, 40, 54, 55, 18, 44, 59, 111, 152, 847, 7940, 25001, 1100, 1101, 1102, 1107, 1109, 25009)
 """What a report of a refused order repeats from it."""
 
 
@@ -53,6 +54,8 @@ def execution_report(event: OrderEvent, form: Format) -> Fields:
         (54, SIDE[order.side]),
         (55, order.symbol),
     ]
+    if order.list_id > 0:
+        fields.append((66, str(order.list_id)))
     if order.type == "LIMIT_MAKER":
         fields.append((18, "6"))
     if order.price:
@@ -89,11 +92,12 @@ def _execution(event: OrderEvent) -> str:
 
 def _trigger(order: OrderView, form: Format) -> Fields:
     """Tell what a stop order waits for."""
-    if not order.stop_price:
+    if not order.stop_price and not order.trailing_delta:
         return []
     up = order.type.startswith("STOP") == (order.side == "BUY")
-    price = form.price(order.stop_price)
-    return [(1100, "4"), (1101, "1"), (1102, price), (1107, "2"), (1109, "U" if up else "D")]
+    price = [(1102, form.price(order.stop_price))] if order.stop_price else []
+    trailing = [(25009, str(order.trailing_delta))] if order.trailing_delta else []
+    return [(1100, "4"), (1101, "1"), *price, (1107, "2"), (1109, "U" if up else "D"), *trailing]
 
 
 def _strategy(order: OrderView) -> Fields:

@@ -94,7 +94,7 @@ class History:
         """
         rows = self._orders_of(account, symbol)
         orders = self.exchange.orders[rows]
-        chosen = _within(orders["created_us"], start_us, end_us)
+        chosen = within(orders["created_us"], start_us, end_us)
         if order_id is not None:
             return [self._view(row) for row in rows[chosen & (orders["order_id"] >= order_id)][:limit]]
         kept = rows[chosen]
@@ -117,7 +117,7 @@ class History:
         """
         fills = self._ring(self.exchange.fills, int(self.exchange.words[s.FILLS]))
         chosen = (fills["account"] == account) & (fills["symbol"] == self._at[symbol])
-        chosen &= _within(fills["time_us"], start_us, end_us)
+        chosen &= within(fills["time_us"], start_us, end_us)
         if order_id is not None:
             chosen &= fills["order_id"] == order_id
         if from_id is not None:
@@ -209,7 +209,7 @@ class History:
         return np.roll(kept, -(count % len(kept)))
 
 
-def _within(times: Any, start_us: int | None, end_us: int | None) -> Any:
+def within(times: Any, start_us: int | None, end_us: int | None) -> Any:
     """Choose times from `start_us` to `end_us`, both included; None is no bound."""
     chosen = np.ones(len(times), bool)
     if start_us is not None:

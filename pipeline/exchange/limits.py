@@ -165,10 +165,10 @@ class Orders:
     def __init__(self, rules: Rules) -> None:
         self.windows = [Window(rule) for rule in rules.orders]
 
-    def check(self, now_us: int) -> None:
-        """Raise ApiError -1015 when there is no room for another order."""
+    def check(self, now_us: int, number: int = 1) -> None:
+        """Raise ApiError -1015 when there is no room for `number` more orders."""
         for window in self.windows:
-            if not window.room(1, now_us):
+            if not window.room(number, now_us):
                 rule = window.rule
                 raise ApiError(
                     -1015,

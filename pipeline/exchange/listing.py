@@ -30,7 +30,8 @@ _SAME = (
     "market_step", "market_quantity_min", "market_quantity_max", "notional_min", "notional_max", "average_minutes",
     "percent_up", "percent_down", "bid_percent_up", "bid_percent_down", "ask_percent_up", "ask_percent_down",
     "orders_max", "algo_orders_max", "position_max", "amends_max",
-    "iceberg_parts_max", "icebergs_max",
+    "iceberg_parts_max", "icebergs_max", "order_lists_max",
+    "trailing_above_min", "trailing_above_max", "trailing_below_min", "trailing_below_max",
     "range_bid_up", "range_bid_down", "range_ask_up", "range_ask_down", "has_reference", "maker_fee", "taker_fee",
 )  # fmt: skip
 

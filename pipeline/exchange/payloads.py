@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from shrivenq.pipeline.exchange.types import RATE, Error, Fill, OrderView, Outcome, Symbol
+from shrivenq.pipeline.exchange.types import RATE, Error, Fill, ListOutcome, ListView, OrderView, Outcome, Symbol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,11 +84,14 @@ def _sizes(order: OrderView, form: Format) -> dict[str, Any]:
     }
 
 
-def _conditional(order: OrderView, form: Format) -> dict[str, Any]:
+def _conditional(order: OrderView, form: Format, time: Callable[[int], int]) -> dict[str, Any]:
     """Give the fields that are only there when they say something."""
     found: dict[str, Any] = {}
     if order.stop_price:
         found["stopPrice"] = form.price(order.stop_price)
+    if order.trailing_delta:
+        found["trailingDelta"] = order.trailing_delta
+        found["trailingTime"] = time(order.trailing_us) if order.trailing_us else -1
     if order.iceberg:
         found["icebergQty"] = form.quantity(order.iceberg)
     if order.strategy_id is not None:
@@ -110,7 +113,7 @@ def new_order(outcome: Outcome, form: Format, time: Callable[[int], int], respon
     body: dict[str, Any] = {
         "symbol": order.symbol,
         "orderId": order.order_id,
-        "orderListId": -1,
+        "orderListId": order.list_id,
         "clientOrderId": outcome.client_id,
         "transactTime": time(outcome.time_us),
     }
@@ -130,7 +133,7 @@ def new_order(outcome: Outcome, form: Format, time: Callable[[int], int], respon
             for fill in outcome.fills
         ]
     body["selfTradePreventionMode"] = order.stp
-    return body | _conditional(order, form)
+    return body | _conditional(order, form, time)
 
 
 def cancelled(outcome: Outcome, form: Format, time: Callable[[int], int]) -> dict[str, Any]:
@@ -141,12 +144,12 @@ def cancelled(outcome: Outcome, form: Format, time: Callable[[int], int]) -> dic
         "symbol": order.symbol,
         "origClientOrderId": outcome.original_client_id,
         "orderId": order.order_id,
-        "orderListId": -1,
+        "orderListId": order.list_id,
         "clientOrderId": outcome.client_id,
         "transactTime": time(outcome.time_us),
         **_sizes(order, form),
         "selfTradePreventionMode": order.stp,
-        **_conditional(order, form),
+        **_conditional(order, form, time),
     }
 
 
@@ -160,7 +163,7 @@ def amended(outcome: Outcome, form: Format, time: Callable[[int], int]) -> dict[
         "amendedOrder": {
             "symbol": order.symbol,
             "orderId": order.order_id,
-            "orderListId": -1,
+            "orderListId": order.list_id,
             "origClientOrderId": outcome.original_client_id,
             "clientOrderId": outcome.client_id,
             "price": form.price(order.price),
@@ -186,7 +189,7 @@ def order_status(order: OrderView, form: Format, time: Callable[[int], int]) -> 
     return {
         "symbol": order.symbol,
         "orderId": order.order_id,
-        "orderListId": -1,
+        "orderListId": order.list_id,
         "clientOrderId": order.client_id,
         **sizes,
         "stopPrice": form.price(order.stop_price),
@@ -197,7 +200,7 @@ def order_status(order: OrderView, form: Format, time: Callable[[int], int]) -> 
         "workingTime": time(order.working_us) if order.working_us else -1,
         "origQuoteOrderQty": quote,
         "selfTradePreventionMode": order.stp,
-        **_conditional(order, form),
+        **_conditional(order, form, time),
     }
 
 
@@ -207,7 +210,7 @@ def my_trade(fill: Fill, form: Format, time: Callable[[int], int]) -> dict[str, 
         "symbol": fill.symbol,
         "id": fill.trade_id,
         "orderId": fill.order_id,
-        "orderListId": -1,
+        "orderListId": fill.list_id,
         "price": form.price(fill.price),
         "qty": form.quantity(fill.quantity),
         "quoteQty": form.quote(fill.quote),
@@ -218,6 +221,56 @@ def my_trade(fill: Fill, form: Format, time: Callable[[int], int]) -> dict[str, 
         "isMaker": fill.is_maker,
         "isBestMatch": True,
     }
+
+
+def list_order_status(view: ListView) -> str:
+    """Tell listOrderStatus."""
+    return "EXECUTING" if view.is_open else "ALL_DONE"
+
+
+def list_orders(view: ListView) -> list[dict[str, Any]]:
+    """Name the orders of a list."""
+    return [{"symbol": view.symbol, "orderId": order_id, "clientOrderId": word} for order_id, word in view.orders]
+
+
+def list_status(view: ListView, time: Callable[[int], int]) -> dict[str, Any]:
+    """Answer a query about an order list."""
+    return {
+        "orderListId": view.list_id,
+        "contingencyType": view.contingency,
+        "listStatusType": view.status,
+        "listOrderStatus": list_order_status(view),
+        "listClientOrderId": view.client_id,
+        "transactionTime": time(view.updated_us),
+        "symbol": view.symbol,
+        "orders": list_orders(view),
+    }
+
+
+def list_of_amended(view: ListView) -> dict[str, Any]:
+    """Tell of what list an amended order is."""
+    return {
+        "orderListId": view.list_id,
+        "contingencyType": view.contingency,
+        "listOrderStatus": list_order_status(view),
+        "listClientOrderId": view.client_id,
+        "symbol": view.symbol,
+        "orders": list_orders(view),
+    }
+
+
+def new_list(outcome: ListOutcome, form: Format, time: Callable[[int], int], response: str) -> dict[str, Any]:
+    """Answer a new order list; each of its orders as if it had been placed alone."""
+    assert outcome.view is not None, "a list that was taken is there"
+    reports = [new_order(one, form, time, response) for one in outcome.orders]
+    return {**list_status(outcome.view, time), "orderReports": reports}
+
+
+def cancelled_list(outcome: ListOutcome, form: Format, time: Callable[[int], int]) -> dict[str, Any]:
+    """Answer a cancel of an order list."""
+    assert outcome.view is not None, "a list that was cancelled is there"
+    reports = [cancelled(one, form, time) for one in outcome.orders]
+    return {**list_status(outcome.view, time), "orderReports": reports}
 
 
 def refusal(error: Error) -> dict[str, Any]:

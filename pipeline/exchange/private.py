@@ -9,7 +9,7 @@ from shrivenq.pipeline.exchange.accounts import last_us, to_us
 from shrivenq.pipeline.exchange.errors import ApiError
 from shrivenq.pipeline.exchange.payloads import Format, rate_text, refusal, to_text
 from shrivenq.pipeline.exchange.public import symbol_of
-from shrivenq.pipeline.exchange.types import Error, OrderView, Outcome, ReplaceOutcome, Symbol
+from shrivenq.pipeline.exchange.types import Error, ListOutcome, OrderView, Outcome, ReplaceOutcome, Symbol
 
 if TYPE_CHECKING:
     from shrivenq.pipeline.exchange.venue import Call, Venue
@@ -75,7 +75,13 @@ def _cancel_all(venue: Venue, call: Call) -> Any:
     found = venue.engine.cancel_all(call.account, symbol.name, call.now_us)
     if isinstance(found, Error):
         raise ApiError(*found)
-    return [payloads.cancelled(outcome, venue.formats[symbol.name], call.time) for outcome in found]
+    form = venue.formats[symbol.name]
+    return [
+        payloads.cancelled_list(outcome, form, call.time)
+        if isinstance(outcome, ListOutcome)
+        else payloads.cancelled(outcome, form, call.time)
+        for outcome in found
+    ]
 
 
 def _cancel_replace(venue: Venue, call: Call) -> Any:
@@ -155,7 +161,12 @@ def _amend(venue: Venue, call: Call) -> Any:
         new_client_id=call.values.get("newClientOrderId"),
     )
     _raise(outcome.error)
-    return payloads.amended(outcome, venue.formats[symbol.name], call.time)
+    body = payloads.amended(outcome, venue.formats[symbol.name], call.time)
+    if outcome.order is not None and outcome.order.list_id > 0:
+        found = venue.engine.order_list(call.account, list_id=outcome.order.list_id)
+        assert not isinstance(found, Error), "the list of an order that was just amended is there"
+        body["listStatus"] = payloads.list_of_amended(found)
+    return body
 
 
 def _order(venue: Venue, call: Call) -> Any:

@@ -52,11 +52,11 @@ def symbol_info(symbol: Symbol, *, permission_sets: bool = True) -> dict[str, An
         "quoteCommissionPrecision": symbol.quote_decimals,
         "orderTypes": list(ORDER_TYPES),
         "icebergAllowed": symbol.iceberg_parts_max > 0,
-        "ocoAllowed": False,
-        "otoAllowed": False,
+        "ocoAllowed": True,
+        "otoAllowed": True,
         "opoAllowed": False,
         "quoteOrderQtyMarketAllowed": symbol.quote_quantity_allowed,
-        "allowTrailingStop": False,
+        "allowTrailingStop": True,
         "cancelReplaceAllowed": symbol.cancel_replace_allowed,
         "amendAllowed": symbol.amend_allowed,
         "pegInstructionsAllowed": False,
@@ -76,6 +76,7 @@ def exchange_filters(engine: Engine) -> list[dict[str, Any]]:
         ("EXCHANGE_MAX_NUM_ORDERS", "maxNumOrders", engine.orders_max),
         ("EXCHANGE_MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders", engine.algo_orders_max),
         ("EXCHANGE_MAX_NUM_ICEBERG_ORDERS", "maxNumIcebergOrders", engine.icebergs_max),
+        ("EXCHANGE_MAX_NUM_ORDER_LISTS", "maxNumOrderLists", engine.order_lists_max),
     )
     return [{"filterType": kind, name: limit} for kind, name, limit in limits if limit]
 
@@ -118,10 +119,19 @@ def filters(symbol: Symbol) -> list[dict[str, Any]]:
         ("MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders", symbol.algo_orders_max),
         ("ICEBERG_PARTS", "limit", symbol.iceberg_parts_max),
         ("MAX_NUM_ICEBERG_ORDERS", "maxNumIcebergOrders", symbol.icebergs_max),
+        ("MAX_NUM_ORDER_LISTS", "maxNumOrderLists", symbol.order_lists_max),
         ("MAX_NUM_ORDER_AMENDS", "maxNumOrderAmends", symbol.amends_max),
     ):
         if limit:
             found.append({"filterType": kind, name: limit})
+    deltas = {
+        "minTrailingAboveDelta": symbol.trailing_above_min,
+        "maxTrailingAboveDelta": symbol.trailing_above_max,
+        "minTrailingBelowDelta": symbol.trailing_below_min,
+        "maxTrailingBelowDelta": symbol.trailing_below_max,
+    }
+    if any(deltas.values()):
+        found.append({"filterType": "TRAILING_DELTA", **deltas})
     if symbol.position_max:
         found.append({"filterType": "MAX_POSITION", "maxPosition": form.quantity(symbol.position_max)})
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from shrivenq.pipeline.exchange import state as s
 from shrivenq.pipeline.exchange.state import Exchange
+from shrivenq.pipeline.exchange.stops import NOBODY, trail
 from shrivenq.shm.kernel import kernel
 from shrivenq.stages import matching
 from shrivenq.stages.messages import BUY, SELL
@@ -77,6 +78,14 @@ def report_position(exchange: Exchange, account: int, symbol: int) -> None:
 
 
 @kernel
+def report_list(exchange: Exchange, at: int, status: int) -> None:
+    """Report on an order list."""
+    one = exchange.lists[at]
+    event = exchange.events[_event(exchange, s.LIST_STATUS, one["symbol"])]
+    event["account"], event["row"], event["mode"] = one["account"], at, status
+
+
+@kernel
 def _add_volume(exchange: Exchange, symbol: int, price: int, quantity: int) -> None:
     """Add a trade to its minute, for the weighted average price."""
     minute = exchange.words[s.NOW_US] // MINUTE_US
@@ -126,7 +135,10 @@ def report_trade(exchange: Exchange, symbol: int, trade_id: int, price: int, qua
     kept = exchange.trades[symbol, trade_id % s.TRADES_KEPT]
     kept["trade_id"], kept["price"], kept["quantity"] = trade_id, price, quantity
     kept["buyer_is_maker"], kept["time_us"] = buyer_is_maker, exchange.words[s.NOW_US]
-    exchange.symbols[symbol]["last_price"] = price
+    own = exchange.symbols[symbol]
+    own["last_price"] = price
+    if own["trailing"] != NOBODY:
+        trail(exchange, symbol, price)
     _add_volume(exchange, symbol, price, quantity)
 
 

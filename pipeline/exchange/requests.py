@@ -17,6 +17,7 @@ from shrivenq.pipeline.exchange import ticker_requests as tickers
 from shrivenq.pipeline.exchange.accounts import RECV_WINDOW_MAX_US, to_us
 from shrivenq.pipeline.exchange.errors import ApiError, invalid, missing
 from shrivenq.pipeline.exchange.klines import INTERVALS, read_zone
+from shrivenq.pipeline.exchange.list_parameters import LEGS, PLAIN, parameters_of
 from shrivenq.pipeline.exchange.types import (
     CancelRestrictions,
     Error,
@@ -74,7 +75,9 @@ WRONG_WORDS = {
     "tickerType": Error(-1139, "Invalid ticker type."),
 }
 DECIMALS = frozenset({"price", "quantity", "quoteOrderQty", "stopPrice", "icebergQty", "newQty"})
-CLIENT_IDS = frozenset({"newClientOrderId", "origClientOrderId", "cancelOrigClientOrderId", "cancelNewClientOrderId"})
+CLIENT_IDS = frozenset({
+    "newClientOrderId", "origClientOrderId", "cancelOrigClientOrderId", "cancelNewClientOrderId", "listClientOrderId",
+})  # fmt: skip
 FLAGS = frozenset({"omitZeroBalances", "computeCommissionRates", "returnRateLimits", "showPermissionSets"})
 LISTS = frozenset({"symbols", "permissions"})
 TEXTS = frozenset({"apiKey", "signature"})
@@ -173,6 +176,13 @@ METHODS = {
     "myAllocations": Method(
         "USER_DATA", 20, ("symbol",), ("startTime", "endTime", "fromAllocationId", "limit", "orderId")
     ),
+    **{name: Method("TRADE", 1, *parameters_of(name), orders=len(legs), free=True) for name, legs in LEGS.items()},
+    "orderList.cancel": Method(
+        "TRADE", 1, ("symbol",), ("orderListId", "listClientOrderId", "newClientOrderId"), free=True
+    ),
+    "orderList.status": Method("USER_DATA", 4, (), ("orderListId", "origClientOrderId")),
+    "openOrderLists.status": Method("USER_DATA", 6),
+    "allOrderLists": Method("USER_DATA", 20, (), ("fromId", "startTime", "endTime", "limit")),
 }  # fmt: skip
 
 
@@ -245,6 +255,8 @@ def _illegal(key: str, legal: str) -> ApiError:
 
 def value_of(key: str, value: Any) -> Any:
     """Check one parameter by its name. Raises ApiError."""
+    if key in PLAIN:
+        return _renamed(key, PLAIN[key], value)
     if value is None or value == "":
         raise ApiError(-1105, f"Parameter '{key}' was empty.")
     if key in LISTS:
@@ -277,6 +289,14 @@ def value_of(key: str, value: Any) -> Any:
             raise _illegal(key, r"^[\w\-._&&[^a-z]]{1,50}$")
         return text
     return _number(key, text)
+
+
+def _renamed(name: str, plain: str, value: Any) -> Any:
+    """Check a parameter that has a plain name besides, and say its own in what is wrong."""
+    try:
+        return value_of(plain, value)
+    except ApiError as error:
+        raise error.about({plain: name}) from None
 
 
 def _number(key: str, text: str) -> int | str:
@@ -336,6 +356,12 @@ def _check_together(name: str, values: dict[str, Any]) -> None:
             raise _either("symbol", "symbols")
         if count > tickers.SYMBOLS_MAX:
             raise ApiError(-1101, f"Too many parameters; expected '{tickers.SYMBOLS_MAX}' and received '{count}'.")
+    for asked, one, other in (
+        ("orderList.cancel", "orderListId", "listClientOrderId"),
+        ("orderList.status", "orderListId", "origClientOrderId"),
+    ):
+        if name == asked and not values.keys() & {one, other}:
+            raise _either(one, other)
     if "limit" in values:
         most = INT64_MAX if name == "depth" else LIMIT_MAX  # depth: whoever asks for more gets what there is
         if not 1 <= values["limit"] <= most:

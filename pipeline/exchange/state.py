@@ -6,6 +6,7 @@
                        │                0 for the synthetic flow
                        ├── orders       every open order, and the last closed ones: a row is used again when the
                        │                `queue` of free rows, first in first out, comes round to it
+                       ├── lists        order lists, and the last of those that are done
                        ├── balances     free and locked, per account and asset; account 0 is the synthetic flow's
                        └── fills, trades   the last ones, in rings
 
@@ -36,8 +37,8 @@ assert (TYPES[LIMIT], TYPES[MARKET], TYPES[LIMIT_MAKER]) == ("LIMIT", "MARKET", 
 
 STP_NONE, EXPIRE_TAKER, EXPIRE_MAKER, EXPIRE_BOTH, DECREMENT, TRANSFER = range(6)
 
-STATUSES = ("NEW", "PARTIALLY_FILLED", "FILLED", "CANCELED", "EXPIRED", "EXPIRED_IN_MATCH", "REJECTED")
-OPEN, PARTIALLY_FILLED, FILLED, CANCELED, EXPIRED, EXPIRED_IN_MATCH, REJECTED = range(7)
+STATUSES = ("PENDING_NEW", "NEW", "PARTIALLY_FILLED", "FILLED", "CANCELED", "EXPIRED", "EXPIRED_IN_MATCH", "REJECTED")
+PENDING, OPEN, PARTIALLY_FILLED, FILLED, CANCELED, EXPIRED, EXPIRED_IN_MATCH, REJECTED = range(8)
 
 EXECUTIONS = ("NEW", "CANCELED", "REPLACED", "REJECTED", "TRADE", "EXPIRED", "TRADE_PREVENTION")
 X_NEW, X_CANCELED, X_REPLACED, X_REJECTED, X_TRADE, X_EXPIRED, X_PREVENTED = range(7)
@@ -50,14 +51,21 @@ EXPIRIES = (
     "UNFILLED_FOK_ORDER_EXPIRED",
     "INSUFFICIENT_LIQUIDITY",
     "EXECUTION_RULE_PRICE_RANGE_EXCEEDED",
+    "OCO_TRIGGER",
+    "OTO_PHASE_ONE_EXPIRED",
 )
-NOT_EXPIRED, BY_REJECTION, BY_EXCHANGE, BY_IOC, BY_FOK, BY_LIQUIDITY, BY_RANGE = range(7)
+NOT_EXPIRED, BY_REJECTION, BY_EXCHANGE, BY_IOC, BY_FOK, BY_LIQUIDITY, BY_RANGE, BY_OCO, BY_OTO = range(9)
 
 SYMBOL_STATUSES = ("TRADING", "END_OF_DAY", "HALT", "BREAK", "CANCEL_ONLY")
 TRADING, END_OF_DAY, HALT, BREAK, CANCEL_ONLY = range(5)
 
 # Kinds of events.
-MARKET_TRADE, TOUCH, REPORT, POSITION = range(1, 5)
+MARKET_TRADE, TOUCH, REPORT, POSITION, LIST_STATUS = range(1, 6)
+
+# Kinds of order lists, and what is said of them.
+OCO, OTO, OTOCO = range(1, 4)
+LIST_STATUSES = ("EXEC_STARTED", "UPDATED", "ALL_DONE")
+STARTED, UPDATED, ALL_DONE = range(3)
 
 # Words.
 EVENTS = 0  # events not taken yet
@@ -71,10 +79,17 @@ SURVEYED, COST, SHORT = 8, 9, 10  # what `survey` found: quantity, quote units, 
 ORDERS_MAX, ALGO_ORDERS_MAX = 11, 12  # EXCHANGE_MAX_NUM_ORDERS, EXCHANGE_MAX_NUM_ALGO_ORDERS; 0 for none
 FLOWING = 13  # 1 once the synthetic flow has begun
 ICEBERGS_MAX = 14  # EXCHANGE_MAX_NUM_ICEBERG_ORDERS
-WORDS = 16
+LOCK_PRICE = 15  # price at which the order that `admit` looked at locks
+ORDER_LISTS_MAX = 16  # EXCHANGE_MAX_NUM_ORDER_LISTS
+LIST_ID = 17  # the last one given out
+LIST = 18  # row of the list that the last command placed
+DUE_HEAD, DUE_TAIL = 19, 20  # lists ever taken from and given to `due`
+WORDS = 24
 
 TRADES_KEPT = 1 << 12
 """Trades of the market that are kept, per symbol."""
+LEGS_MAX = 3
+"""Orders of a list."""
 MINUTES = 64
 """Minutes of volume that are kept, per symbol."""
 
@@ -92,7 +107,9 @@ SYMBOL = _record(
     "notional_min", "notional_max", "min_to_market", "max_to_market", "average_minutes",
     "percent_up", "percent_down", "bid_percent_up", "bid_percent_down", "ask_percent_up", "ask_percent_down",
     "orders_max", "algo_orders_max", "position_max", "amends_max", "iceberg_parts_max", "icebergs_max",
+    "order_lists_max",
     "base_max", "quote_max",  # MAX_ASSET: amounts of the two assets, 0 for none
+    "trailing_above_min", "trailing_above_max", "trailing_below_min", "trailing_below_max",  # bips
     "range_bid_up", "range_bid_down", "range_ask_up", "range_ask_down", "has_reference",
     "maker_fee", "taker_fee",
     "base_scale",  # base units in one of quantity
@@ -100,6 +117,7 @@ SYMBOL = _record(
     "last_price",  # of the last trade, 0 before the first
     "prevented",  # prevented matches ever
     "rising", "falling",  # first stop order that waits for the price to rise, or to fall; -1 for none
+    "trailing",  # first trailing stop order that waits; -1 for none
     "shown_id",  # update id of the last depth event
     "touch_bid", "touch_bid_quantity", "touch_ask", "touch_ask_quantity",  # last shown: levels, -1 for none
 )  # fmt: skip
@@ -111,6 +129,12 @@ ORDER = _record(
     "prevented", "prevented_match_id", "created_us", "updated_us", "working_us", "expiry",
     "strategy_id", "strategy_type", "amends",
     "iceberg",  # how much of it shows at a time, 0 for all of it
+    "trailing_delta",  # bips, 0 for a stop order that does not trail
+    "trailing_us",  # since when it follows the price, 0 before that
+    "list_id",  # the order list it belongs to, 0 for none
+    "list",  # its row + 1, as long as the order is open
+    "extreme",  # the best price since then: lowest of a buyer, highest of a seller
+    "lock_price",  # at which a stop order without a limit locks what it may cost
     "locked",  # what is locked for it: quote units of a buyer, base units of a seller
     "handle",  # in the book, 0 while it does not rest
     "next", "previous",  # among the stop orders that wait
@@ -119,7 +143,7 @@ ORDER = _record(
 
 REQUEST = _record(
     "account", "symbol", "side", "type", "time_in_force", "stp", "price", "quantity", "quote_quantity", "stop_price",
-    "strategy_id", "strategy_type", "iceberg",
+    "strategy_id", "strategy_type", "iceberg", "trailing_delta",
 )  # fmt: skip
 
 EVENT = _record(
@@ -134,13 +158,22 @@ EVENT = _record(
 )  # fmt: skip
 
 BALANCE = _record("free", "locked")
-ACCOUNT = _record("trade_group", "orders", "algo_orders", "icebergs")
-COUNT = _record(
-    "orders", "algo_orders", "icebergs", "buying"
-)  # an account's open orders in one symbol; quantity of the buyers
+ACCOUNT = _record("trade_group", "orders", "algo_orders", "icebergs", "order_lists")
+# An account's open orders in one symbol, quantity of the buyers, and its order lists.
+COUNT = _record("orders", "algo_orders", "icebergs", "buying", "order_lists")
+ORDER_LIST = _record(
+    "list_id",  # 0 for a row never used
+    "account", "symbol", "kind",  # OCO …
+    "legs",  # orders: above and below; working and pending; working, pending above, pending below
+    "row_0", "row_1", "row_2", "id_0", "id_1", "id_2",
+    "executing",  # 1 until all of its orders are closed
+    "waits",  # 1 while it stands in `due`
+    "created_us", "updated_us",
+)  # fmt: skip
 FILL = _record(
-    "account", "symbol", "order_id", "trade_id", "price", "quantity", "quote", "commission", "time_us", "buyer", "maker"
-)
+    "account", "symbol", "order_id", "trade_id", "price", "quantity", "quote", "commission", "time_us", "buyer",
+    "maker", "list_id",
+)  # fmt: skip
 TRADE = _record("trade_id", "price", "quantity", "buyer_is_maker", "time_us")
 MINUTE = _record("minute", "quantity", "value")
 CHANGE = _record("side", "price", "quantity")
@@ -159,6 +192,8 @@ class Exchange(NamedTuple):
     fees: Any  # int64, collected, per asset
     orders: Any  # ORDER
     ids: IdMap  # order id → row
+    lists: Any  # ORDER_LIST
+    due: Any  # int64: rows of lists of which an order was closed
     queue: Any  # int64: free rows
     events: Any  # EVENT
     snapshots: Any  # ORDER, beside each REPORT
@@ -167,7 +202,7 @@ class Exchange(NamedTuple):
     minutes: Any  # MINUTE[symbol, MINUTES]
     shown: Any  # int8, for each level of the books: the side last shown there, 0 for none
     changes: Any  # CHANGE: what `collect` found
-    requests: Any  # REQUEST, one
+    requests: Any  # REQUEST: the first is the order that is looked at, the others are those of a list
     words: Any  # int64
 
 
@@ -186,6 +221,8 @@ def make_exchange(flow: OrderFlow, symbols: Any, accounts: int, assets: int, ord
         fees=np.zeros(assets, np.int64),
         orders=np.zeros(orders, ORDER),
         ids=make_map(orders),
+        lists=np.zeros(orders, ORDER_LIST),
+        due=np.zeros(orders, np.int64),
         queue=queue,
         # Every order of a book trades, five events each; parts that were hidden may end a command sooner.
         events=np.zeros(8 * slots + 4096, EVENT),
@@ -195,11 +232,11 @@ def make_exchange(flow: OrderFlow, symbols: Any, accounts: int, assets: int, ord
         minutes=np.zeros((len(symbols), MINUTES), MINUTE),
         shown=np.zeros(core.levels.shape[0], np.int8),
         changes=np.zeros(4 * slots + 4096, CHANGE),
-        requests=np.zeros(1, REQUEST),
+        requests=np.zeros(1 + LEGS_MAX, REQUEST),
         words=np.zeros(WORDS, np.int64),
     )
     made.accounts["trade_group"] = -1
-    made.symbols["rising"] = made.symbols["falling"] = -1
+    made.symbols["rising"] = made.symbols["falling"] = made.symbols["trailing"] = -1
     made.symbols["touch_bid"] = made.symbols["touch_ask"] = -1
     made.words[QUEUE_TAIL] = orders
     return made

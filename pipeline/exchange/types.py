@@ -41,7 +41,11 @@ ExpiryReason = Literal[
     "UNFILLED_FOK_ORDER_EXPIRED",
     "INSUFFICIENT_LIQUIDITY",
     "EXECUTION_RULE_PRICE_RANGE_EXCEEDED",
+    "OCO_TRIGGER",
+    "OTO_PHASE_ONE_EXPIRED",
 ]
+ListKind = Literal["OCO", "OTO", "OTOCO"]
+ListStatus = Literal["EXEC_STARTED", "UPDATED", "ALL_DONE"]
 CancelRestrictions = Literal["ONLY_NEW", "ONLY_PARTIALLY_FILLED"]
 ReplaceMode = Literal["STOP_ON_FAILURE", "ALLOW_FAILURE"]
 ReplaceResult = Literal["SUCCESS", "FAILURE", "NOT_ATTEMPTED"]
@@ -56,7 +60,7 @@ ORDER_TYPES: tuple[OrderType, ...] = (
     "TAKE_PROFIT",
     "TAKE_PROFIT_LIMIT",
 )
-"""What every symbol's `orderTypes` says; trailing stops, pegs and order lists are refused."""
+"""What every symbol's `orderTypes` says; pegs are refused."""
 
 RATE = 100_000_000
 """Fees and multipliers are ints in units of 1e-8: 0.1 % is 100_000, a multiplier of 5 is 500_000_000."""
@@ -129,6 +133,14 @@ class Symbol(msgspec.Struct, frozen=True, kw_only=True):
     """ICEBERG_PARTS; with 0 there are no icebergs."""
     icebergs_max: int = 0
     """MAX_NUM_ICEBERG_ORDERS."""
+    order_lists_max: int = 0
+    """MAX_NUM_ORDER_LISTS."""
+    trailing_above_min: int = 0
+    """TRAILING_DELTA, bips: of a buyer's stop loss and a seller's take profit."""
+    trailing_above_max: int = 0
+    trailing_below_min: int = 0
+    """Of the other two."""
+    trailing_below_max: int = 0
     range_bid_up: int = 0
     """The PRICE_RANGE execution rule: bidLimitMultUp … askLimitMultDown, 1e-8; 0 is a missing multiplier."""
     range_bid_down: int = 0
@@ -161,6 +173,7 @@ class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
     """quoteOrderQty, in quote units at `quote_decimals`."""
     stop_price: int | None = None
     trailing_delta: int | None = None
+    """In bips: triggers where the price has turned back so far."""
     iceberg_quantity: int | None = None
     """icebergQty: how much of it shows at a time."""
     client_id: str | None = None
@@ -210,11 +223,17 @@ class OrderView(msgspec.Struct, frozen=True, gc=False):
     """The account's tradeGroupId, -1 for none."""
     iceberg: int = 0
     """icebergQty, 0 for none."""
+    trailing_delta: int = 0
+    """In bips, 0 for an order that does not trail."""
+    trailing_us: int = 0
+    """Since when it follows the price, 0 before that."""
+    list_id: int = -1
+    """orderListId, -1 for none."""
 
     @property
     def is_open(self) -> bool:
         """Tell whether it may still trade."""
-        return self.status in {"NEW", "PARTIALLY_FILLED"}
+        return self.status in {"PENDING_NEW", "NEW", "PARTIALLY_FILLED"}
 
     @property
     def is_working(self) -> bool:
@@ -244,6 +263,8 @@ class Fill(msgspec.Struct, frozen=True, gc=False):
     time_us: int
     is_buyer: bool
     is_maker: bool
+    list_id: int = -1
+    """orderListId of the order, -1 for none."""
 
 
 class Prevention(msgspec.Struct, frozen=True, gc=False):
@@ -293,6 +314,37 @@ class ReplaceOutcome(msgspec.Struct, frozen=True):
     cancel: Outcome | None
     """None where it was not attempted."""
     new: Outcome | None
+
+
+class ListView(msgspec.Struct, frozen=True):
+    """An order list as it stands, or stood at the moment of an event."""
+
+    account: int
+    symbol: str
+    list_id: int
+    client_id: str
+    """listClientOrderId."""
+    contingency: Literal["OCO", "OTO"]
+    """OTO of an OTOCO too."""
+    status: ListStatus
+    orders: tuple[tuple[int, str], ...]
+    """(order id, client id), in the order in which they were placed."""
+    created_us: int
+    updated_us: int
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether an order of it is open."""
+        return self.status != "ALL_DONE"
+
+
+class ListOutcome(msgspec.Struct, frozen=True):
+    """The answer to a command about an order list."""
+
+    error: Error | None
+    view: ListView | None = None
+    orders: tuple[Outcome, ...] = ()
+    """What became of each order, as the answer to a command about it alone."""
 
 
 class Account(NamedTuple):
@@ -390,6 +442,14 @@ class OrderEvent(msgspec.Struct, frozen=True):
     transferred_quote: int = 0
 
 
+class ListEvent(msgspec.Struct, frozen=True):
+    """An order list began, changed or is done: all that a listStatus says."""
+
+    account: int
+    view: ListView
+    time_us: int
+
+
 class BalanceEvent(msgspec.Struct, frozen=True):
     """An account's balances that may have changed: an outboundAccountPosition."""
 
@@ -408,4 +468,4 @@ class DepositEvent(msgspec.Struct, frozen=True):
     time_us: int
 
 
-Event = TradeEvent | TickerEvent | DepthEvent | OrderEvent | BalanceEvent | DepositEvent
+Event = TradeEvent | TickerEvent | DepthEvent | OrderEvent | ListEvent | BalanceEvent | DepositEvent

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from shrivenq.pipeline.exchange.errors import ApiError
-from shrivenq.pipeline.exchange.payloads import Format, to_text
-from shrivenq.pipeline.exchange.types import BalanceEvent, DepositEvent, OrderEvent
+from shrivenq.pipeline.exchange.payloads import Format, list_order_status, to_text
+from shrivenq.pipeline.exchange.types import BalanceEvent, DepositEvent, ListEvent, OrderEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,16 +67,18 @@ class UserData:
     def take(self, events: list[Event]) -> None:
         """Pass on what happened to accounts that somebody follows."""
         for event in events:
-            if isinstance(event, OrderEvent | BalanceEvent | DepositEvent):
+            if isinstance(event, OrderEvent | ListEvent | BalanceEvent | DepositEvent):
                 for subscriber, number in list(self._subscribers.get(event.account, ())):
                     shape = self.shape(event, subscriber.time)
                     subscriber.send_event(shape["e"], {"subscriptionId": number, "event": shape})
 
-    def shape(self, event: OrderEvent | BalanceEvent | DepositEvent, time: Callable[[int], int]) -> Json:
+    def shape(self, event: OrderEvent | ListEvent | BalanceEvent | DepositEvent, time: Callable[[int], int]) -> Json:
         """Make the event's JSON object."""
         now = time(self._now_us())
         if isinstance(event, OrderEvent):
             return execution_report(event, self._formats[event.order.symbol], now, time)
+        if isinstance(event, ListEvent):
+            return list_status(event, now, time)
         if isinstance(event, BalanceEvent):
             return account_position(event, self._decimals, now, time)
         return balance_update(event, self._decimals, now, time)
@@ -145,7 +147,7 @@ def execution_report(event: OrderEvent, form: Format, now: int, time: Callable[[
         "p": form.price(order.price),
         "P": form.price(order.stop_price),
         "F": form.quantity(order.iceberg),
-        "g": -1,
+        "g": order.list_id,
         "C": event.original_client_id,
         "x": event.execution,
         "X": order.status,
@@ -170,6 +172,10 @@ def execution_report(event: OrderEvent, form: Format, now: int, time: Callable[[
     }
     if order.working_us:
         shape["W"] = time(order.working_us)
+    if order.trailing_delta:
+        shape["d"] = order.trailing_delta
+    if order.trailing_us:
+        shape["D"] = time(order.trailing_us)
     return shape | _conditional(event, form)
 
 
@@ -196,6 +202,24 @@ def _conditional(event: OrderEvent, form: Format) -> Json:
             shape["pL"] = form.price(event.transferred_price)
             shape["pY"] = form.quote(event.transferred_quote)
     return shape
+
+
+def list_status(event: ListEvent, now: int, time: Callable[[int], int]) -> Json:
+    """Tell that an order list began, has changed or is done."""
+    view = event.view
+    return {
+        "e": "listStatus",
+        "E": now,
+        "s": view.symbol,
+        "g": view.list_id,
+        "c": view.contingency,
+        "l": view.status,
+        "L": list_order_status(view),
+        "r": "NONE",
+        "C": view.client_id,
+        "T": time(event.time_us),
+        "O": [{"s": view.symbol, "i": order_id, "c": word} for order_id, word in view.orders],
+    }
 
 
 def account_position(event: BalanceEvent, decimals: dict[str, int], now: int, time: Callable[[int], int]) -> Json:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from shrivenq.pipeline.exchange import account_queries, private, public, requests, tickers
+from shrivenq.pipeline.exchange import account_queries, private, private_lists, public, requests, tickers
 from shrivenq.pipeline.exchange.errors import ApiError
 from shrivenq.pipeline.exchange.klines import Klines
 from shrivenq.pipeline.exchange.limits import Limits, Rules
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from shrivenq.pipeline.exchange.engine import Engine
 
 Listener = Callable[[list[Event]], None]
-COMMANDS = public.COMMANDS | tickers.COMMANDS | private.COMMANDS | account_queries.COMMANDS
+COMMANDS = public.COMMANDS | tickers.COMMANDS | private.COMMANDS | private_lists.COMMANDS | account_queries.COMMANDS
 
 
 def nobody(now_us: int) -> int:

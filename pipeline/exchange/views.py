@@ -10,6 +10,7 @@ from shrivenq.pipeline.exchange.types import (
     BalanceEvent,
     Event,
     Fill,
+    ListEvent,
     OrderEvent,
     OrderView,
     Prevention,
@@ -22,7 +23,7 @@ from shrivenq.stages.messages import BUY
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from shrivenq.pipeline.exchange.types import Symbol
+    from shrivenq.pipeline.exchange.types import ListStatus, ListView, Symbol
 
 FORCES: Any = ("GTC", "GTC", "IOC", "FOK")
 """Words for the time in force, by code; MARKET orders have none and say GTC."""
@@ -30,6 +31,7 @@ TYPES: Any = s.TYPES
 STATUSES: Any = s.STATUSES
 EXECUTIONS: Any = s.EXECUTIONS
 EXPIRIES: Any = s.EXPIRIES
+LIST_STATUSES: Any = s.LIST_STATUSES
 
 _AT = {name: position for position, name in enumerate(s.EVENT.names or ())}
 _KIND, _SYMBOL, _ACCOUNT, _TIME, _ROW = (_AT[name] for name in ("kind", "symbol", "account", "time_us", "row"))
@@ -40,7 +42,7 @@ def order_view(row: Any, client_id: str, symbols: Sequence[Symbol], groups: Any)
     (
         order_id, account, symbol, side, order_type, time_in_force, price, quantity, quote_quantity, stop_price,
         executed, cumulative_quote, status, stp, prevented, prevented_match_id, created_us, updated_us, working_us,
-        expiry, strategy_id, strategy_type, amends, iceberg, *_,
+        expiry, strategy_id, strategy_type, amends, iceberg, trailing_delta, trailing_us, list_id, *_,
     ) = row  # fmt: skip
     return OrderView(
         account=account,
@@ -69,12 +71,15 @@ def order_view(row: Any, client_id: str, symbols: Sequence[Symbol], groups: Any)
         amends=amends,
         trade_group=int(groups[account]),
         iceberg=iceberg,
+        trailing_delta=trailing_delta,
+        trailing_us=trailing_us,
+        list_id=list_id or -1,
     )
 
 
 def fill_view(row: Any, symbols: Sequence[Symbol]) -> Fill:
     """Show a FILL row, given as a tuple."""
-    account, symbol, order_id, trade_id, price, quantity, quote, commission, time_us, buyer, maker = row
+    account, symbol, order_id, trade_id, price, quantity, quote, commission, time_us, buyer, maker, list_id = row
     one = symbols[symbol]
     return Fill(
         account=account,
@@ -89,6 +94,7 @@ def fill_view(row: Any, symbols: Sequence[Symbol]) -> Fill:
         time_us=time_us,
         is_buyer=bool(buyer),
         is_maker=bool(maker),
+        list_id=list_id or -1,
     )
 
 
@@ -104,6 +110,7 @@ def _order_event(
             (
                 event["account"], event["symbol"], order.order_id, event["trade_id"], event["price"],
                 event["quantity"], event["quote"], event["commission"], event["time_us"], buyer, event["maker"],
+                order.list_id,
             ),
             symbols,
         )  # fmt: skip
@@ -135,10 +142,12 @@ def show_events(
     symbols: Sequence[Symbol],
     client_id_of: Callable[[int], str],
     names: Mapping[int, tuple[str, str]],
+    show_list: Callable[[int, ListStatus], ListView],
 ) -> list[Event]:
     """Show all events of the kernels, in order.
 
-    `client_id_of` a row; `names` are, by row, the `c` and `C` of orders that are being cancelled or amended.
+    `client_id_of` a row; `show_list` shows the order list in a row; `names` are, by row, the `c` and `C` of orders that
+    are being cancelled or amended.
     """
     count = int(exchange.words[s.EVENTS])
     groups = exchange.accounts["trade_group"]
@@ -156,6 +165,8 @@ def show_events(
                 (one.quote, event["quote_free"], event["quote_locked"]),
             )
             shown.append(BalanceEvent(row[_ACCOUNT], balances, row[_TIME]))
+        elif kind == s.LIST_STATUS:
+            shown.append(ListEvent(row[_ACCOUNT], show_list(row[_ROW], LIST_STATUSES[event["mode"]]), row[_TIME]))
         elif kind == s.MARKET_TRADE:
             maker = bool(event["maker"])
             shown.append(TradeEvent(one.name, event["trade_id"], event["price"], event["quantity"], maker, row[_TIME]))

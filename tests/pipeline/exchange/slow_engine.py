@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from shrivenq.pipeline.exchange.types import RATE
-from tests.pipeline.exchange.slow_order import LIMITED, STOPS, Order, RefusedError, base_scale, down, exact, value
+from tests.pipeline.exchange.slow_lists import SlowLists
+from tests.pipeline.exchange.slow_order import LIMITED, STOPS, RefusedError, base_scale, down, exact, value
+from tests.pipeline.exchange.slow_stops import SlowStops
 
 
 @dataclass
-class SlowEngine:
+class SlowEngine(SlowStops, SlowLists):
     symbols: dict
     orders_max: int = 0
     algo_orders_max: int = 0
     icebergs_max: int = 0
+    order_lists_max: int = 0
     asset_max: dict = field(default_factory=dict)
     totals: list = field(default_factory=lambda: [{}])
     groups: list = field(default_factory=lambda: [-1])
@@ -24,6 +27,11 @@ class SlowEngine:
     trades: list = field(default_factory=list)  # (symbol name, price, quantity, minute)
     trade_ids: dict = field(default_factory=dict)
     log: list = field(default_factory=list)  # what order events should say
+    turned: set = field(default_factory=set)  # trailing stops that were triggered: (side, whether by a stop price)
+    lists: list = field(default_factory=list)
+    due: list = field(default_factory=list)  # lists of which an order was closed
+    list_log: list = field(default_factory=list)  # what list events should say
+    activated: set = field(default_factory=set)
     now_us: int = 0
     last_id: int = 0
 
@@ -40,6 +48,7 @@ class SlowEngine:
             locked = sum(
                 one.locked[1] for one in self.orders if one.account == account and one.locked[0] == asset and one.open
             )
+            locked -= self.pair_discount(account, asset)
             found[asset] = (total - locked, locked)
         return found
 
@@ -110,7 +119,7 @@ class SlowEngine:
     def check(self, account, one):
         """Apply every filter."""
         symbol = self.symbols[one.symbol]
-        if one.type in STOPS:
+        if one.stop_price:
             self.check_price(symbol, one.stop_price)
         if one.type in LIMITED:
             self.check_price(symbol, one.price)
@@ -125,6 +134,12 @@ class SlowEngine:
                 ):
                     if (most and one.price * RATE > reference * most) or one.price * RATE < reference * least:
                         raise RefusedError(-1013, name)
+        if one.trailing_delta:
+            least, most = symbol.trailing_below_min, symbol.trailing_below_max
+            if self.rises(one.side, one.type):
+                least, most = symbol.trailing_above_min, symbol.trailing_above_max
+            if one.trailing_delta < least or one.trailing_delta > (most or one.trailing_delta):
+                raise RefusedError(-1013, "TRAILING_DELTA")
         if one.quote_quantity is None:
             self.check_lot(symbol, one.type, one.quantity)
         self.check_notional(symbol, one.type, one.price, one.quantity, one.quote_quantity or 0)
@@ -135,9 +150,9 @@ class SlowEngine:
         if self.orders_max and len(mine) >= self.orders_max:
             raise RefusedError(-1013, "EXCHANGE_MAX_NUM_ORDERS")
         if one.type in STOPS:
-            if symbol.algo_orders_max and sum(other.waiting for other in here) >= symbol.algo_orders_max:
+            if symbol.algo_orders_max and sum(other.algo for other in here) >= symbol.algo_orders_max:
                 raise RefusedError(-1013, "MAX_NUM_ALGO_ORDERS")
-            if self.algo_orders_max and sum(other.waiting for other in mine) >= self.algo_orders_max:
+            if self.algo_orders_max and sum(other.algo for other in mine) >= self.algo_orders_max:
                 raise RefusedError(-1013, "EXCHANGE_MAX_NUM_ALGO_ORDERS")
         part = one.iceberg_quantity
         if part:
@@ -238,6 +253,8 @@ class SlowEngine:
             self.book.remove(order)
         if order in self.waiting:
             self.waiting.remove(order)
+        if order.list and order.list not in self.due:
+            self.due.append(order.list)
 
     def fill(self, order, price, quantity, quote, trade_id, rate):
         symbol, total = order.symbol, self.totals[order.account]
@@ -286,6 +303,8 @@ class SlowEngine:
             if not self.allowed(symbol, order.side, maker.price, reference):
                 return "RANGE"
             mode = self.mode(order.account, order.stp, maker)
+            if mode != "EXPIRE_TAKER":
+                self.claim(maker)
             if mode != "NONE":
                 self.prevent(order, maker, mode)
                 continue
@@ -293,6 +312,7 @@ class SlowEngine:
             self.trade_ids[symbol.name] = trade_id = self.trade_ids.get(symbol.name, 0) + 1
             quote = down(symbol, maker.price, quantity)
             self.trades.append((symbol.name, maker.price, quantity, self.now_us // 60_000_000))
+            self.follow([one for one in self.waiting if one.symbol is symbol])
             maker.part -= quantity
             self.fill(maker, maker.price, quantity, quote, trade_id, symbol.maker_fee)
             if not maker.part and maker.open:
@@ -328,25 +348,16 @@ class SlowEngine:
             order.part = order.iceberg or order.leaves
             self.book.append(order)
 
-    @staticmethod
-    def rises(side, order_type):
-        return (side == "BUY") == order_type.startswith("STOP")
-
-    def reached(self, symbol, side, order_type, stop):
-        last = self.last(symbol)
-        return bool(last) and (last >= stop if self.rises(side, order_type) else last <= stop)
-
     def settle_down(self, symbol):
-        while True:
-            ready = [
-                one
-                for one in self.waiting
-                if one.symbol is symbol and self.reached(symbol, one.side, one.type, one.stop)
-            ]
-            if not ready:
-                return
-            rising = [one for one in ready if self.rises(one.side, one.type)]
-            order = min(rising, key=lambda one: one.stop) if rising else max(ready, key=lambda one: one.stop)
+        while self.due or self.triggered(symbol):
+            if self.due:
+                self.follow_up(self.due.pop(0))
+                continue
+            order = self.triggered(symbol)
+            self.claim(order)
+            order.triggered = True
+            if order.trailing:
+                self.turned.add((order.side, bool(order.stop)))
             self.waiting.remove(order)
             order.waiting = False
             self.say(order, "NEW")
@@ -362,11 +373,7 @@ class SlowEngine:
     def place(self, account, one, now_us):
         """Return the order, as it is before stop orders follow; raise RefusedError."""
         symbol = self.symbols[one.symbol]
-        if one.client_id and any(
-            other.client_id == one.client_id and other.account == account and other.open and other.symbol is symbol
-            for other in self.orders
-        ):
-            raise RefusedError(-2010, "Duplicate")
+        self.check_client_id(account, one)
         self.now_us = max(now_us, self.now_us)
         self.check(account, one)
         stp = one.stp or symbol.stp_default
@@ -382,7 +389,7 @@ class SlowEngine:
                     raise RefusedError(-2010, f"{refused.args[1]} filter minimum") from None
                 raise
             self.check_amounts(account, one, quantity, one.quote_quantity)
-        if one.type in STOPS and self.reached(symbol, one.side, one.type, one.stop_price):
+        if one.stop_price and self.reached(symbol, one.side, one.type, one.stop_price):
             raise RefusedError(-2010, "would trigger")
         if one.type == "LIMIT_MAKER" and self.facing(symbol, one.side, one.price):
             raise RefusedError(-2010, "immediately match")
@@ -395,21 +402,15 @@ class SlowEngine:
             elif one.type == "MARKET":
                 needed = self.walk(account, stp, symbol, "BUY", 0, quantity)[1]
             else:
-                needed = value(symbol, one.price or one.stop_price, quantity)
+                needed = value(symbol, one.price or one.stop_price or self.last(symbol), quantity)
         if self.free(account, asset) < needed:
             raise RefusedError(-2010, "insufficient balance")
-        order = Order(
-            self.next_id(), account, symbol, one.side, one.type, one.time_in_force or "GTC", one.price or 0,
-            quantity, one.quote_quantity or 0, one.stop_price or 0, stp, one.client_id, one.iceberg_quantity or 0,
-        )  # fmt: skip
+        order = self.order_of(self.next_id(), account, one, quantity)
         order.short = short
         self.orders.append(order)
+        self.follow([order])
         self.say(order, "NEW")
-        if one.type in STOPS:
-            order.waiting = True
-            self.waiting.append(order)
-        else:
-            self.work(order)
+        self.start([order])
         return order
 
     def next_id(self):
@@ -427,6 +428,7 @@ class SlowEngine:
         results = ["SUCCESS", "SUCCESS"]
         try:
             self.cancel(account, one.symbol, order_id, restrictions)
+            self.settle_down(symbol)
         except RefusedError:
             results[0] = "FAILURE"
             if mode == "STOP_ON_FAILURE":
@@ -438,11 +440,8 @@ class SlowEngine:
             results[1] = "FAILURE"
         if results == ["SUCCESS", "FAILURE"]:
             # The one refusal that is reported.
-            refused = Order(
-                self.next_id(), account, symbol, one.side, one.type, one.time_in_force or "GTC", one.price or 0,
-                one.quantity or 0, one.quote_quantity or 0, one.stop_price or 0, "", one.client_id,
-                one.iceberg_quantity or 0, status="REJECTED",
-            )  # fmt: skip
+            refused = self.order_of(self.next_id(), account, one, one.quantity or 0)
+            refused.status = "REJECTED"
             self.say(refused, "REJECTED")
         code = 0 if results == ["SUCCESS"] * 2 else -2022 if results == ["FAILURE"] * 2 else -2021
         return code, *results, order
@@ -454,6 +453,9 @@ class SlowEngine:
         order = found[0]
         if restrictions and (restrictions == "ONLY_NEW") != (order.status == "NEW"):
             raise RefusedError(-2011, "restrictions")
+        if order.list:
+            self.cancel_legs(order.list)
+            return order
         self.close(order, "CANCELED")
         self.say(order, "CANCELED")
         return order
@@ -462,9 +464,28 @@ class SlowEngine:
         found = [one for one in self.orders if one.order_id == order_id and one.account == account and one.open]
         if not found or found[0].symbol.name != name:
             raise RefusedError(-2038, "Unknown order")
-        order, symbol = found[0], found[0].symbol
+        order = found[0]
         if not order.executed + order.prevented <= quantity < order.quantity or not quantity:
             raise RefusedError(-2038, "new quantity")
+        partner = self.partner(order)
+        for one in [order, *([partner] if partner else [])]:
+            self.check_amend(one, quantity)
+        for one in [*([partner] if partner else []), order]:
+            one.quantity = quantity
+            one.amends += 1
+        order.client_id = None  # the engine made it a new one
+        if partner:
+            self.say(partner, "REPLACED")
+        if order.leaves:
+            self.say(order, "REPLACED")
+            if order.list:
+                self.list_log.append((order.list.list_id, "UPDATED"))
+        else:
+            self.expire(order, None)
+        return order
+
+    def check_amend(self, order, quantity):
+        symbol = order.symbol
         if symbol.amends_max and order.amends >= symbol.amends_max:
             raise RefusedError(-2038, "MAX_NUM_ORDER_AMENDS")
         try:
@@ -472,11 +493,3 @@ class SlowEngine:
             self.check_notional(symbol, order.type, order.price, quantity)
         except RefusedError as refused:
             raise RefusedError(-2038, f"failure: {refused.args[1].removeprefix('MARKET_')}") from None
-        order.quantity = quantity
-        order.amends += 1
-        order.client_id = None  # the engine made it a new one
-        if order.leaves:
-            self.say(order, "REPLACED")
-        else:
-            self.expire(order, None)
-        return order

@@ -36,10 +36,19 @@ class Order:
     waiting: bool = False
     resting: bool = False
     amends: int = 0
+    list: object = None
+    triggered: bool = False
+    trailing: int = 0  # bips
+    extreme: int = 0  # best price since it follows, 0 before that
+    lock_price: int = 0
 
     @property
     def open(self):
-        return self.status in {"NEW", "PARTIALLY_FILLED"}
+        return self.status in {"PENDING_NEW", "NEW", "PARTIALLY_FILLED"}
+
+    @property
+    def algo(self):
+        return self.type in STOPS and not self.triggered
 
     @property
     def leaves(self):
@@ -54,6 +63,7 @@ class Order:
         return (
             self.order_id, self.account, self.symbol.name, self.side, self.type, self.price, self.quantity,
             self.executed, self.quote, self.prevented, self.status, self.expiry, self.amends, self.iceberg,
+            self.trailing, bool(self.extreme), self.list.list_id if self.list else -1,
         )  # fmt: skip
 
     @property
@@ -63,7 +73,7 @@ class Order:
             return self.symbol.quote, 0
         if self.side == "SELL":
             return self.symbol.base, self.leaves * base_scale(self.symbol)
-        return self.symbol.quote, value(self.symbol, self.price or self.stop, self.leaves)
+        return self.symbol.quote, value(self.symbol, self.price or self.lock_price, self.leaves)
 
 
 def base_scale(symbol):

@@ -139,3 +139,22 @@ def test_a_long_absence_is_made_up_for_in_order():
     assert times == sorted(times)
     mirror.apply(events)
     mirror.check()
+
+
+def test_the_flow_meets_one_of_a_pair_and_the_other_expires():
+    engine = flowing()
+    before = totals(engine)
+    bid, ask = engine.book_ticker("BTCUSDT").bid, engine.book_ticker("BTCUSDT").ask
+    pair = [
+        order("SELL", "LIMIT_MAKER", price=ask, quantity=10),
+        order("SELL", "STOP_LOSS", stop_price=bid // 2, quantity=10),
+    ]
+    numbers = [one.order.order_id for one in engine.place_list(1, "OCO", pair, START_US).orders]
+    for step in range(1, 2_000):
+        engine.advance(START_US + step * SECOND // 10)
+        if not engine.open_lists(1):
+            break
+    found = [engine.order(1, "BTCUSDT", order_id=one) for one in numbers]
+    assert [(one.status, one.expiry_reason) for one in found] == [("FILLED", None), ("EXPIRED", "OCO_TRIGGER")]
+    assert engine.balances(1)["BTC"][1] == 0
+    assert totals(engine) == before

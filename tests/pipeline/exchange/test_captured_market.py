@@ -164,3 +164,15 @@ def test_the_market_and_the_accounts_side_by_side(seed):
     wanted = {key: quantity for key, quantity in levels.items() if quantity}
     assert view.bids == sorted(((p, q) for (side, p), q in wanted.items() if side == BUY), reverse=True), seed
     assert view.asks == sorted((p, q) for (side, p), q in wanted.items() if side == SELL), seed
+
+
+def test_a_trade_of_the_capture_with_one_of_a_pair_is_the_end_of_the_other():
+    engine = market()
+    trade(engine, 100, 1, SELL)
+    pair = [order("SELL", "LIMIT_MAKER", price=110, quantity=9), order("SELL", "STOP_LOSS", stop_price=90, quantity=9)]
+    assert engine.place_list(1, "OCO", pair, START_US).error is None
+    trade(engine, 110, 4, BUY)
+    assert told(engine)[0] == [(1, 110, 4)]
+    assert [one.status for one in engine.open_orders(1)] == ["PARTIALLY_FILLED"]
+    assert engine.order(1, PLAIN.name, order_id=2).expiry_reason == "OCO_TRIGGER"
+    assert engine.balances(1)["BTC"][1] == 5_000

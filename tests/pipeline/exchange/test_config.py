@@ -48,15 +48,19 @@ def test_what_ships_is_good():
 def test_every_filter_of_the_engine_can_be_had(tmp_path):
     both = {
         "percent_filter": "PERCENT_PRICE", "notional_filter": "MIN_NOTIONAL", "market_quantity_min": "0.001",
-        "market_step": "0.0001", "position_max": "5",
+        "market_step": "0.0001", "position_max": "5", "trailing_above_min": 1, "trailing_above_max": 2,
+        "order_lists_max": 6, "trailing_below_min": 3, "trailing_below_max": 4,
     }  # fmt: skip
-    limits = {"orders_max": 9, "algo_orders_max": 3, "asset_max": {"USDT": "1000.5"}}
+    limits = {"order_lists_max": 7, "orders_max": 9, "algo_orders_max": 3, "asset_max": {"USDT": "1000.5"}}
     loaded = make_config(tmp_path, symbols={"BTCUSDT": both}, filters=limits)
     btc = loaded.markets[0]
     assert (btc.percent_up, btc.percent_down, btc.bid_percent_up, btc.ask_percent_down) == (5 * 10**8, 2 * 10**7, 0, 0)
     assert (btc.notional_filter, btc.notional_min, btc.notional_max) == ("MIN_NOTIONAL", 5 * 10**8, 0)
     assert (btc.market_quantity_min, btc.market_step, btc.position_max) == (10**5, 10**4, 5 * 10**8)
+    assert (btc.trailing_above_min, btc.trailing_above_max) == (1, 2)
+    assert (btc.trailing_below_min, btc.trailing_below_max) == (3, 4)
     engine, _ = loaded.engine()
+    assert (btc.order_lists_max, engine.order_lists_max) == (6, 7)
     assert (engine.orders_max, engine.algo_orders_max, engine.asset_max) == (9, 3, {"USDT": 1000 * 10**8 + 5 * 10**7})
 
 

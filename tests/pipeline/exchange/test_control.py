@@ -54,7 +54,7 @@ def test_a_filter_changes_where_it_is_said_and_where_it_is_enforced(venue):
         ({"notional_min": "5", "quantity_max": "0.5"}, "LOT_SIZE"),
         ({"quantity_max": "9", "price_max": "99.99"}, "PRICE_FILTER"),
         ({"price_max": "2000", "orders_max": "1"}, ""),
-        ({}, "MAX_NUM_ORDERS"),
+        ({"order_lists_max": "3", "trailing_above_min": "2"}, "MAX_NUM_ORDERS"),
     ):
         assert said(venue, {"symbol": "BTCUSDT", "filters": filters}).status_code == 200
         answer = ask(venue, "order.place", **ORDER)
@@ -63,6 +63,8 @@ def test_a_filter_changes_where_it_is_said_and_where_it_is_enforced(venue):
     found = ask(venue, "exchangeInfo", symbol="BTCUSDT").body["symbols"][0]["filters"]
     assert found == said(venue).json()["BTCUSDT"]["filters"]
     assert {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": 1} in found
+    assert {"filterType": "MAX_NUM_ORDER_LISTS", "maxNumOrderLists": 3} in found
+    assert next(one for one in found if one["filterType"] == "TRAILING_DELTA")["minTrailingAboveDelta"] == 2
 
 
 @pytest.mark.parametrize(

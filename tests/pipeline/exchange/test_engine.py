@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import random
-
 import numpy as np
 import pytest
 
 from shrivenq.pipeline.exchange import state as s
 from shrivenq.pipeline.exchange.engine import Engine
-from shrivenq.pipeline.exchange.types import ORDER_TYPES, STP_MODES, NewOrder, OrderEvent
+from shrivenq.pipeline.exchange.types import STP_MODES, NewOrder, OrderEvent
 from shrivenq.shm.kernel import COMPILED
 from shrivenq.stages.messages import BUY
 from tests.pipeline.exchange.engine_driver import drive
@@ -17,208 +15,12 @@ from tests.pipeline.exchange.engine_rig import (
     PLAIN,
     ROUND,
     START_US,
-    STRICT,
-    Mirror,
     changed,
     limit,
     market,
     order,
 )
-from tests.pipeline.exchange.slow_engine import SlowEngine
-from tests.pipeline.exchange.slow_order import LIMITED, STOPS, RefusedError, down
-
-TIGHT = changed(
-    STRICT,
-    iceberg_parts_max=7,
-    icebergs_max=2,
-    position_max=20_100,
-    range_bid_up=110_000_000,
-    range_ask_down=90_000_000,
-)
-"""What an account may hold is not far from what it has at the start, and the range of prices is narrow."""
-
-
-class Twins:
-    """Both engines, given the same commands."""
-
-    def __init__(self, seed):
-        self.random = random.Random(seed)
-        symbols = [TIGHT, changed(ROUND, iceberg_parts_max=30)]
-        limits = {
-            "orders_max": 14,
-            "algo_orders_max": 5,
-            "icebergs_max": 4,
-            "asset_max": {"ABC": 60_000, "XYZ": 6_000, "USD": 13_000_000},
-        }
-        self.fast = Engine(symbols, seed=seed, orders_kept=1 << 14, book_slots=256, **limits)
-        self.slow = SlowEngine({one.name: one for one in symbols}, **limits)
-        for group, rich in ((-1, 50), (5, 50), (5, 50), (-1, 1)):
-            balances = {"ABC": 40_000 * rich, "USD": 12_000_000 * rich, "XYZ": 60_000 * rich}
-            assert self.fast.open_account(balances, trade_group=group) == self.slow.open_account(balances, group)
-        self.sums = {asset: self.sum_of(asset) for asset in self.fast.assets}
-        self.mirrors = [Mirror(self.fast, one.name) for one in symbols]
-        self.now_us = START_US
-        self.seen = set()  # what happened at all
-
-    def sum_of(self, asset):
-        accounts = self.fast.exchange.balances[:, list(self.fast.assets).index(asset)]
-        return int(accounts["free"].sum() + accounts["locked"].sum()) + self.fast.fees()[asset]
-
-    def some_budget(self, account, symbol, side, stp):
-        """Choose a quote quantity: any, or exactly what the first orders in the book, or all of them, are worth."""
-        draw = self.random
-        if draw.random() < 0.5:
-            return draw.randint(1, 40) * draw.choice([10_000, 10_000, 400_000])
-        reach = list(self.slow.reach(account, stp or symbol.stp_default, symbol, side, 0))
-        some = reach[: draw.choice([1, 2, 3, len(reach)])]
-        return max(sum(down(symbol, price, leaves) for price, leaves, _ in some) + draw.choice([0, 0, 1]), 1)
-
-    def some_order(self, account, symbol=None):
-        """Make an order that may be anything."""
-        draw = self.random
-        symbol = symbol or draw.choice([TIGHT, TIGHT, self.slow.symbols[ROUND.name]])
-        order_type = draw.choices(ORDER_TYPES, (12, 3, 4, 1, 1, 1, 1))[0]
-        side, stp = draw.choice(["BUY", "SELL"]), draw.choice(STP_MODES) if draw.random() < 0.8 else None
-        middle = self.fast.last_price(symbol.name) or (200 if symbol is TIGHT else 35_000)
-        ticks = max(int(draw.gauss(0, 4)) + middle // symbol.tick, 1)
-        wild = draw.random() < 0.03
-        step = 1 if wild else symbol.step
-        quantity = draw.choice([draw.randint(1, 12), draw.randint(1, 60), draw.randint(1, 200)]) * step
-        if symbol is not TIGHT:
-            quantity *= draw.choice([1, 1, 37])
-        by_value = order_type == "MARKET" and draw.random() < 0.4
-        stops = order_type in STOPS
-        force = draw.choice(["GTC", "GTC", "GTC", "IOC", "FOK"]) if order_type in LIMITED - {"LIMIT_MAKER"} else None
-        hides = order_type in LIMITED and force in (None, "GTC") and draw.random() < 0.3
-        part = max(quantity // draw.randint(1, 9) // step, 1) * step + (draw.random() < 0.02)
-        return NewOrder(
-            symbol=symbol.name,
-            side=side,
-            type=order_type,
-            time_in_force=force,
-            price=None if order_type not in LIMITED else draw.randint(1, 2_000) if wild else ticks * symbol.tick,
-            quantity=None if by_value else quantity,
-            quote_quantity=self.some_budget(account, symbol, side, stp) if by_value else None,
-            stop_price=max(int(draw.gauss(0, 7)) + middle // symbol.tick, 1) * symbol.tick if stops else None,
-            iceberg_quantity=part if hides else None,
-            client_id=draw.choice(["one", "two", "three"]) if draw.random() < 0.1 else None,
-            stp=stp,
-        )
-
-    def compare(self, do_fast, do_slow):
-        """Let both do the same."""
-        outcome = do_fast()
-        code, word, wanted = 0, "", None
-        try:
-            wanted = do_slow()
-        except RefusedError as refused:
-            code, word = refused.args
-        if wanted is None:
-            assert outcome.error is not None, word
-            assert outcome.error.code == code, (word, outcome)
-            assert word in outcome.error.msg, (word, outcome)
-            self.seen.add(word)
-            return
-        assert outcome.error is None, (outcome.error, wanted.shown)
-        assert shown(outcome.order) == wanted.shown
-        self.slow.settle_down(wanted.symbol)
-
-    def replace(self, account, symbol, order_id, only):
-        """Let both cancel an order and place another."""
-        order, mode = self.some_order(account, symbol), self.random.choice(["STOP_ON_FAILURE", "ALLOW_FAILURE"])
-        found = self.fast.cancel_replace(
-            account, order, self.now_us, mode=mode, cancel_order_id=order_id, restrictions=only
-        )
-        code, cancelled, placed, wanted = self.slow.cancel_replace(account, order, self.now_us, mode, order_id, only)
-        results = (cancelled, placed)
-        assert (found.error.code if found.error else 0, found.cancel_result, found.new_result) == (code, *results)
-        self.seen.add(results)
-        if wanted is not None:
-            assert shown(found.new.order) == wanted.shown
-            self.slow.settle_down(wanted.symbol)
-
-    def step(self):
-        draw, slow = self.random, self.slow
-        self.now_us += draw.randint(0, 15_000_000)
-        account = draw.randint(1, 4)
-        mine = [one for one in slow.orders if one.account == account and one.open]
-        roll = draw.random()
-        if roll < 0.7 or not mine:
-            order = self.some_order(account)
-            self.compare(
-                lambda: self.fast.place(account, order, self.now_us), lambda: slow.place(account, order, self.now_us)
-            )
-            return
-        slow.now_us = max(slow.now_us, self.now_us)
-        target = draw.choice(mine)
-        name, order_id = target.symbol.name, target.order_id
-        if draw.random() < 0.05:
-            order_id = draw.randint(1, 2 * order_id)
-        only = draw.choice([None, None, None, "ONLY_NEW", "ONLY_PARTIALLY_FILLED"])
-        if roll < 0.78:
-            self.replace(account, target.symbol, order_id, only)
-        elif roll < 0.88:
-            self.compare(
-                lambda: self.fast.cancel(account, name, self.now_us, order_id=order_id, restrictions=only),
-                lambda: slow.cancel(account, name, order_id, only),
-            )
-        else:
-            step = target.symbol.step
-            quantity = draw.randint(1, target.quantity // step + 1) * step
-            self.compare(
-                lambda: self.fast.amend(account, name, self.now_us, order_id=order_id, new_quantity=quantity),
-                lambda: slow.amend(account, name, order_id, quantity),
-            )
-
-    def check(self):
-        """Compare everything that can be seen."""
-        fast, slow = self.fast, self.slow
-        events = fast.take_events()
-        assert [said(one) for one in events if isinstance(one, OrderEvent)] == slow.log
-        self.seen |= {one[0] for one in slow.log} | {one.expiry for one in slow.orders[-3:]}
-        self.seen |= {one.status for one in slow.orders[-3:]} | {one.stp for one in slow.orders[-3:] if one.prevented}
-        slow.log.clear()
-        for mirror in self.mirrors:
-            mirror.apply(events)
-            mirror.check()
-        for account in range(1, 5):
-            wanted = slow.balances(account)
-            assert fast.balances(account) == wanted, account
-            assert min(min(pair) for pair in wanted.values()) >= 0
-            open_ids = [one.order_id for one in slow.orders if one.account == account and one.open]
-            assert [one.order_id for one in fast.open_orders(account)] == open_ids
-        for name, symbol in slow.symbols.items():
-            view = fast.depth(name, 1000)
-            for side, levels in (("BUY", view.bids), ("SELL", view.asks)):
-                wanted = {}
-                for one in slow.book:
-                    if one.symbol is symbol and one.side == side:
-                        wanted[one.price] = wanted.get(one.price, 0) + one.visible
-                assert dict(levels) == wanted
-        for asset, before in self.sums.items():
-            assert self.sum_of(asset) == before
-        assert fast.fees() == {asset: slow.fees.get(asset, 0) for asset in fast.fees()}
-
-
-def shown(order):
-    """What the slow engine shows of an order."""
-    return (
-        order.order_id, order.account, order.symbol, order.side, order.type, order.price, order.quantity,
-        order.executed, order.cumulative_quote, order.prevented, order.status, order.expiry_reason, order.amends,
-        order.iceberg,
-    )  # fmt: skip
-
-
-def said(event):
-    """What the slow engine says about a change of an order."""
-    more = ()
-    if event.execution == "TRADE":
-        fill = event.fill
-        more = (fill.price, fill.quantity, fill.quote, fill.trade_id, fill.commission)
-    elif event.execution == "TRADE_PREVENTION":
-        more = (event.prevented_quantity,)
-    return (event.execution, *shown(event.order), *more)
-
+from tests.pipeline.exchange.twins import Twins
 
 SEEN = {}
 COMMANDS = 1_000
@@ -234,7 +36,7 @@ def test_agrees_with_the_slow_engine_on_random_commands(seed):
             twins.check()
         except AssertionError as error:
             raise AssertionError(f"seed {seed}, command {number}: {error}") from error
-    SEEN[seed] = twins.seen
+    SEEN[seed] = twins.seen | twins.slow.turned | twins.slow.activated
     assert len(twins.slow.trades) > 100, seed
 
 
@@ -245,6 +47,10 @@ def test_the_random_commands_met_everything():
         "LOT_SIZE", "PRICE_FILTER", "NOTIONAL", "PERCENT_PRICE", "MAX_NUM_ORDERS", "MAX_NUM_ALGO_ORDERS",
         "MAX_NUM_ORDER_AMENDS", "MARKET_LOT_SIZE", "insufficient balance", "immediately match", "would trigger",
         "ICEBERG_PARTS", ": MAX_NUM_ICEBERG_ORDERS", "EXCHANGE_MAX_NUM_ICEBERG_ORDERS",
+        ": MAX_NUM_ORDER_LISTS", "EXCHANGE_MAX_NUM_ORDER_LISTS", "relationship of the prices", "Unknown order list",
+        "OTO", "OTOCO", "OCO_TRIGGER", "OTO_PHASE_ONE_EXPIRED", "REJECTED", "PENDING_NEW", "EXEC_STARTED", "UPDATED",
+        "ALL_DONE",
+        "TRAILING_DELTA", ("BUY", False), ("BUY", True), ("SELL", False), ("SELL", True),
         "MAX_POSITION", "MAX_ASSET", ("SUCCESS", "SUCCESS"), ("SUCCESS", "FAILURE"), ("FAILURE", "SUCCESS"),
         ("FAILURE", "FAILURE"), ("FAILURE", "NOT_ATTEMPTED"), ("NOT_ATTEMPTED", "NOT_ATTEMPTED"),
         "Duplicate", "Unknown order", "restrictions", "new quantity", "symbol minimum",
@@ -277,6 +83,15 @@ def test_a_million_random_commands_neither_make_nor_lose_anything():
     assert exchange.fees.min() >= 0
     assert exchange.fees.sum() > 0
     assert balances["free"].min() >= 0
+    trailing = exchange.orders[exchange.orders["trailing_delta"] > 0]
+    assert (trailing["executed"] > 0).sum() > 10
+    listed = exchange.orders[exchange.orders["list_id"] > 0]
+    assert {s.OPEN, s.FILLED, s.CANCELED, s.EXPIRED, s.EXPIRED_IN_MATCH} <= set(listed["status"].tolist())
+    assert {s.BY_OCO, s.BY_OTO, s.BY_REJECTION} <= set(listed["expiry"].tolist())
+    assert (exchange.orders["list"][exchange.orders["status"] > s.PARTIALLY_FILLED] == 0).all()
+    assert set(exchange.lists["list_id"][exchange.lists["executing"] == 1].tolist()) == set(
+        listed["list_id"][listed["status"] <= s.PARTIALLY_FILLED].tolist()
+    )
     icebergs = exchange.orders[exchange.orders["iceberg"] > 0]
     assert (icebergs["executed"] > icebergs["iceberg"]).sum() > 10
     # What is locked is what open orders lock, and what rests is what they have left.
@@ -307,7 +122,9 @@ def test_a_million_random_commands_neither_make_nor_lose_anything():
             counted = exchange.counts[account, symbol]
             assert counted["orders"] == len(mine)
             assert counted["icebergs"] == (mine["iceberg"] > 0).sum()
-            assert counted["algo_orders"] == (mine["working_us"] == 0).sum()
+            assert counted["algo_orders"] == ((mine["working_us"] == 0) & (mine["type"] >= s.STOP_LOSS)).sum()
+            lists = exchange.lists[(exchange.lists["account"] == account) & (exchange.lists["symbol"] == symbol)]
+            assert counted["order_lists"] == lists["executing"].sum()
             assert counted["buying"] == (buyers["quantity"] - buyers["executed"] - buyers["prevented"]).sum()
 
 

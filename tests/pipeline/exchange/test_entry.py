@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shrivenq.pipeline.exchange.entry import check_entry
+from shrivenq.pipeline.exchange.refusals import not_required
 from shrivenq.pipeline.exchange.types import NewOrder
 from tests.pipeline.exchange.engine_rig import PLAIN, changed
 
@@ -28,6 +29,10 @@ def verdict(symbol=PLAIN, **fields):
 def test_each_type_takes_its_parameters_and_no_others(order_type):
     full = FULL[order_type] | {"type": order_type}
     assert verdict(**full) is None
+    stops = "stop_price" in full
+    assert verdict(**full, trailing_delta=1) == (None if stops else not_required("trailingDelta"))
+    if stops:
+        assert verdict(**full | {"stop_price": None}, trailing_delta=1) is None
     for field, parameter in PARAMETERS.items():
         if field in full:
             code, text = verdict(**full | {field: None})
@@ -62,7 +67,7 @@ def test_a_market_order_has_one_of_two_quantities():
         ({"client_id": "a b"}, -1100),
         ({"client_id": "a\n"}, -1100),
         ({"strategy_type": 999_999}, -1134),
-        ({"trailing_delta": 10}, -2010),
+        ({"trailing_delta": 10}, -1106),
         ({"iceberg_quantity": 1}, -2010),
     ],
 )

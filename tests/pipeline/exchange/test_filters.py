@@ -141,6 +141,39 @@ def test_stop_orders_count_while_they_wait():
     assert engine.test(1, stop, START_US).code == -2010
 
 
+@pytest.mark.parametrize(
+    ("side", "kind", "above"),
+    [
+        ("BUY", "STOP_LOSS", True),
+        ("SELL", "TAKE_PROFIT", True),
+        ("SELL", "STOP_LOSS", False),
+        ("BUY", "TAKE_PROFIT", False),
+    ],
+)
+def test_trailing_delta(side, kind, above):
+    engine = market(trailing_above_min=10, trailing_above_max=20, trailing_below_min=30, trailing_below_max=40)
+    name, inside, outside = "TRAILING_DELTA", ((10, 20), (30, 40))[not above], ((9, 21), (29, 41))[not above]
+    for more in ({}, {"time_in_force": "GTC", "price": 100}):
+        new = {"quantity": 1, **more}
+        kind_of = kind + "_LIMIT" * bool(more)
+        for deltas, word in ((inside, ""), (outside, name)):
+            found = [verdict(engine, order(side, kind_of, trailing_delta=one, **new)) for one in deltas]
+            assert found == [word, word], kind_of
+    assert verdict(engine, order(side, kind, stop_price=100, quantity=1)) == "", "it does not trail"
+    assert verdict(market(), order(side, kind, trailing_delta=1, quantity=1)) == "", "the filter is off"
+    assert verdict(market(), order(side, kind, trailing_delta=0, quantity=1)) == name, "no delta is none"
+
+
+def test_trailing_stops_are_algorithmic_orders():
+    engine = market(algo_orders_max=1)
+    new = order("SELL", "STOP_LOSS", trailing_delta=100, quantity=1)
+    engine.place(1, new, START_US)
+    assert verdict(engine, new) == "MAX_NUM_ALGO_ORDERS"
+    trade(engine, 100)
+    trade(engine, 99)
+    assert verdict(engine, new) == ""
+
+
 def test_icebergs():
     engine = market(step=5, quantity_min=10, iceberg_parts_max=3, icebergs_max=1)
     parts = [limit("BUY", 100, 100, iceberg_quantity=part) for part in (5, 33, 30, 35, 200)]

@@ -38,6 +38,9 @@ def test_cancelling_all():
     before, reports, after = reply("q", Answer(200, [OLD, NEW]), (530, "1"))
     assert before == [("r", {55: "BTCUSDT", 11: "a", 530: "1", 531: "1", 533: "2"})]
     assert (reports, after) == ({(7, "CANCELED"), (8, "CANCELED")}, [])
+    listed = {"orderListId": 1, "orderReports": [{"orderId": 9}, {"orderId": 10}]}
+    before, reports, after = reply("q", Answer(200, [listed, NEW]), (530, "1"))
+    assert (before[0][1][533], reports) == ("3", {(9, "CANCELED"), (10, "CANCELED"), (8, "CANCELED")})
     before, reports, after = reply("q", Answer(400, UNKNOWN), (530, "1"))
     why = {531: "0", 532: "99", 25016: "-2011", 58: UNKNOWN["msg"]}
     assert before == [("r", {55: "BTCUSDT", 11: "a", 530: "1", **why})]

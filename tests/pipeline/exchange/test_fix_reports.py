@@ -7,6 +7,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from shrivenq.pipeline.exchange.fix_reports import cancel_rejected, execution_report, limit_response
@@ -18,6 +19,7 @@ from tests.pipeline.exchange.ws_api_rig import Rig
 
 KINDS = {"MARKET": "1", "LIMIT": "2", "LIMIT_MAKER": "2", "STOP_LOSS": "3", "TAKE_PROFIT": "3"}
 STATUSES = {
+    "PENDING_NEW": "A",
     "NEW": "0",
     "PARTIALLY_FILLED": "1",
     "FILLED": "2",
@@ -28,7 +30,7 @@ STATUSES = {
 EXECUTIONS = {"NEW": "0", "CANCELED": "4", "REPLACED": "5", "TRADE": "F", "EXPIRED": "C"}
 EXPIRIES = {
     "REJECTED": "1", "UNFILLED_IOC_QUANTITY_EXPIRED": "5", "UNFILLED_FOK_ORDER_EXPIRED": "6",
-    "INSUFFICIENT_LIQUIDITY": "7",
+    "INSUFFICIENT_LIQUIDITY": "7", "OCO_TRIGGER": "3", "OTO_PHASE_ONE_EXPIRED": "4",
 }  # fmt: skip
 
 
@@ -38,12 +40,13 @@ def spelled(time_us):
 
 def expected(event):
     """Give the fields of the FIX report that says what a JSON one says."""
-    is_open = event["X"] in ("NEW", "PARTIALLY_FILLED")
+    is_open = event["X"] in ("PENDING_NEW", "NEW", "PARTIALLY_FILLED")
     prevented = event["x"] == "TRADE_PREVENTION"
     leaves = Decimal(event["q"]) - Decimal(event["z"]) - Decimal(event.get("A", 0)) if is_open else Decimal(0)
     found = {
         17: event["I"], 11: event["c"], 41: event["C"] or None, 37: event["i"], 38: event["q"],
         40: KINDS.get(event["o"], "4"), 54: {"BUY": 1, "SELL": 2}[event["S"]], 55: event["s"],
+        66: event["g"] if event["g"] != -1 else None,
         18: "6" if event["o"] == "LIMIT_MAKER" else None, 44: event["p"] if Decimal(event["p"]) else None,
         59: {"GTC": "1", "IOC": "3", "FOK": "4"}[event["f"]], 60: spelled(event["T"]), 25018: spelled(event["O"]),
         111: event["F"] if Decimal(event["F"]) else None,
@@ -60,9 +63,10 @@ def expected(event):
     if prevented:
         found |= {25027: event["u"], 25028: event["Cs"], 25029: event["U"], 25031: event["B"]}
         found |= {25025: event.get("pL"), 25026: event.get("pl")}
-    if Decimal(event["P"]):
+    if Decimal(event["P"]) or "d" in event:
         up = event["o"].startswith("STOP") == (event["S"] == "BUY")
-        found |= {1100: "4", 1101: "1", 1107: "2", 1102: event["P"], 1109: "U" if up else "D"}
+        found |= {1100: "4", 1101: "1", 1107: "2", 1109: "U" if up else "D", 25009: event.get("d")}
+        found[1102] = event["P"] if Decimal(event["P"]) else None
     return {tag: str(value) for tag, value in found.items() if value is not None}
 
 
@@ -71,6 +75,8 @@ def random_order(rng):
     limit = kind in ("LIMIT", "STOP_LOSS_LIMIT", "TAKE_PROFIT_LIMIT")
     force = rng.choice(["GTC", "GTC", "GTC", "IOC", "FOK"]) if limit else None
     by_quote = kind == "MARKET" and rng.random() < 0.5
+    stops = "STOP" in kind or "PROFIT" in kind
+    delta = rng.randint(10, 300) if stops and rng.random() < 0.5 else None
     return NewOrder(
         symbol="BTCUSDT",
         side=rng.choice(["BUY", "SELL"]),
@@ -79,7 +85,8 @@ def random_order(rng):
         price=rng.randint(95_00, 105_00) if limit or kind == "LIMIT_MAKER" else None,
         quantity=None if by_quote else rng.randint(10_000, 300_000),
         quote_quantity=rng.randint(10, 300) * 10**8 if by_quote else None,
-        stop_price=rng.randint(90_00, 110_00) if "STOP" in kind or "PROFIT" in kind else None,
+        stop_price=rng.randint(90_00, 110_00) if stops and (not delta or rng.random() < 0.5) else None,
+        trailing_delta=delta,
         stp=rng.choice([*STP_MODES, "TRANSFER", None]),
         iceberg_quantity=rng.choice([None, 10_000]) if limit and force == "GTC" else None,
         strategy_id=rng.choice([None, -7]),
@@ -101,6 +108,18 @@ def test_every_event_of_a_random_market():
                 else:
                     quantity = max(1, one.quantity - rng.randint(1, 50_000))
                     rig.engine.amend(account, "BTCUSDT", now_us, order_id=one.order_id, new_quantity=quantity)
+            elif rng.random() < 0.1:
+                working = NewOrder(
+                    symbol="BTCUSDT", side="BUY", type="LIMIT", time_in_force=rng.choice(["GTC", "FOK"]),
+                    price=rng.randint(95_00, 105_00), quantity=20_000,
+                )  # fmt: skip
+                above = msgspec.structs.replace(
+                    working, side="SELL", type="LIMIT_MAKER", price=rng.randint(100_00, 110_00), time_in_force=None
+                )
+                below = msgspec.structs.replace(
+                    above, type="STOP_LOSS", price=None, stop_price=rng.randint(90_00, 99_00)
+                )
+                rig.engine.place_list(account, "OTOCO", [working, above, below], now_us)
             else:
                 rig.engine.place(account, random_order(rng), now_us)
             events += [one for one in rig.engine.take_events() if isinstance(one, OrderEvent)]
@@ -110,10 +129,13 @@ def test_every_event_of_a_random_market():
             assert len(dict(found)) == len(found), f"seed {seed}: a field stands twice"
             assert dict(found) == expected(json_report(event, form, 0, lambda time_us: time_us)), f"seed {seed}"
             seen[event.execution, event.order.status] += 1
+            seen["expires", event.order.expiry_reason] += 1
+            seen["trails", event.order.stop_price > 0] += event.order.trailing_delta > 0
     for wanted in (
         ("NEW", "NEW"), ("TRADE", "PARTIALLY_FILLED"), ("TRADE", "FILLED"), ("CANCELED", "CANCELED"),
         ("REPLACED", "NEW"), ("EXPIRED", "EXPIRED"), ("TRADE_PREVENTION", "EXPIRED_IN_MATCH"),
-        ("TRADE_PREVENTION", "NEW"),
+        ("TRADE_PREVENTION", "NEW"), ("trails", False), ("trails", True),
+        ("NEW", "PENDING_NEW"), ("expires", "OCO_TRIGGER"), ("expires", "OTO_PHASE_ONE_EXPIRED"),
     ):  # fmt: skip
         assert seen[wanted], seen
 

@@ -261,8 +261,6 @@ def test_orders_that_are_none_get_a_reject(desk, changed, tag, reason, code):
         ({"_38": "0.01"}, "-1013", "Filter failure: NOTIONAL"),
         ({"_38": "9999999"}, "-1013", "Filter failure: LOT_SIZE"),
         ({"_44": "150000", "_38": "50"}, "-2010", "Account has insufficient balance for requested action."),
-        ({"_25009": "50", "_40": "3", "_44": None, "_59": None, "_1100": "4", "_1101": "1", "_1107": "2"}, "-2010",
-         "Trailing stop orders are not supported for this symbol."),
         ({"_111": "0.5"}, "-2010", "Iceberg orders are not supported for this symbol."),
     ],
 )  # fmt: skip
@@ -274,6 +272,11 @@ def test_refusals_have_the_words_of_the_other_protocols(desk, changed, code, tex
 
 def stop(kind, direction, price, **changed):
     return {"_40": kind, "_1100": "4", "_1101": "1", "_1107": "2", "_1109": direction, "_1102": price} | changed
+
+
+def test_a_trailing_stop(desk):
+    (report,) = desk.client().order("x", **stop("3", "D", None, _44=None, _59=None, _54="2", _25009="50"))
+    assert report.told(40, 150, 1100, 1102, 1109, 25009) == ("3", "0", "4", None, "D", "50")
 
 
 def test_order_types_and_their_fills(desk):

@@ -59,6 +59,10 @@ def test_it_trades(rig, hmac):
     assert (bought.status, bought.executed_qty) == ("FILLED", "2.00000000")
     fills = rest.my_trades(symbol=SYMBOL, order_id=bought.order_id).data()
     assert {one.id for one in fills} == {one.trade_id for one in bought.fills}
+    trailing = rest.new_order(symbol=SYMBOL, side="SELL", type="STOP_LOSS", quantity=1.0, trailing_delta=2000).data()
+    shown = rest.get_order(symbol=SYMBOL, order_id=trailing.order_id).data()
+    assert (shown.status, shown.to_dict()["trailingDelta"]) == ("NEW", 2000)
+    assert rest.delete_order(symbol=SYMBOL, order_id=trailing.order_id).data().status == "CANCELED"
     second = rest.new_order(**LIMIT, new_client_order_id="mine-2").data()
     cancelled = rest.delete_order(symbol=SYMBOL, orig_client_order_id="mine-2").data()
     assert (cancelled.status, cancelled.order_id) == ("CANCELED", second.order_id)
@@ -98,6 +102,7 @@ def test_it_reads_the_market(rig):
         "NotionalFilter",
         "PercentPriceBySideFilter",
         "MaxNumOrdersFilter",
+        "TrailingDeltaFilter",
     }
     depth = rest.depth(symbol=SYMBOL, limit=5).data()
     assert len(depth.bids) == len(depth.asks) == 5

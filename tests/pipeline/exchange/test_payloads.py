@@ -120,6 +120,18 @@ def test_conditional_fields_come_when_they_say_something():
     }
 
 
+def test_a_trailing_stop_says_since_when_it_follows():
+    for trailing_us, said in ((0, -1), (1_700_000_000_123_456, 1_700_000_000_123)):
+        order = msgspec.structs.replace(ORDER, type="STOP_LOSS_LIMIT", trailing_delta=25, trailing_us=trailing_us)
+        outcome = msgspec.structs.replace(OUTCOME, order=order)
+        for body in (
+            payloads.new_order(outcome, FORM, millis, "RESULT"),
+            payloads.cancelled(outcome, FORM, millis),
+            payloads.order_status(order, FORM, millis),
+        ):
+            assert (body["trailingDelta"], body["trailingTime"]) == (25, said)
+
+
 def test_a_cancel_is_answered_with_its_own_id():
     body = payloads.cancelled(msgspec.structs.replace(OUTCOME, client_id="cancel"), FORM, millis)
     head = {**ACK, "clientOrderId": "cancel", "origClientOrderId": "old"}

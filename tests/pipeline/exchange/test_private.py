@@ -135,6 +135,21 @@ def test_stop_orders_wait_and_work(rig):
     )
 
 
+def test_a_trailing_stop_as_a_client_sees_it(rig):
+    stop = BTC | {"side": "SELL", "type": "STOP_LOSS", "quantity": "1", "newOrderRespType": "RESULT"}
+    assert rig.code("order.place", rig.other, **stop) == -1102
+    assert rig.serve("order.place", rig.other, **stop, trailingDelta="2001").body == {
+        "code": -1013,
+        "msg": "Filter failure: TRAILING_DELTA",
+    }
+    placed = rig.ask("order.place", rig.other, **stop, trailingDelta="2000")
+    assert (placed["trailingDelta"], placed["trailingTime"], "stopPrice" in placed) == (2000, -1, False)
+    rig.ask("order.place", **BUY)
+    rig.ask("order.place", rig.other, **SELL | {"quantity": "0.1"})
+    found = rig.ask("order.status", rig.other, **BTC, orderId=str(placed["orderId"]))
+    assert (found["isWorking"], found["trailingTime"] > 0) == (False, True)
+
+
 def test_pages_of_orders(rig):
     ids = [rig.ask("order.place", **BUY)["orderId"] for _ in range(6)]
     for one in ids[:3]:

@@ -22,7 +22,7 @@ BARE = Symbol(name="AB", base="A", quote="B", price_decimals=2, quantity_decimal
 
 @pytest.fixture(scope="module")
 def venue(tmp_path_factory):
-    filters = {"algo_orders_max": 7}
+    filters = {"algo_orders_max": 7, "order_lists_max": 8}
     return Simulator(make_config(tmp_path_factory.mktemp("reference"), filters=filters)).venue
 
 
@@ -35,10 +35,14 @@ def info(venue, status=200, **params):
 def test_all_fields(venue):
     found = info(venue)
     assert list(found) == ["timezone", "serverTime", "rateLimits", "exchangeFilters", "symbols"]
-    assert found["exchangeFilters"] == [{"filterType": "EXCHANGE_MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": 7}]
+    assert found["exchangeFilters"] == [
+        {"filterType": "EXCHANGE_MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": 7},
+        {"filterType": "EXCHANGE_MAX_NUM_ORDER_LISTS", "maxNumOrderLists": 8},
+    ]
     assert [one["symbol"] for one in found["symbols"]] == ["BTCUSDT", "ETHUSDT"]
     assert all(set(one) == FIELDS for one in found["symbols"])
     btc = found["symbols"][0]
+    assert (btc["allowTrailingStop"], btc["ocoAllowed"], btc["otoAllowed"]) == (True, True, True)
     assert (btc["status"], btc["baseAsset"], btc["quoteAsset"], btc["permissionSets"]) == (
         "TRADING",
         "BTC",
@@ -80,6 +84,7 @@ def test_filters(venue):
     }
     assert found["MAX_NUM_ORDERS"] == {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": 200}
     assert found["MAX_NUM_ALGO_ORDERS"] == {"filterType": "MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": 5}
+    assert found["MAX_NUM_ORDER_LISTS"] == {"filterType": "MAX_NUM_ORDER_LISTS", "maxNumOrderLists": 20}
     assert found["MAX_NUM_ORDER_AMENDS"] == {"filterType": "MAX_NUM_ORDER_AMENDS", "maxNumOrderAmends": 10}
 
 
@@ -100,7 +105,14 @@ def test_filters_that_are_off_are_not_shown():
         percent_up=2 * 10**8,
         percent_down=5 * 10**7,
     )
+    full = msgspec.structs.replace(full, trailing_above_min=1, trailing_below_max=9)
     found = {one.pop("filterType"): one for one in reference.filters(full)}
+    assert found["TRAILING_DELTA"] == {
+        "minTrailingAboveDelta": 1,
+        "maxTrailingAboveDelta": 0,
+        "minTrailingBelowDelta": 0,
+        "maxTrailingBelowDelta": 9,
+    }
     assert found["MIN_NOTIONAL"] == {"minNotional": "0.00000007", "applyToMarket": True, "avgPriceMins": 5}
     assert found["MAX_POSITION"] == {"maxPosition": "0.00900000"}
     assert found["PERCENT_PRICE"] == {"multiplierUp": "2", "multiplierDown": "0.5", "avgPriceMins": 5}

@@ -118,3 +118,104 @@ def test_a_waiting_market_stop_can_be_amended():
     outcome = engine.amend(1, PLAIN.name, START_US, order_id=1, new_quantity=4)
     assert outcome.order.quantity == 4
     assert engine.balances(1)["USDT"][1] == 90 * 4 * 10
+
+
+# ── trailing stops: the scenarios of the venue's page on them, prices in hundreds ───────────────────────────────────
+
+SCENARIOS = {
+    # side, type, stop price, bips, limit, prices before the last one, and that, at which it triggers
+    "A": ("BUY", "STOP_LOSS_LIMIT", 440, 500, 450, (370, 440, 450, 460, 420), 441),
+    "B": ("SELL", "STOP_LOSS_LIMIT", 390, 1000, 380, (415, 390, 370, 410), 369),
+    "C": ("BUY", "TAKE_PROFIT_LIMIT", 380, 850, 385, (420, 380, 370, 390, 380), 402),
+    "D": ("SELL", "TAKE_PROFIT_LIMIT", 420, 750, 410, (415, 390, 420, 450, 440, 465), 430),
+    "E": ("SELL", "STOP_LOSS_LIMIT", None, 700, 390, (420, 395, 455), 423),
+}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_trailing_stop_triggers_where_the_price_has_turned_so_far(name):
+    side, order_type, stop, delta, price, path, last = SCENARIOS[name]
+    engine = market()
+    trade(engine, 400)
+    new = order(
+        side, order_type, time_in_force="GTC", stop_price=stop, trailing_delta=delta, price=price, quantity=5
+    )  # fmt: skip
+    placed = engine.place(1, new, START_US).order
+    assert (placed.trailing_delta, placed.trailing_us) == (delta, 0 if stop else START_US)
+    number = placed.order_id
+    for one in path:
+        trade(engine, one)
+        assert status(engine, number) == ("NEW", False), one
+    trade(engine, last + (-1 if side == "BUY" else 1))
+    assert status(engine, number) == ("NEW", False)
+    trade(engine, last)
+    one = engine.order(1, PLAIN.name, order_id=number)
+    assert one.working_us
+    assert one.trailing_us == START_US
+
+
+def test_a_trailing_stop_sees_every_price_of_a_command():
+    engine = market()
+    trade(engine, 400)
+    number = engine.place(1, order("BUY", "STOP_LOSS", trailing_delta=1000, quantity=1), START_US).order.order_id
+    for price in (300, 330, 331):
+        engine.place(2, limit("SELL", price, 1), START_US)
+    # The lowest is the first of three trades, the last is ten per cent above it.
+    engine.place(2, limit("BUY", 330, 2), START_US)
+    one = engine.order(1, PLAIN.name, order_id=number)
+    assert (one.status, one.cumulative_quote) == ("FILLED", 331 * 10)
+
+
+def test_a_trailing_stop_waits_for_the_first_trade_to_follow():
+    engine = market()
+    number = engine.place(1, order("SELL", "STOP_LOSS", trailing_delta=100, quantity=1), START_US).order.order_id
+    assert engine.order(1, PLAIN.name, order_id=number).trailing_us == 0
+    trade(engine, 100)
+    assert engine.order(1, PLAIN.name, order_id=number).trailing_us == START_US
+    trade(engine, 99)
+    assert engine.order(1, PLAIN.name, order_id=number).status == "EXPIRED", "there was nobody to sell to"
+
+
+def test_a_seller_that_trails_by_all_of_the_price_waits_for_ever():
+    engine = market()
+    trade(engine, 100)
+    number = engine.place(1, order("SELL", "STOP_LOSS", trailing_delta=10_000, quantity=1), START_US).order.order_id
+    trade(engine, 1)
+    assert status(engine, number) == ("NEW", False)
+
+
+def test_a_trailing_stop_whose_stop_price_is_reached_already_is_refused():
+    engine = market()
+    trade(engine, 100)
+    new = order("SELL", "STOP_LOSS", stop_price=100, trailing_delta=100, quantity=1)
+    assert engine.place(1, new, START_US).error == (-2010, "Order would trigger immediately.")
+
+
+def test_a_buying_trailing_stop_without_a_limit_locks_at_the_last_price():
+    engine = market()
+    trade(engine, 100)
+    number = engine.place(1, order("BUY", "STOP_LOSS", trailing_delta=100, quantity=10), START_US).order.order_id
+    assert engine.balances(1)["USDT"][1] == 100 * 10 * 10
+    trade(engine, 90)
+    assert engine.amend(1, PLAIN.name, START_US, order_id=number, new_quantity=4).error is None
+    assert engine.balances(1)["USDT"][1] == 100 * 4 * 10
+    assert engine.cancel(1, PLAIN.name, START_US, order_id=number).error is None
+    assert engine.balances(1)["USDT"][1] == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_trailing_stops_that_are_cancelled_leave_the_others_waiting(seed):
+    draw = random.Random(seed)
+    engine = market()
+    trade(engine, 1000)
+    numbers = [
+        engine.place(1, order("SELL", "STOP_LOSS", trailing_delta=100, quantity=1), START_US).order.order_id
+        for _ in range(20)
+    ]
+    for number in draw.sample(numbers, 12):
+        assert engine.cancel(1, PLAIN.name, START_US, order_id=number).error is None
+        numbers.remove(number)
+    engine.take_events()
+    trade(engine, 990)
+    said = [one for one in engine.take_events() if isinstance(one, OrderEvent) and one.account == 1]
+    assert [one.order.order_id for one in said if one.execution == "NEW"] == numbers, seed

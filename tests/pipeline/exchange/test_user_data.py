@@ -108,6 +108,14 @@ def test_a_stop_that_waits_has_no_working_time(everybody):
     assert (made["w"], made["P"], made["j"], made["J"]) == (False, "0.00000005", 3, 1000000)
 
 
+def test_a_trailing_stop_says_since_when_it_follows(everybody):
+    order = REPLACE(ORDER, type="STOP_LOSS", working_us=0, trailing_delta=25)
+    made = shape(everybody, REPLACE(NEW, order=order))
+    assert (made["d"], "D" in made) == (25, False)
+    made = shape(everybody, REPLACE(NEW, order=REPLACE(order, trailing_us=1_499_405_658_657_999)))
+    assert made["D"] == 1_499_405_658_657
+
+
 def test_an_expiry_says_why(everybody):
     order = REPLACE(ORDER, status="EXPIRED", expiry_reason="UNFILLED_IOC_QUANTITY_EXPIRED")
     assert shape(everybody, REPLACE(NEW, order=order, execution="EXPIRED"))["eR"] == "UNFILLED_IOC_QUANTITY_EXPIRED"

@@ -31,9 +31,10 @@ def test_an_order_is_shown_as_it_was_sent():
 
 
 def test_the_commission_is_in_what_was_received():
-    row = (1, 0, 5, 6, 100, 2, 2_000, 7, START_US, 1, 0)
-    assert fill_view(row, [PLAIN]) == Fill(1, "BTCUSDT", 5, 6, 100, 2, 2_000, 7, "BTC", START_US, True, False)
-    assert fill_view((*row[:9], 0, 1), [PLAIN]).commission_asset == "USDT"
+    row = (1, 0, 5, 6, 100, 2, 2_000, 7, START_US, 1, 0, 0)
+    assert fill_view(row, [PLAIN]) == Fill(1, "BTCUSDT", 5, 6, 100, 2, 2_000, 7, "BTC", START_US, True, False, -1)
+    assert fill_view((*row[:11], 3), [PLAIN]).list_id == 3
+    assert fill_view((*row[:9], 0, 1, 0), [PLAIN]).commission_asset == "USDT"
 
 
 def test_each_event_shows_the_order_as_it_then_was():

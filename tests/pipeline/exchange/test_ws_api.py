@@ -209,7 +209,10 @@ def test_public_methods(rig):
 @pytest.mark.parametrize("method", [name for name, one in requests.METHODS.items() if "symbol" in one.mandatory])
 def test_unknown_symbols(rig, method):
     params = {"symbol": "NOPE", "orderId": 1, "cancelOrderId": 1, "cancelReplaceMode": "STOP_ON_FAILURE", "newQty": "1"}
-    params |= {"interval": "1m"}
+    params |= {"interval": "1m", "orderListId": 1, "aboveType": "LIMIT_MAKER", "belowType": "STOP_LOSS"}
+    params |= {"workingType": "LIMIT", "workingSide": "BUY", "workingPrice": "1", "workingQuantity": "1"}
+    params |= {"pendingType": "MARKET", "pendingSide": "SELL", "pendingQuantity": "1"}
+    params |= {"pendingAboveType": "LIMIT_MAKER", "pendingBelowType": "STOP_LOSS"}
     row = requests.METHODS[method]
     allowed = {*row.mandatory, *row.optional}
     params = {key: value for key, value in {**LIMIT, **params}.items() if key in allowed}

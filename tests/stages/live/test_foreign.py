@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 import pytest
 
+from shrivenq.pipeline.exchange.types import NewOrder
 from shrivenq.stages import control
 from shrivenq.stages import messages as m
 from shrivenq.stages.live import foreign
@@ -37,6 +39,33 @@ def test_a_foreign_order_holds_as_soon_as_it_is_placed(make, exchange):
     exchange.clear()
     rig.session._look_ns = 1
     rig.ready()
+
+
+def test_a_foreign_order_list_holds_and_a_kill_cancels_it(make, exchange):
+    rig = make()
+    order = NewOrder(
+        symbol="BTCUSDT", side="BUY", type="LIMIT", time_in_force="GTC", price=70_00, quantity=ONE
+    )  # fmt: skip
+    pair = [
+        msgspec.structs.replace(order, side="SELL", type="LIMIT_MAKER", price=100_00, time_in_force=None),
+        msgspec.structs.replace(order, side="SELL", type="STOP_LOSS", stop_price=30_00, price=None, time_in_force=None),
+    ]
+
+    def place():
+        venue = exchange.rig.venue
+        outcome = venue.engine.place_list(exchange.trader, "OTOCO", [order, *pair], venue.now_us())
+        venue.drain()
+        return outcome.error
+
+    assert exchange.rig.call(place) is None
+    rig.until(lambda: control.held(rig.hold) == control.RECONCILING, "the hold")
+    assert len(exchange.open_orders()) == 3
+    exchange.place(exchange.other, "SELL", 70_00, ONE)  # the pair begins
+    rig.for_a_while()
+    assert [one.status for one in exchange.open_orders()] == ["NEW", "NEW"]
+    control.raise_kill(rig.kill, control.CANCEL)
+    rig.ready()
+    assert exchange.open_orders() == []
 
 
 def left_behind(rig, number, time_ns=0):
