@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shrivenq.pipeline import live_key, topology
+from shrivenq.pipeline import live_key, topology, unwritten
 from shrivenq.pipeline.topology import CONTROL, EVERY_STAGE, RING, RINGS
 from shrivenq.shm import board, byte_ring, counters, histogram, pool, ring, segment
-from shrivenq.shm.atomics import load_word, store_word
+from shrivenq.shm.atomics import store_word
 from shrivenq.shm.clock import monotonic_ns
 from shrivenq.shm.kernel import kernel
 from shrivenq.shm.layout import Layout, Region
-from shrivenq.shm.ring import HEAD, TAIL
 from shrivenq.stages import arrivals, control, hops, orders, positions, stage
 from shrivenq.stages.stage import Setup
 
@@ -53,7 +52,7 @@ def sweep(name: str, *, unfinished: bool) -> list[Segment]:
                 segment.unlink(one)
             continue
         if not held.creator_alive():
-            if not unfinished and is_unread_journal(held):
+            if not unfinished and unwritten.is_unread(held):
                 held.close()
                 continue
             held.unlink()
@@ -63,14 +62,6 @@ def sweep(name: str, *, unfinished: bool) -> list[Segment]:
         else:
             held.close()
     return living
-
-
-def is_unread_journal(held: Segment) -> bool:
-    """Tell whether a segment is a journal's ring in which records wait for a writer."""
-    if held.name.split(".")[3:] != ["journal"]:
-        return False
-    ring = byte_ring.consumer(held)
-    return int(load_word(ring.peer, HEAD)) != int(load_word(ring.own, TAIL))
 
 
 @dataclass

@@ -19,18 +19,27 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from shrivenq.pipeline import placement, processes, recorder, recovery, rest, runner, simulator, state, topology
-from shrivenq.pipeline.assembly import Assembly, is_unread_journal, sweep
+from shrivenq.pipeline import (
+    placement,
+    processes,
+    recorder,
+    recovery,
+    rest,
+    runner,
+    simulator,
+    state,
+    topology,
+    unwritten,
+)
+from shrivenq.pipeline.assembly import Assembly, sweep
 from shrivenq.pipeline.config import ConfigError
 from shrivenq.pipeline.inspection import Running
 from shrivenq.pipeline.venue_symbols import Rules
 from shrivenq.pipeline.watch import CYCLE_S, Watch
-from shrivenq.shm import byte_ring, segment
+from shrivenq.shm import byte_ring
 from shrivenq.shm.atomics import and_word, load_word, or_word, store_word
 from shrivenq.shm.kernel import is_cached
-from shrivenq.shm.ring import HEAD, TAIL
-from shrivenq.stages import control, journal, journal_file, stage
-from shrivenq.stages.journal import JournalError
+from shrivenq.stages import control, journal_file, stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +95,10 @@ class Supervisor:
     def run(self) -> int:
         """Run until SIGINT or SIGTERM; return the exit code. Raises SupervisorError, StateError and SegmentError."""
         with state.locked(self.config.name, "lock", wait=False), state.claimed(self.config.name):
-            self._finish_journal()
+            try:
+                unwritten.finish(self.config.name, self.log)
+            except unwritten.UnwrittenError as error:
+                raise SupervisorError(str(error)) from None
             living = sweep(self.config.name, unfinished=True)  # the name is ours: no run is being made
             if living:
                 raise SupervisorError(f"{living[0].name}: belongs to the living process {living[0].creator_pid}")
@@ -443,7 +455,7 @@ class Supervisor:
         killed = processes.stop([child for child in self.children if child.name != "journal"], STOP_S)
         self._words(topology.STOP, topology.STOP_JOURNAL)
         killed += processes.stop(writers, STOP_S)
-        self._write_rest(self.assembly.segments["journal"])
+        unwritten.write(self.config.name, self.assembly.segments["journal"], self.log)
         if self.recorder is not None:
             killed += processes.stop([self.recorder], STOP_S)
             self.recorder = None
@@ -455,41 +467,6 @@ class Supervisor:
         self.assembly.unlink()
         self.assembly = self.running = None
         self.children = []
-
-    def _finish_journal(self) -> None:
-        """Do the same for a run whose supervisor was killed together with its writer.
-
-        Raises SupervisorError where such a run kept its journal in another state folder.
-        """
-        runs = journal_file.read_journal(state.folder(self.config.name) / "journal").rows(journal.RUN)
-        last = runs[-1]["run"].decode() if len(runs) else ""
-        for name in segment.names(f"{self.config.name}."):
-            try:
-                held = segment.attach(name)
-            except segment.SegmentError:
-                continue  # not ours, or not finished: nobody wrote to it
-            if not held.creator_alive() and is_unread_journal(held):
-                if name.split(".")[2] != last:
-                    raise SupervisorError(
-                        f"{name}: records of a run with another state folder, which are in no file yet:"
-                        f" start {self.config.name} with that folder ($SHRIVENQ_STATE) first"
-                    )
-                self._write_rest(held)
-            held.close()
-
-    def _write_rest(self, held: segment.Segment) -> None:
-        """Write what a journal writer that died has left in its ring, before the ring is gone."""
-        ring = byte_ring.consumer(held)
-        if load_word(ring.peer, HEAD) == load_word(ring.own, TAIL):
-            return
-        try:
-            writer = journal_file.JournalWriter(state.folder(self.config.name) / "journal")
-            records = writer.drain(ring)
-            writer.close()
-        except JournalError as error:
-            self.log.error("journal records lost", reason=str(error))  # noqa: TRY400 - it is one line
-        else:
-            self.log.warning("journal finished for its writer", records=records)
 
     def _cancel_all(self) -> None:
         """Ask risk to cancel every open order and give it a moment; what stays open is for reconciliation."""

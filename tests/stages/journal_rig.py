@@ -18,8 +18,8 @@ ENTRY = 16 + 48 + 192
 class Ring:
     """A byte ring, both ends of it."""
 
-    def __init__(self, size):
-        self.segment = byte_ring.create(f"shrivenq.test-journal-file-{os.getpid()}-{id(self)}", size)
+    def __init__(self, size, name=""):
+        self.segment = byte_ring.create(name or f"shrivenq.test-journal-file-{os.getpid()}-{id(self)}", size)
         self.producer, self.consumer = byte_ring.producer(self.segment), byte_ring.consumer(self.segment)
         self.journal = journal.make_journal(self.producer)
 
