@@ -38,7 +38,7 @@ def test_reports_find_room_with_every_order_open():
 def test_every_owner_has_pages_of_its_own_in_the_control_segment():
     offsets = {one.name: topology.CONTROL.offset(one.name) for one in topology.CONTROL.regions}
     assert all(offset % PAGE == 0 and offset >= HEADER_SIZE for offset in offsets.values())
-    assert all(one.size == PAGE for one in topology.CONTROL.regions)
+    assert all(one.size == PAGE for one in topology.CONTROL.regions if one.name != "symbols")
     assert len(set(offsets.values())) == len(offsets) <= REGION_COUNT_MAX
     assert {f"loop.{name}" for name in topology.STAGES} < set(offsets)
 
