@@ -17,7 +17,7 @@ README = FOLDER.parent / "README.md"
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 HEADING = ["| program | case | figure | value | unit |", "|---|---|---|---:|---|"]
 TIME_LIMIT_S = 600
-HELPERS = ("all", "clients", "fix_desk", "harness", "live", "openssl", "peer", "peer_state", "report", "venue")
+HELPERS = ("all", "bare", "clients", "fix_desk", "harness", "live", "openssl", "peer", "peer_state", "report", "venue")
 """What is here besides programs."""
 
 
