@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
 from shrivenq.pipeline import (
     placement,
@@ -40,6 +41,7 @@ from shrivenq.shm import byte_ring
 from shrivenq.shm.atomics import and_word, load_word, or_word, store_word
 from shrivenq.shm.kernel import is_cached
 from shrivenq.stages import control, journal_file, stage
+from shrivenq.stages.live import away
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,6 +87,7 @@ class Supervisor:
         self.stopping = False
         self.deaths: list[float] = []
         self.started_ns = time.time_ns()
+        self._away = np.zeros(away.WORDS, np.int64)  # a ban outlives a stage
         self.stages = topology.stages_of(self.config.mode)
         self.groups = topology.groups_of(self.config.mode, fused=self.config.placement == "fused")
         self._machine = placement.look()
@@ -216,6 +219,7 @@ class Supervisor:
         self.starts += 1
         recorded = bool(self.config.recorder.path)
         self.assembly = self._create(part, recorded=recorded)
+        self.assembly.control("away")[: away.WORDS] = self._away
         self._words(topology.SUPERVISOR_PID, os.getpid())
         path = state.make_folder(self.config.name) / "journal"
         writer = journal_file.JournalWriter(path)
@@ -464,6 +468,7 @@ class Supervisor:
             self.rest = None
         if killed:
             self.log.warning("had to be killed", stages=killed)
+        self._away = self.assembly.control_read("away")[: away.WORDS].copy()
         self.assembly.unlink()
         self.assembly = self.running = None
         self.children = []

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shrivenq.stages import token_bucket
-from shrivenq.stages.live import fix_io, fix_link, venue_io
+from shrivenq.stages.live import away, fix_io, fix_link, venue_io
 from shrivenq.stages.live import receive as r
 from shrivenq.stages.live import venue_state as v
 from shrivenq.stages.live.opening import KEY_AGAIN_NS, KEY_REFUSED
@@ -181,6 +181,9 @@ class FixSession:
     def serve(self, now_ns: int) -> None:
         """Look after the connection."""
         if self._link is None:
+            away_ns = int(away.until_ns(self._context.away)) - time.time_ns()
+            if away_ns > 0:
+                self._try_ns = max(self._try_ns, now_ns + away_ns + S_NS)
             if now_ns < self._try_ns:
                 return
             self._connect(now_ns)

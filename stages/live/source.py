@@ -47,6 +47,7 @@ MARGIN_NS = S_NS
 SETTLE_NS = S_NS // 2
 """A new connection is listened to at least this long before it may take over."""
 CATCH_UP_NS = S_NS
+"""Time without a repetition after which a new connection counts as caught up, whichever streams have fallen silent."""
 SHOW_EVERY_NS = S_NS // 20
 HELD_NS = 60 * S_NS
 """A connection that was open this long starts the back-off anew."""
@@ -400,11 +401,14 @@ class LiveSource:
         assert switch is not None
         assert old is not None
         if new is None:  # it has taken over and is catching up
+            repeats = switch.repeats
             self._collect(old, switch.take_new, frames, now_ns, time_ns)
+            if switch.repeats != repeats:
+                group.switch_ns = now_ns
             if old.closed is not None or switch.is_over() or now_ns > group.switch_ns + CATCH_UP_NS:
                 group.switch, old.is_watched = None, False
+                self.live.words[r.ATTENTION] = 1  # from here on it is compiled code's
                 self._watch(group, frames, now_ns, time_ns)
-            self.live.words[r.ATTENTION] = 1
             return
         self._collect(old, switch.take_old, frames, now_ns, time_ns)
         self._collect(new, switch.take_new, frames, now_ns, time_ns)

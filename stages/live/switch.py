@@ -73,6 +73,8 @@ class Switch:
         self._reach: dict[str, Ids] = {}  # first message of the new one
         self._new: dict[str, int] = {}  # last id of the new one
         self._kept: list[tuple[Ids | None, bytes, int]] = []
+        self.repeats = 0
+        """Messages of the new one that were left out since it took over."""
 
     def take_old(self, payload: bytes, flags: int = TEXT) -> bool:
         """Take a message of the old connection; tell whether to pass it on."""
@@ -92,7 +94,10 @@ class Switch:
         if self.state == OLD:
             self._kept.append((ids, payload, flags))
             return False
-        return self._is_news(ids)
+        if self._is_news(ids):
+            return True
+        self.repeats += 1
+        return False
 
     def is_due(self) -> bool:
         """Tell whether the new connection reaches back to the old one in every stream it has said anything in."""

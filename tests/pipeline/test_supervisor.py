@@ -20,6 +20,7 @@ from shrivenq.shm import byte_ring, ring, segment
 from shrivenq.shm.atomics import load_word, or_word
 from shrivenq.stages import control, journal, journal_file, stage
 from shrivenq.stages import messages as m
+from shrivenq.stages.live import away
 from tests.pipeline import command_rig
 
 NAME = "test-supervisor"
@@ -231,6 +232,7 @@ def test_a_dead_stage_is_answered_by_a_restart(configured, victim):
         run.until(lambda: inspection.attach(NAME).run != running.run)
         again = run.running()
         run.until(lambda: sent(again) > 10)
+        assert int(again.words("away")[away.BANNED_NS]) == 5, "a ban outlives a stage"
         errors = run.stop()
         assert run.process.returncode == 0, errors
     finally:
@@ -289,6 +291,7 @@ def test_a_strategy_that_missed_a_report_is_rebuilt(configured):
     run = Run(configured, "--placement", "split")
     try:
         running = run.running()
+        away.tell(running.control.array("away", writable=True), away.BANNED_NS, 5)
         # What risk does when `feedback` is full; eight thousand unread reports are hard to come by.
         or_word(running.control.array("hold", writable=True), control.HOLD, control.STRATEGY_DEAF)
         run.until(lambda: inspection.attach(NAME).run != running.run)

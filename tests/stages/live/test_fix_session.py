@@ -9,7 +9,7 @@ import pytest
 
 from shrivenq.stages import control, gateway, live_venue, stage
 from shrivenq.stages import messages as m
-from shrivenq.stages.live import fix_io, openssl
+from shrivenq.stages.live import away, fix_io, openssl
 from shrivenq.stages.live import fix_session as fs
 from shrivenq.stages.live import session as s
 from shrivenq.stages.live import venue_state as v
@@ -48,6 +48,17 @@ def again(rig, peer):
     before = len(peer.clients)
     rig.until(lambda: reasons(rig) and len(peer.clients) > before, "another connection")
     return rig.ready()
+
+
+@pytest.mark.parametrize("word", [away.LIMITED_NS, away.BANNED_NS])
+def test_while_the_venue_wants_nobody_from_here_no_session_is_begun(up, word):
+    rig, peer = up
+    before = len(peer.clients)
+    until_ns = time.time_ns() + 2 * S_NS
+    away.tell(rig.venue.away, word, until_ns)
+    peer.client.cut()
+    rig.until(lambda: len(peer.clients) > before, "another connection")
+    assert time.time_ns() > until_ns
 
 
 # ── names, limits ────────────────────────────────────────────────────────────────────────────────────────────────────

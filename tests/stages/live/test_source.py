@@ -7,7 +7,8 @@ import json
 import socket
 import time
 from functools import partial
-from itertools import pairwise
+from itertools import count, pairwise
+from types import SimpleNamespace
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -232,6 +233,28 @@ def test_a_stream_that_falls_silent_while_the_new_connection_opens_holds_nothing
     second.send(trade(6))
     driver.until(lambda: trade(6) in driver.taken, "the next trade")
     assert driver.taken == [trade(5), trade(6)]
+
+
+def test_a_new_connection_that_is_far_behind_repeats_nothing_however_long_it_takes(server, drive, monkeypatch):
+    monkeypatch.setattr(r, "INDEX_COUNT", 4)
+    monkeypatch.setattr(live_source, "SWITCH_NS", 1 << 60)
+    driver = drive()
+    (group,) = driver.source._groups
+    first, second = switching(driver, server, monkeypatch)
+    for number in range(60):
+        first.send(trade(number))
+    driver.until(lambda: trade(59) in driver.taken, "sixty trades")
+    grant(second)
+    driver.until(lambda: group.next.is_open, "the new connection open")
+    for number in range(60):
+        second.send(trade(number))
+    slow = count(step=live_source.CATCH_UP_NS // 3)  # what each look takes of a machine that is busy elsewhere
+    clock = SimpleNamespace(monotonic_ns=lambda: time.monotonic_ns() + next(slow))
+    monkeypatch.setattr(live_source, "time", clock)
+    driver.until(lambda: said(driver, "market data switched to a new connection"), "the switch")
+    second.send(trade(60))
+    driver.until(lambda: trade(60) in driver.taken, "the next trade")
+    assert driver.taken == [trade(number) for number in range(61)]
 
 
 def test_only_the_streams_that_do_not_overlap_are_lost(server, drive, monkeypatch):
