@@ -326,7 +326,8 @@ def test_orders_go_on_while_both_connections_are_renewed(rig, exchange):
             rig.wait(m.ACCEPTED, order)
             if len(fills) < turn:
                 fills.append(order)
-                exchange.place(exchange.other, "SELL", 50_00, ONE // 8)
+                sold = exchange.place(exchange.other, "SELL", 50_00, ONE // 8)
+                assert (sold.error, sold.order.status) == (None, "FILLED"), sold
                 rig.until(lambda order=order: rig.filled(order), "the fill")
             rig.wait(m.CANCELLED, rig.send(m.CANCEL, target_id=order))
             assert control.held(rig.hold) == 0
